@@ -1,0 +1,194 @@
+"""Slots: the wrapped copies of the keyring, any one of which opens the repository.
+
+A slot file is `BKS1 || u16be header length || header || commit[32] || wrap`. The
+header is canonical JSON in clear. Hostile or weak parameters are refused before
+any work is done for them.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+from backup_admin.core.canonical import dump_canonical, load_strict
+from backup_admin.core.clock import format_time
+from backup_admin.core.errors import Damaged, NewerVersion, RepositoryError, WrongKey
+from backup_admin.repository.keys import Keyring, expand, parse_keyring
+from backup_admin.repository.secrets import RepositorySecret, SecretKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from backup_admin.storage.base import Storage
+
+PREFIX = "keys/"
+_MAGIC = b"BKS1"
+_MAX_HEADER = 4096
+_MAX_SLOTS = 32
+_LABEL = b"backup_admin/v1/"
+_NONCE = bytes(12)
+_LOG2N_RANGE = range(15, 21)
+_MAX_R = 16
+_DEFAULT_LOG2N = 17
+
+
+@dataclass(frozen=True, slots=True)
+class SlotInfo:
+    """What stands in clear about one slot."""
+
+    id: str
+    kind: str
+    created_at: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    info: SlotInfo
+    header: bytes
+    kdf: dict[str, Any]
+    salt: bytes
+    commit: bytes
+    wrap: bytes
+
+
+def slot_keys(root: bytes, repo_id: bytes, header: bytes) -> tuple[bytes, bytes]:
+    """Return commitment and key-encryption key of a slot."""
+    tail = repo_id + header
+    return expand(root, _LABEL + b"slot-commit" + tail), expand(root, _LABEL + b"slot-kek" + tail)
+
+
+def wrap_keyring(root: bytes, repo_id: bytes, header: bytes, keyring: bytes) -> tuple[bytes, bytes]:
+    """Return commitment and wrapped keyring. The salt in the header makes the key fresh."""
+    commit, key = slot_keys(root, repo_id, header)
+    return commit, AESGCM(key).encrypt(_NONCE, keyring, commit + header)
+
+
+def scrypt_root(passphrase: bytes, salt: bytes, *, log2n: int, r: int, p: int) -> bytes:
+    """Stretch a passphrase (RFC 7914)."""
+    return Scrypt(salt=salt, length=32, n=1 << log2n, r=r, p=p).derive(passphrase)
+
+
+def make_slot(
+    secret: RepositorySecret, keyring: Keyring, repo_id: bytes, *, label: str, now: datetime
+) -> tuple[str, bytes]:
+    """Return name and bytes of a new slot for a secret."""
+    slot_id = os.urandom(8).hex()
+    kdf: dict[str, Any] = {"name": "hkdf"}
+    if secret.kind is SecretKind.PASSPHRASE:
+        kdf = {"name": "scrypt", "log2n": _DEFAULT_LOG2N, "r": 8, "p": 1}
+    header = dump_canonical(
+        {
+            "v": 1,
+            "slot": slot_id,
+            "type": secret.kind.value,
+            "kdf": kdf,
+            "salt": os.urandom(16).hex(),
+            "created": format_time(now),
+            "label": label[:200],
+        }
+    )
+    slot = _parse_header(slot_id, header, b"", b"")
+    commit, wrap = wrap_keyring(_root(slot, secret), repo_id, header, keyring.to_bytes())
+    return PREFIX + slot_id, _MAGIC + len(header).to_bytes(2, "big") + header + commit + wrap
+
+
+def list_slots(storage: Storage) -> tuple[SlotInfo, ...]:
+    """Return what stands in clear about all slots."""
+    return tuple(slot.info for slot in _read_slots(storage))
+
+
+def open_slots(storage: Storage, secret: RepositorySecret, repo_id: bytes) -> Keyring:
+    """Return the keyring from the first slot the secret opens.
+
+    Raises `WrongKey` when there is none. A damaged slot is only an error when
+    no other opens.
+    """
+    damaged: RepositoryError | None = None
+    for slot in _read_slots(storage):
+        if slot.info.kind != secret.kind.value:
+            continue
+        try:
+            keyring = _open(slot, secret, repo_id)
+        except RepositoryError as error:
+            damaged = error
+            continue
+        if keyring is not None:
+            return keyring
+    if damaged is not None:
+        raise damaged
+    raise WrongKey(
+        f"No key slot in {storage.label} opens with this {_word(secret.kind)}; nothing was written."
+    )
+
+
+def _open(slot: _Slot, secret: RepositorySecret, repo_id: bytes) -> Keyring | None:
+    commit, key = slot_keys(_root(slot, secret), repo_id, slot.header)
+    if not hmac.compare_digest(commit, slot.commit):
+        return None
+    try:
+        return parse_keyring(AESGCM(key).decrypt(_NONCE, slot.wrap, commit + slot.header))
+    except InvalidTag as error:
+        raise Damaged(f"Key slot {slot.info.id} was altered; use another secret.") from error
+
+
+def _root(slot: _Slot, secret: RepositorySecret) -> bytes:
+    if slot.kdf["name"] == "scrypt":
+        return scrypt_root(
+            secret.material, slot.salt, log2n=slot.kdf["log2n"], r=slot.kdf["r"], p=slot.kdf["p"]
+        )
+    return hmac.digest(slot.salt, secret.material, "sha256")
+
+
+def _read_slots(storage: Storage) -> Iterator[_Slot]:
+    for number, info in enumerate(storage.list_objects(PREFIX)):
+        if number >= _MAX_SLOTS:
+            raise Damaged(f"{storage.label} has more than {_MAX_SLOTS} key slots.")
+        yield _parse_slot(info.name.removeprefix(PREFIX), storage.get(info.name, 0, 64 << 10))
+
+
+def _parse_slot(slot_id: str, data: bytes) -> _Slot:
+    if data[:3] != _MAGIC[:3]:
+        raise Damaged(f"Key slot {slot_id} is not a slot.")
+    if data[:4] != _MAGIC:
+        raise NewerVersion(f"Key slot {slot_id} was made by a newer version; nothing was changed.")
+    size = int.from_bytes(data[4:6], "big")
+    end = 6 + size
+    if size > _MAX_HEADER or len(data) < end + 32 + 16:
+        raise Damaged(f"Key slot {slot_id} is cut short or too long.")
+    return _parse_header(slot_id, data[6:end], data[end : end + 32], data[end + 32 :])
+
+
+def _parse_header(slot_id: str, header: bytes, commit: bytes, wrap: bytes) -> _Slot:
+    try:
+        value = load_strict(header, max_bytes=_MAX_HEADER)
+        if value["v"] != 1:
+            raise NewerVersion(f"Key slot {slot_id} was made by a newer version; nothing was changed.")
+        info = SlotInfo(str(value["slot"]), str(value["type"]), str(value["created"]), str(value["label"]))
+        slot = _Slot(info, header, dict(value["kdf"]), bytes.fromhex(value["salt"]), commit, wrap)
+        _check_kdf(slot)
+    except (ValueError, KeyError, TypeError) as error:
+        raise Damaged(f"Key slot {slot_id} cannot be read: {error}.") from error
+    return slot
+
+
+def _check_kdf(slot: _Slot) -> None:
+    name = slot.kdf["name"]
+    if name == "hkdf" and slot.info.kind != SecretKind.PASSPHRASE.value:
+        return
+    if name != "scrypt":
+        raise NewerVersion(f"Key slot {slot.info.id} uses {name!r}, which this version does not know.")
+    strong = slot.kdf["log2n"] in _LOG2N_RANGE and 8 <= slot.kdf["r"] <= _MAX_R and 1 <= slot.kdf["p"] <= 4
+    if not strong or len(slot.salt) < 16:
+        raise Damaged(f"Key slot {slot.info.id} asks for weak or hostile scrypt parameters; refused.")
+
+
+def _word(kind: SecretKind) -> str:
+    return {"raw": "application key", "recovery": "recovery key"}.get(kind.value, kind.value)

@@ -1,0 +1,103 @@
+"""What a storage is: named byte objects, put whole or not at all."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from backup_admin.core.errors import BadObjectName
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Buffer = bytes | bytearray | memoryview
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*(/[a-z0-9][a-z0-9.-]*)*")
+MAX_NAME_LENGTH = 99
+
+
+class PutResult(StrEnum):
+    """What a put did."""
+
+    STORED = "stored"
+    EXISTS = "exists"
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """Name and size of one stored object."""
+
+    name: str
+    size: int
+
+
+class Storage(Protocol):
+    """Named byte objects. `put` is all or nothing; `if_absent` never overwrites.
+
+    Every method raises `StorageError` or one of its kinds, never an error of
+    the library or system below.
+    """
+
+    label: str
+
+    def put(self, name: str, data: Buffer, *, if_absent: bool = True) -> PutResult:
+        """Store an object durably; `EXISTS` when the name is taken."""
+        ...
+
+    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Read an object or a part; fewer bytes only where the object ends.
+
+        Raises `ObjectMissing`.
+        """
+        ...
+
+    def stat(self, name: str) -> ObjectInfo | None:
+        """Return name and size, or None when there is no such object."""
+        ...
+
+    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
+        """List objects whose name begins with the prefix, in order of name."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Remove an object; one that is gone already is no error."""
+        ...
+
+
+@runtime_checkable
+class ReadsInto(Protocol):
+    """A storage that can read into a buffer the caller owns."""
+
+    def get_into(self, name: str, offset: int, buffer: bytearray | memoryview) -> int:
+        """Fill the buffer from an object; fewer bytes only where it ends.
+
+        Raises `ObjectMissing`.
+        """
+        ...
+
+
+@runtime_checkable
+class KnowsFreeSpace(Protocol):
+    """A storage that can say how much room is left."""
+
+    def free_bytes(self) -> int | None:
+        """Return the free bytes, or None when that is not known."""
+        ...
+
+
+def get_into(storage: Storage, name: str, offset: int, buffer: bytearray | memoryview) -> int:
+    """Fill a buffer from an object, with as few copies as the storage allows."""
+    if isinstance(storage, ReadsInto):
+        return storage.get_into(name, offset, buffer)
+    data = storage.get(name, offset, len(buffer))
+    buffer[: len(data)] = data
+    return len(data)
+
+
+def check_name(name: str) -> str:
+    """Return the name when every storage can keep it, else raise `BadObjectName`."""
+    if len(name) > MAX_NAME_LENGTH or not _NAME.fullmatch(name):
+        raise BadObjectName(f"{name[:120]!r} is not a name a storage can keep.")
+    return name

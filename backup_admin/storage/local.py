@@ -1,0 +1,157 @@
+"""A storage in a local folder: files that appear whole and stay."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from backup_admin.core.durable import TEMPORARY_PREFIX, make_folders, replace_file, sync_folder, write_new
+from backup_admin.core.errors import (
+    NotPermitted,
+    ObjectMissing,
+    StorageError,
+    StorageFull,
+    StorageUnavailable,
+)
+from backup_admin.storage.base import Buffer, ObjectInfo, PutResult, check_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class LocalStorage:
+    """Keeps each object as one file below a folder.
+
+    Temporary files (`.tmp-…`) are never objects: a crash leaves at most some of
+    those, which no reader sees.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.label = str(folder)
+
+    def put(self, name: str, data: Buffer, *, if_absent: bool = True) -> PutResult:
+        """Store an object durably: synced, linked in place, folder synced."""
+        path = self._path(name)
+        with self._errors(name, "written"):
+            self._need_folder()
+            make_folders(path.parent)
+            if not if_absent:
+                replace_file(path, bytes(data))
+                return PutResult.STORED
+            return PutResult.STORED if write_new(path, (data,)) else PutResult.EXISTS
+
+    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Read an object or a part of it."""
+        with self._errors(name, "read"), self._path(name).open("rb", buffering=0) as file:
+            if offset:
+                file.seek(offset)
+            if length is None:
+                return file.read()
+            buffer = bytearray(length)
+            count = _fill(file.fileno(), offset, memoryview(buffer))
+            return bytes(buffer[:count])
+
+    def get_into(self, name: str, offset: int, buffer: bytearray | memoryview) -> int:
+        """Fill a buffer from an object."""
+        with self._errors(name, "read"), self._path(name).open("rb", buffering=0) as file:
+            return _fill(file.fileno(), offset, memoryview(buffer))
+
+    def stat(self, name: str) -> ObjectInfo | None:
+        """Return name and size, or None; an absent folder is an error."""
+        path = self._path(name)
+        with self._errors(name, "looked up"):
+            try:
+                return ObjectInfo(name, path.stat().st_size)
+            except (FileNotFoundError, NotADirectoryError):
+                self._need_folder()
+                return None
+
+    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
+        """List objects in order of name."""
+        with self._errors(prefix, "listed"):
+            self._need_folder()
+            yield from self._walk("", prefix)
+
+    def delete(self, name: str) -> None:
+        """Remove an object durably."""
+        path = self._path(name)
+        with self._errors(name, "deleted"):
+            try:
+                path.unlink()
+            except FileNotFoundError:
+                self._need_folder()
+                return
+            sync_folder(path.parent)
+
+    def free_bytes(self) -> int | None:
+        """Return the bytes an ordinary user can still write."""
+        with self._errors("", "measured"):
+            return shutil.disk_usage(self.folder).free
+
+    def _walk(self, below: str, prefix: str) -> Iterator[ObjectInfo]:
+        folders_and_files: list[tuple[str, bool, int]] = []
+        with os.scandir(self.folder / below) as entries:
+            for entry in entries:
+                name = below + entry.name
+                if entry.name.startswith(TEMPORARY_PREFIX):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    if (name + "/").startswith(prefix) or prefix.startswith(name + "/"):
+                        folders_and_files.append((name + "/", True, 0))
+                elif name.startswith(prefix):
+                    folders_and_files.append((name, False, entry.stat().st_size))
+        for name, is_folder, size in sorted(folders_and_files):
+            if is_folder:
+                yield from self._walk(name, prefix)
+            else:
+                yield ObjectInfo(name, size)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / check_name(name)
+
+    def _need_folder(self) -> None:
+        if not self.folder.is_dir():
+            raise StorageUnavailable(
+                f"The folder {self.folder} is not there; is the disk mounted? Nothing was written."
+            )
+
+    @contextmanager
+    def _errors(self, name: str, act: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            self._need_folder()
+            raise ObjectMissing(f"{name} is not in {self.label}.") from error
+        except OSError as error:
+            raise self._translate(error, name, act) from error
+
+    def _translate(self, error: OSError, name: str, act: str) -> Exception:
+        reason = f"{name or 'The folder'} in {self.label} could not be {act}: {error.strerror}."
+        if error.errno in _FULL:
+            free = (
+                f" Free space: {shutil.disk_usage(self.folder).free / 1e6:.1f} MB."
+                if self.folder.is_dir()
+                else ""
+            )
+            return StorageFull(f"{reason}{free} Earlier snapshots are intact; make room and try again.")
+        if error.errno in _DENIED:
+            return NotPermitted(f"{reason} Check owner and mode of the folder.")
+        return StorageError(reason)
+
+
+def _fill(handle: int, offset: int, buffer: memoryview) -> int:
+    done = 0
+    while done < len(buffer):
+        count = os.preadv(handle, [buffer[done:]], offset + done)
+        if count == 0:
+            break
+        done += count
+    return done
