@@ -1,0 +1,36 @@
+"""What every test gets: services, markers and an environment without surprises."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import hypothesis
+
+if TYPE_CHECKING:
+    import pytest
+
+pytest_plugins = (
+    "tests.services.report",
+    "tests.services.valkey",
+    "tests.services.browser",
+)
+
+# A busy machine is slow now and then; that is not what a property test is about.
+hypothesis.settings.register_profile("house", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("house")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let no proxy stand between a test and the servers it starts here."""
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out tests marked long unless `dev.py test --long` asks for them."""
+    if os.environ.get("BACKUP_ADMIN_TEST_LONG") == "1":
+        return
+    long = [item for item in items if item.get_closest_marker("long")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
