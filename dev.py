@@ -43,7 +43,7 @@ LOCK_OPTIONS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: an old Python has to get as far as its message
 class Service:
     """A program some tests need, and the Debian package that brings it."""
 
@@ -207,11 +207,7 @@ def ensure_environment(lock_file: Path) -> None:
 
 def is_installed(lock_file: Path) -> bool:
     """Tell whether the stamp matches this lock, this Python and this place."""
-    return (
-        PYTHON.exists()
-        and STAMP.exists()
-        and STAMP.read_text() == fingerprint(lock_file)
-    )
+    return PYTHON.exists() and STAMP.exists() and STAMP.read_text() == fingerprint(lock_file)
 
 
 def fingerprint(lock_file: Path) -> str:
@@ -227,46 +223,35 @@ def make_venv() -> None:
     if not has_ensurepip():
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         if not can_install():
-            raise Problem(
-                "this Python cannot make environments; run: apt install python3-venv"
-            )
+            raise Problem("this Python cannot make environments; run: apt install python3-venv")
         apt_install([f"python{version}-venv"])
     program = [sys.executable, "-m", "venv", "--clear", str(VENV)]
-    if subprocess.run(program, check=False, cwd=ROOT).returncode:
+    if complaint := complaint_of(program):
         shutil.rmtree(VENV, ignore_errors=True)
-        raise Problem(
-            "could not make .venv; see above. On Debian: apt install python3-venv"
-        )
+        raise Problem(f"could not make .venv\n{complaint}")
 
 
 def has_ensurepip() -> bool:
     """Tell whether this Python can put pip into a new environment."""
     probe = [sys.executable, "-c", "import ensurepip, venv"]
-    return subprocess.run(probe, check=False, capture_output=True).returncode == 0
+    return not complaint_of(probe)
 
 
 def install(lock_file: Path) -> None:
-    """Install exactly the locked files, by uv or else by pip."""
+    """Install exactly the locked files: by uv or else, more slowly, by pip."""
     count = sum("==" in line for line in lock_file.read_text().splitlines())
     print(f"installing {count} packages of {lock_file.name}", flush=True)
-    arguments = [
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--require-hashes",
-        "-r",
-        str(lock_file),
-    ]
-    pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check"]
-    if has_uv() or succeeds([*pip, "install", "--quiet", f"uv=={UV_VERSION}"]):
-        tool = [str(PYTHON), "-m", "uv", "pip"]
-    else:
-        print("uv is not to be had; pip does the same, more slowly", flush=True)
-        tool = pip
-    if not succeeds([*tool, *arguments]):
-        raise Problem(
-            f"could not install {lock_file.name}; is the package index reachable?"
-        )
+    pip = [str(PYTHON), "-m", "pip"]
+    uv = [str(PYTHON), "-m", "uv", "pip"]
+    locked = ["install", "--no-deps", "--require-hashes", "-r", str(lock_file)]
+    complaint = "" if has_uv() else complaint_of([*pip, "install", f"uv=={UV_VERSION}"])
+    complaint = complaint or complaint_of([*uv, *locked])
+    if complaint:
+        print(f"uv could not do it, pip tries\n{complaint}", flush=True)
+        complaint = complaint_of([*pip, *locked])
+    if complaint:
+        advice = "is the package index reachable?"
+        raise Problem(f"could not install {lock_file.name}; {advice}\n{complaint}")
 
 
 def has_uv() -> bool:
@@ -304,9 +289,7 @@ def failed_linters() -> list[str]:
 def linter_passes(name: str, arguments: tuple[str, ...]) -> bool:
     """Run one linter; show what it says only if it complains."""
     program = [str(PYTHON), *arguments]
-    done = subprocess.run(
-        program, check=False, cwd=ROOT, capture_output=True, text=True
-    )
+    done = subprocess.run(program, check=False, cwd=ROOT, capture_output=True, text=True)
     passed = done.returncode == 0
     print(f"{name}: {'ok' if passed else 'FAILED'}", flush=True)
     if not passed:
@@ -314,9 +297,13 @@ def linter_passes(name: str, arguments: tuple[str, ...]) -> bool:
     return passed
 
 
-def succeeds(program: list[str]) -> bool:
-    """Run a program and tell whether it exited with 0."""
-    return subprocess.run(program, check=False, cwd=ROOT).returncode == 0
+def complaint_of(program: list[str]) -> str:
+    """Run a program; return the end of what it complained of, empty if all is well."""
+    done = subprocess.run(program, check=False, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode == 0:
+        return ""
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("WARNING")]
+    return "\n".join(lines[-3:] or [f"exit code {done.returncode}"])
 
 
 def call(program: list[str], *, quiet: bool = False) -> None:

@@ -85,9 +85,7 @@ def _end_with_parent() -> None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _wait_until_ready(
-    process: subprocess.Popen[bytes], is_ready: Callable[[], bool], log: Path
-) -> None:
+def _wait_until_ready(process: subprocess.Popen[bytes], is_ready: Callable[[], bool], log: Path) -> None:
     deadline = time.monotonic() + READY_SECONDS
     while not is_ready():
         if process.poll() is not None:

@@ -21,9 +21,7 @@ SERVERS_ON_PATH = ("valkey-server", "redis-server")
 _LONGEST_SOCKET_PATH = 100
 
 
-def start_valkey(
-    folder: Path, *, persistent: bool, program: Path | None = None
-) -> RunningServer:
+def start_valkey(folder: Path, *, persistent: bool, program: Path | None = None) -> RunningServer:
     """Start a server that keeps its files in `folder`, or return the one there.
 
     A persistent server writes every change to disk and is used again by whoever
@@ -54,9 +52,7 @@ def find_program() -> Path:
             pass  # the wheel came without its program: the PATH may have one
     found = next(filter(None, map(shutil.which, SERVERS_ON_PATH)), None)
     if found is None:
-        raise ServerError(
-            "No Valkey or Redis server here; run: apt install redis-server"
-        )
+        raise ServerError("No Valkey or Redis server here; run: apt install redis-server")
     return Path(found)
 
 

@@ -157,7 +157,7 @@ def test_dev_py_without_a_network_says_so(
 ) -> None:
     monkeypatch.setattr(dev, "is_installed", lambda lock: False)
     monkeypatch.setattr(dev, "has_uv", lambda: False)
-    monkeypatch.setattr(dev, "succeeds", lambda program: False)
+    monkeypatch.setattr(dev, "complaint_of", lambda program: "no route")
 
     code = dev.main(["lint"])
 
