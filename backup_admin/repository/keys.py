@@ -114,7 +114,7 @@ class RepositoryKeys:
 
     def cdc_seed(self) -> int:
         """A per-repository seed for the chunker (no security boundary)."""
-        return int.from_bytes(self.cdc_key[:8], "big")
+        return int.from_bytes(self.cdc_key[:4], "big")
 
 
 def sha256(data: bytes | bytearray | memoryview) -> bytes:

@@ -34,7 +34,7 @@ class SecretKind(StrEnum):
     """The kinds of slots a secret can open."""
 
     RAW = "raw"
-    PASSPHRASE = "passphrase"
+    PASSPHRASE = "passphrase"  # noqa: S105
     RECOVERY = "recovery"
 
 

@@ -79,6 +79,15 @@ class ReadsInto(Protocol):
 
 
 @runtime_checkable
+class CanBeMade(Protocol):
+    """A storage whose place can be created when it is not there yet."""
+
+    def make(self) -> None:
+        """Create the place; one that exists stays as it is."""
+        ...
+
+
+@runtime_checkable
 class KnowsFreeSpace(Protocol):
     """A storage that can say how much room is left."""
 

@@ -37,6 +37,11 @@ class LocalStorage:
         self.folder = folder
         self.label = str(folder)
 
+    def make(self) -> None:
+        """Create the folder (mode 0700) when it is not there."""
+        with self._errors("", "created"):
+            make_folders(self.folder)
+
     def put(self, name: str, data: Buffer, *, if_absent: bool = True) -> PutResult:
         """Store an object durably: synced, linked in place, folder synced."""
         path = self._path(name)
@@ -107,7 +112,7 @@ class LocalStorage:
                     if (name + "/").startswith(prefix) or prefix.startswith(name + "/"):
                         folders_and_files.append((name + "/", True, 0))
                 elif name.startswith(prefix):
-                    folders_and_files.append((name, False, entry.stat().st_size))
+                    folders_and_files.append((name, False, entry.stat(follow_symlinks=False).st_size))
         for name, is_folder, size in sorted(folders_and_files):
             if is_folder:
                 yield from self._walk(name, prefix)

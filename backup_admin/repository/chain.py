@@ -1,0 +1,190 @@
+"""The chain: the append-only commit log. A snapshot exists when an entry names it.
+
+Entries are appended by compare-and-set: a put-if-absent of the next number. Who
+loses reads what came in and decides anew. The newest entry seen is pinned in
+the state folder, so that a repository that lost its tail, or an older copy put
+back in its place, is noticed.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from backup_admin.core.canonical import dump_canonical, load_strict
+from backup_admin.core.durable import replace_file
+from backup_admin.core.errors import Damaged, HistoryChanged, ObjectMissing
+from backup_admin.repository.keys import RepositoryKeys, sha256
+from backup_admin.repository.objects import ObjectType, open_object, seal_object
+from backup_admin.storage.base import PutResult, Storage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+PREFIX = "chain/"
+NO_DIGEST = bytes(32).hex()
+OPERATIONS = frozenset(
+    ["snapshot", "forget", "gc-begin", "gc-delete", "gc-end", "rekey", "pin", "unpin", "config", "checkpoint"]
+)
+_MAX_ENTRY_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ChainEntry:
+    """One commit. `base` is the number of the newest checkpoint before it, or 0."""
+
+    seq: int
+    op: str
+    payload: Mapping[str, Any]
+    actor: str
+    time: str
+    prev: str
+    base: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Number and digest of the newest entry."""
+
+    seq: int
+    digest: str
+
+
+@dataclass(slots=True)
+class ChainState:
+    """What all entries together say."""
+
+    manifests: dict[str, str] = field(default_factory=dict)
+    indexes: dict[str, None] = field(default_factory=dict)
+    collected: set[str] = field(default_factory=set)
+
+    def apply(self, entry: ChainEntry) -> None:
+        """Take one entry into account."""
+        if entry.op == "snapshot":
+            self.manifests[str(entry.payload["id"])] = str(entry.payload["manifest"])
+            self.indexes.update(dict.fromkeys(map(str, entry.payload["indexes"])))
+        elif entry.op == "forget":
+            for snapshot_id in entry.payload["ids"]:
+                self.manifests.pop(str(snapshot_id), None)
+        elif entry.op == "gc-delete":
+            self.collected.update(map(str, entry.payload["packs"]))
+
+
+def entry_name(seq: int) -> str:
+    """Return the storage name of an entry."""
+    return f"{PREFIX}{seq:020d}"
+
+
+class Chain:
+    """The chain of one repository as far as it has been read."""
+
+    def __init__(self, storage: Storage, keys: RepositoryKeys, pin_file: Path | None) -> None:
+        self._storage = storage
+        self._keys = keys
+        self._pin_file = pin_file
+        self.head = Head(0, NO_DIGEST)
+        self.state = ChainState()
+        self.warning = ""
+
+    def refresh(self) -> list[ChainEntry]:
+        """Read what was appended since the last call.
+
+        Probes the next numbers; needs no listing. Raises `Damaged`.
+        """
+        pin = self._read_pin()
+        new: list[ChainEntry] = []
+        while True:
+            try:
+                data = self._storage.get(entry_name(self.head.seq + 1), 0, _MAX_ENTRY_BYTES)
+            except ObjectMissing:
+                break
+            entry = self._take(data)
+            new.append(entry)
+            if pin is not None and pin.seq == self.head.seq and pin.digest != self.head.digest:
+                self.warning = f"Entry {pin.seq} of the repository's history is not the one seen before."
+        if pin is not None and pin.seq > self.head.seq:
+            self.warning = (
+                f"The repository's history ends at entry {self.head.seq}, but {pin.seq} was seen before: "
+                "snapshots were removed by hand, or an older copy of the storage was put back."
+            )
+        if not self.warning:
+            self.pin()
+        return new
+
+    def require_history(self) -> None:
+        """Raise `HistoryChanged` when the repository is not the one seen before."""
+        if self.warning:
+            raise HistoryChanged(
+                f"{self.warning} Nothing was written. If that was done on purpose, remove {self._pin_file}."
+            )
+
+    def append(self, op: str, payload: Mapping[str, Any], *, actor: str, time: str) -> ChainEntry | None:
+        """Append an entry; None when another process was first (then refresh).
+
+        An answer that leaves doubt is settled by reading the name back.
+        """
+        entry = ChainEntry(self.head.seq + 1, op, payload, actor, time, self.head.digest)
+        name = entry_name(entry.seq)
+        body = {
+            "seq": entry.seq,
+            "op": op,
+            "payload": payload,
+            "actor": actor,
+            "time": time,
+            "prev": entry.prev,
+            "base": entry.base,
+        }
+        data = seal_object(self._keys, ObjectType.CHAIN, name, [dump_canonical(body)])
+        if self._storage.put(name, data) is PutResult.EXISTS and self._storage.get(name) != data:
+            return None
+        self._take(data)
+        self.pin()
+        return entry
+
+    def pin(self) -> None:
+        """Remember the newest entry outside the repository."""
+        if self._pin_file is not None and self.head.seq > 0:
+            body = {"repo_id": self._keys.repo_id.hex(), "seq": self.head.seq, "digest": self.head.digest}
+            text = dump_canonical(body)
+            if not self._pin_file.exists() or self._pin_file.read_bytes() != text:
+                replace_file(self._pin_file, text)
+
+    def _take(self, data: bytes) -> ChainEntry:
+        seq = self.head.seq + 1
+        name = entry_name(seq)
+        try:
+            value = load_strict(open_object(self._keys, ObjectType.CHAIN, name, data)[0])
+            entry = ChainEntry(
+                int(value["seq"]),
+                str(value["op"]),
+                dict(value["payload"]),
+                str(value["actor"]),
+                str(value["time"]),
+                str(value["prev"]),
+                int(value["base"]),
+            )
+            if entry.seq != seq or entry.prev != self.head.digest or entry.op not in OPERATIONS:
+                raise Damaged(f"{name} does not continue the chain.")
+            self.state.apply(entry)
+        except Damaged as error:
+            raise Damaged(f"{name} in {self._storage.label}: {error}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise Damaged(f"{name} in {self._storage.label} cannot be read: {error}.") from error
+        self.head = Head(seq, sha256(data).hex())
+        return entry
+
+    def _read_pin(self) -> Head | None:
+        if self._pin_file is None or not os.path.lexists(self._pin_file):
+            return None
+        try:
+            value = load_strict(self._pin_file.read_bytes())
+            if value["repo_id"] == self._keys.repo_id.hex():
+                return Head(int(value["seq"]), str(value["digest"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise HistoryChanged(
+                f"{self._pin_file} cannot be read ({error}); it tells whether the repository lost snapshots. "
+                "Remove it to go on without that check."
+            ) from error
+        return None
