@@ -1,0 +1,191 @@
+"""From settings and an administrator's rows to storage, repository and sources."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from backup_admin.control.stored import read_value, write_value
+from backup_admin.core.errors import BackupAdminError, ConfigurationError, UsageError
+from backup_admin.operations.types import SourceSet
+from backup_admin.repository.repository import Repository
+from backup_admin.repository.repository import open_repository as open_with_secret
+from backup_admin.repository.secrets import parse_application_key
+from backup_admin.sources.files import FileSource
+from backup_admin.sources.settings import SettingsSource
+from backup_admin.sources.sqlite import SqliteSource
+from backup_admin.storage.open import local_folder
+from backup_admin.storage.open import open_storage as open_address
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy.orm import Session
+
+    from backup_admin.control.installation import Installation
+    from backup_admin.core.parsing import DatabaseSetting
+    from backup_admin.core.settings import Settings
+    from backup_admin.storage.base import Storage
+
+STORAGE_KEY = "storage.address"
+EXCLUDE_KEY = "files.exclude"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceState:
+    """One thing that is protected, and whether it can be captured now."""
+
+    name: str
+    kind: str
+    place: str
+    problem: str = ""
+
+
+def storage_address(session: Session, settings: Settings) -> str:
+    """Return where backups go: pinned by the deployment, else set on the page, else empty."""
+    return settings.storage or str(read_value(session, STORAGE_KEY, ""))
+
+
+def open_storage(session: Session, installation: Installation) -> Storage:
+    """Open the storage; raise `ConfigurationError` when none is set or it is unsafe."""
+    address = storage_address(session, installation.settings)
+    if not address:
+        raise ConfigurationError("No storage is set: say on the set-up page where backups shall go.")
+    storage = open_address(address)
+    check_storage_place(storage, installation.settings)
+    return storage
+
+
+def open_repository(session: Session, installation: Installation) -> Repository:
+    """Open the repository with the application key."""
+    secret = parse_application_key(installation.key().reveal())
+    storage = open_storage(session, installation)
+    return open_with_secret(storage, secret, state=installation.state, clock=installation.clock)
+
+
+def source_set(session: Session, installation: Installation) -> SourceSet:
+    """Return everything this deployment protects.
+
+    Raises `ConfigurationError` when there is nothing, or a database of a kind
+    this version cannot capture.
+    """
+    settings = installation.settings
+    databases = tuple(SqliteSource(one.name, database_file(one)) for one in settings.databases)
+    pinned = pinned_paths(session, settings)
+    more = excludes(session)
+    files = tuple(
+        FileSource(one.name, one.path, (*one.exclude, *more.get(one.name, ())), pinned)
+        for one in settings.files
+    )
+    captured = _settings_source(installation)
+    if not (databases or files or captured):
+        raise ConfigurationError(
+            "Nothing is named to protect: set BACKUP_ADMIN_DATABASES and BACKUP_ADMIN_FILES."
+        )
+    return SourceSet(files=files, databases=databases, settings=captured)
+
+
+def describe_sources(session: Session, installation: Installation) -> tuple[SourceState, ...]:
+    """List the sources with what is wrong with each; reads no content."""
+    settings = installation.settings
+    states = [_database_state(one) for one in settings.databases]
+    pinned = pinned_paths(session, settings)
+    for one in settings.files:
+        problem = _problem_of(FileSource(one.name, one.path, one.exclude, pinned))
+        states.append(SourceState(one.name, "files", str(one.path), problem))
+    if _settings_source(installation):
+        states.append(SourceState("settings", "settings", "the app's settings"))
+    return tuple(states)
+
+
+def pinned_paths(session: Session, settings: Settings) -> tuple[Path, ...]:
+    """Return what no folder tree may touch: databases, our state, the key, the storage."""
+    paths = [database_file(one) for one in settings.databases]
+    paths.append(settings.state_dir)
+    if settings.key_file is not None:
+        paths.append(settings.key_file)
+    address = storage_address(session, settings)
+    folder = local_folder(open_address(address)) if address else None
+    return (*paths, folder) if folder is not None else tuple(paths)
+
+
+def database_file(setting: DatabaseSetting) -> Path:
+    """Return the file of a database; refuse what is not SQLite in a file."""
+    if "://" not in setting.url:
+        return Path(setting.url).expanduser().absolute()
+    try:
+        url = make_url(setting.url)
+    except ArgumentError as error:
+        raise ConfigurationError(
+            f"BACKUP_ADMIN_DATABASES: {setting.name} has no readable address."
+        ) from error
+    if url.get_backend_name() != "sqlite":
+        raise ConfigurationError(
+            f"BACKUP_ADMIN_DATABASES: {setting.name} is {url.get_backend_name()}; "
+            "this version protects SQLite databases only, so nothing is backed up."
+        )
+    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+        raise ConfigurationError(f"BACKUP_ADMIN_DATABASES: {setting.name} must name a file by its path.")
+    return Path(url.database).absolute()
+
+
+def check_storage_place(storage: Storage, settings: Settings) -> None:
+    """Refuse a storage inside what it protects, or around it.
+
+    A backup of the backups would grow with each run.
+    """
+    folder = local_folder(storage)
+    if folder is None:
+        return
+    place = folder.resolve()
+    roots = [one.path for one in settings.files] + [settings.state_dir]
+    for root in (root.resolve() for root in roots):
+        if place.is_relative_to(root) or root.is_relative_to(place):
+            raise ConfigurationError(
+                f"The storage {place} and {root} lie inside each other; choose another folder."
+            )
+
+
+def excludes(session: Session) -> Mapping[str, tuple[str, ...]]:
+    """Return the exclude patterns an administrator added, by name of the root."""
+    rows = read_value(session, EXCLUDE_KEY, {})
+    return {str(name): tuple(map(str, patterns)) for name, patterns in rows.items()}
+
+
+def set_excludes(session: Session, installation: Installation, name: str, patterns: tuple[str, ...]) -> None:
+    """Store the added exclude patterns of one root; the caller audits."""
+    installation.require_writable()
+    if name not in {one.name for one in installation.settings.files}:
+        raise UsageError(f"There is no folder named {name!r} to exclude from.")
+    rows = {**excludes(session), name: tuple(part for part in patterns if part.strip())}
+    write_value(session, installation.clock, EXCLUDE_KEY, {k: list(v) for k, v in rows.items() if v})
+    session.commit()
+
+
+def _settings_source(installation: Installation) -> SettingsSource | None:
+    provider = installation.hooks.settings_provider
+    names = installation.settings.environment_keys
+    return SettingsSource(provider, names) if provider or names else None
+
+
+def _database_state(setting: DatabaseSetting) -> SourceState:
+    try:
+        file = database_file(setting)
+    except ConfigurationError as error:
+        return SourceState(setting.name, "database", "", str(error))
+    return SourceState(setting.name, "database", str(file), _problem_of(SqliteSource(setting.name, file)))
+
+
+def _problem_of(source: FileSource | SqliteSource) -> str:
+    try:
+        if isinstance(source, FileSource):
+            source.check_root()
+        else:
+            source.check()
+    except BackupAdminError as error:
+        return str(error)
+    return ""
