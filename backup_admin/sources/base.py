@@ -1,0 +1,77 @@
+"""What the sources hand on: plain data, and the names of what can go wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from backup_admin.core.errors import SourceError
+
+STAGING_PREFIX = b".backup-admin-"
+SQLITE_MAGIC = b"SQLite format 3\x00"
+SIDECAR_SUFFIXES = (b"-wal", b"-shm", b"-journal")
+
+
+class EntryKind(StrEnum):
+    """The kinds of entries that a backup keeps."""
+
+    FILE = "file"
+    FOLDER = "folder"
+    SYMLINK = "symlink"
+
+
+class SkipReason(StrEnum):
+    """Why an entry is left out on purpose."""
+
+    EXCLUDED = "excluded"
+    CACHE_FOLDER = "cache_folder"
+    SPECIAL = "special"
+    DECLARED_DATABASE = "declared_database"
+    SIDECAR = "sidecar"
+    PINNED = "pinned"
+
+
+@dataclass(frozen=True, slots=True)
+class FoundEntry:
+    """One entry of a folder tree, as it was when it was listed.
+
+    `mode` holds the permission bits only. `link_group` is the same for all
+    names of one file and empty when the file has one name. A file marked
+    `is_database` is a live SQLite file: `capture_database` copies it.
+    """
+
+    path: bytes
+    kind: EntryKind
+    size: int
+    mode: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+    link_target: bytes = b""
+    link_group: str = ""
+    is_database: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """An entry that was left out on purpose; its content was not looked at."""
+
+    path: bytes
+    reason: SkipReason
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An entry that should have been captured and could not be."""
+
+    path: bytes
+    message: str
+
+
+class LiveUnusable(SourceError):
+    """The live database is missing or damaged, so it cannot be written into.
+
+    The way that is left is `place_offline`.
+    """
+
+    code = "live_unusable"

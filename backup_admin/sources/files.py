@@ -1,0 +1,166 @@
+"""Folder trees: list one in order, read its files, never follow a symlink."""
+
+from __future__ import annotations
+
+import os
+import stat
+import uuid
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backup_admin.core.errors import ConfigurationError, SourceError, SourceMissing
+from backup_admin.core.paths import check_path, show_path
+from backup_admin.sources.base import (
+    EntryKind,
+    FoundEntry,
+    Problem,
+    Skipped,
+)
+from backup_admin.sources.beneath import open_beneath
+from backup_admin.sources.excludes import Excludes
+from backup_admin.sources.pins import Pins
+from backup_admin.sources.sqlite import copy_database
+from backup_admin.sources.walk import Walk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK
+_ROOT_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class RootInfo:
+    """The folder that a source is rooted in."""
+
+    mode: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """One file, opened for reading."""
+
+    handle: int
+    _entry: FoundEntry
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:
+        """Read the next bytes into the buffer; 0 at the end of the file."""
+        if self._entry.size == 0:
+            return 0
+        return os.readv(self.handle, [buffer])
+
+    def unchanged(self) -> bool:
+        """Say whether the file is still what the entry says it is."""
+        return _is_same(os.fstat(self.handle), self._entry)
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """One folder tree of an app.
+
+    `pinned` are absolute paths that are left alone: declared databases, whose
+    sidecars are implied, and whole folders, like our own state folder. They are
+    never opened, wherever and under whatever name they appear in the tree.
+    """
+
+    name: str
+    root: Path
+    exclude: tuple[str, ...] = ()
+    pinned: tuple[Path, ...] = ()
+
+    def check_root(self) -> RootInfo:
+        """Return mode and time of the root.
+
+        Raises `SourceMissing` when it is not there, is no folder or cannot be
+        listed, and `ConfigurationError` when a pinned path or pattern is wrong.
+        """
+        Excludes(self.exclude)
+        if Pins(self.root, self.pinned).hold_root:
+            raise ConfigurationError(
+                f"The folder {self.name} ({self.root}) is, or lies in, a place that "
+                "is never backed up as files; choose another folder."
+            )
+        with self._root() as root:
+            found = os.fstat(root)
+            return RootInfo(stat.S_IMODE(found.st_mode), found.st_mtime_ns)
+
+    def walk(self) -> Iterator[FoundEntry | Skipped | Problem]:
+        """List everything below the root in order of `core.paths.sort_key`.
+
+        The root itself is not in it. Entries that vanish while a folder is
+        listed are left out in silence. A folder marked by a CACHEDIR.TAG is kept
+        with its tag only; the root is always taken whole. Raises `SourceMissing`
+        as `check_root` does, at once.
+        """
+        self.check_root()
+        return self._walk()
+
+    @contextmanager
+    def open(self, entry: FoundEntry) -> Iterator[OpenFile]:
+        """Open a file for reading, as far as it is still the one that was listed.
+
+        Raises `SourceError` when it is not, or cannot be read. A live database
+        is not opened here: `capture_database` copies it.
+        """
+        if entry.kind is not EntryKind.FILE or entry.is_database:
+            raise SourceError(f"{show_path(entry.path)} is not read as a plain file.")
+        check_path(entry.path)
+        # An empty file may be a database that somebody has just begun. Closing a
+        # handle made with O_PATH leaves its locks alone.
+        flags = os.O_PATH if entry.size == 0 else _READ_FLAGS
+        with self._root() as root:
+            try:
+                handle = open_beneath(root, entry.path, flags)
+            except OSError as error:
+                raise SourceError(f"{show_path(entry.path)} cannot be read: {error.strerror}.") from error
+        try:
+            if os.fstat(handle).st_ino != entry.inode:
+                raise SourceError(f"{show_path(entry.path)} was replaced after it was listed.")
+            yield OpenFile(handle, entry)
+        finally:
+            os.close(handle)
+
+    def capture_database(self, entry: FoundEntry, scratch: Path) -> Path:
+        """Copy a live SQLite file into the scratch folder; the caller removes it.
+
+        Consistent, through the backup API, while others write to it. A file that
+        only looks like a database is copied as it is. Raises `SourceError`.
+        """
+        check_path(entry.path)
+        path = Path(os.path.realpath(self.root)) / os.fsdecode(entry.path)
+        if os.path.realpath(path.parent) != str(path.parent):
+            raise SourceError(f"{show_path(entry.path)} is no longer where it was.")
+        copy = scratch / f"{uuid.uuid4().hex}.db"
+        copy_database(path, copy)
+        return copy
+
+    def _walk(self) -> Iterator[FoundEntry | Skipped | Problem]:
+        with self._root() as root:
+            pins = Pins(self.root, self.pinned)
+            yield from Walk(self.root, Excludes(self.exclude), pins).entries(root)
+
+    @contextmanager
+    def _root(self) -> Iterator[int]:
+        try:
+            handle = os.open(self.root, _ROOT_FLAGS)
+        except OSError as error:
+            raise SourceMissing(
+                f"The folder {self.name} ({self.root}) cannot be listed: "
+                f"{error.strerror}. Is a disk not mounted?"
+            ) from error
+        try:
+            yield handle
+        finally:
+            os.close(handle)
+
+
+def _is_same(found: os.stat_result, entry: FoundEntry) -> bool:
+    return (
+        found.st_size == entry.size
+        and found.st_mtime_ns == entry.mtime_ns
+        and found.st_ctime_ns == entry.ctime_ns
+        and found.st_ino == entry.inode
+    )

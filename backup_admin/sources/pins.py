@@ -1,0 +1,73 @@
+"""Paths that a walk leaves alone: declared databases, our own folders."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from backup_admin.sources.base import SIDECAR_SUFFIXES, SkipReason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+
+class Pins:
+    """Pinned paths as they appear below one root.
+
+    They are known by name, so that a file that is made anew stays pinned, and
+    by inode, so that a second name or a symlinked folder does not unpin it.
+    Nothing is opened. `hold_root` tells that the root itself is pinned.
+    """
+
+    def __init__(self, root: Path, pinned: Iterable[Path]) -> None:
+        real_root = os.fsencode(os.path.realpath(root))
+        self.hold_root = False
+        self._paths: set[bytes] = set()
+        self._sidecars: set[bytes] = set()
+        self._inodes: set[tuple[int, int]] = set()
+        for path in pinned:
+            with suppress(OSError):
+                found = path.stat()
+                self._inodes.add((found.st_dev, found.st_ino))
+            for real in _real_names(path):
+                self._add(real, real_root)
+
+    def _add(self, real: bytes, real_root: bytes) -> None:
+        if real == real_root or real_root.startswith(real.rstrip(b"/") + b"/"):
+            self.hold_root = True
+        prefix = real_root.rstrip(b"/") + b"/"
+        if real.startswith(prefix):
+            path = real.removeprefix(prefix)
+            self._paths.add(path)
+            self._sidecars.update(path + suffix for suffix in SIDECAR_SUFFIXES)
+
+    def has_name(self, path: bytes) -> bool:
+        """Say whether the path is pinned, before anything else is known of it."""
+        return path in self._paths or path in self._sidecars
+
+    def reason_by_name(self, path: bytes, *, is_folder: bool) -> SkipReason | None:
+        """Return why the path is left alone, or None when it is not."""
+        if path in self._paths:
+            return SkipReason.PINNED if is_folder else SkipReason.DECLARED_DATABASE
+        # A folder whose name only looks like a sidecar's is none.
+        if path in self._sidecars and not is_folder:
+            return SkipReason.DECLARED_DATABASE
+        return None
+
+    def reason_by_inode(self, found: os.stat_result) -> SkipReason | None:
+        """Return why this file or folder is left alone, or None when it is not."""
+        if (found.st_dev, found.st_ino) not in self._inodes:
+            return None
+        is_folder = stat.S_ISDIR(found.st_mode)
+        return SkipReason.PINNED if is_folder else SkipReason.DECLARED_DATABASE
+
+
+def _real_names(path: Path) -> Iterator[bytes]:
+    """Give the path without symlinks, with and without following its last part."""
+    yield os.fsencode(os.path.realpath(path))
+    yield os.path.join(  # noqa: PTH118  bytes
+        os.fsencode(os.path.realpath(path.parent)), os.fsencode(path.name)
+    )

@@ -1,0 +1,219 @@
+"""SQLite databases: copy a live one, check a copy, put a copy in place of a live one.
+
+Everything that opens a database runs in a process of its own (`sqlite_worker`
+says why); this process only ever looks at names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backup_admin.core.errors import (
+    BackupAdminError,
+    Busy,
+    SourceError,
+    SourceInvalid,
+    SourceMissing,
+)
+from backup_admin.core.programs import run_program
+from backup_admin.sources.base import LiveUnusable
+from backup_admin.sources.offline import place_offline, undo_place_offline
+
+__all__ = [
+    "SqliteCopy",
+    "SqliteSource",
+    "TableDigest",
+    "copy_database",
+    "inspect_copy",
+    "looks_like_database",
+    "place_offline",
+    "undo_place_offline",
+    "write_into_live",
+]
+
+_WORKER = Path(__file__).with_name("sqlite_worker.py")
+_CHECK_SECONDS = 30.0
+# A hung process must end some day: ten minutes, and 2 MB/s for what it handles.
+_GRACE_SECONDS = 600.0
+_SLOWEST_BYTES_PER_SECOND = 2e6
+_KINDS: dict[str, type[BackupAdminError]] = {
+    "missing": SourceMissing,
+    "invalid": SourceInvalid,
+    "busy": Busy,
+    "unusable": LiveUnusable,
+    "failed": SourceError,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TableDigest:
+    """How many rows a table has and a checksum over all of them.
+
+    The algorithm stands in `sqlite_digest.digest_tables`.
+    """
+
+    name: str
+    rows: int
+    size: int
+    checksum: str
+
+
+@dataclass(frozen=True, slots=True)
+class SqliteCopy:
+    """A consistent copy of a database and what is in it.
+
+    `checks` names the checks that passed; `warnings` are sentences for people
+    about the others (rows that refer to missing rows, for example). `schema` is
+    a checksum over the definitions of all tables, indexes, views and triggers.
+    """
+
+    path: Path
+    size: int
+    page_size: int
+    tables: tuple[TableDigest, ...]
+    encoding: str
+    journal_mode: str
+    user_version: int
+    application_id: int
+    sqlite_version: str
+    checks: tuple[str, ...]
+    warnings: tuple[str, ...]
+    schema: str
+
+
+@dataclass(frozen=True, slots=True)
+class SqliteSource:
+    """One SQLite database of an app."""
+
+    name: str
+    path: Path
+
+    def check(self) -> None:
+        """Raise `SourceMissing` with the reason when it cannot be read."""
+        arguments = {"path": str(self.path), "deadline_seconds": _CHECK_SECONDS}
+        self._ask("check", arguments, _CHECK_SECONDS)
+
+    def capture(self, scratch: Path, *, deadline_seconds: float = 600) -> SqliteCopy:
+        """Copy it into the scratch folder while the app works with it.
+
+        The copy is checked and has mode 0600; the caller removes it. Raises
+        `Busy` when others keep it locked until the deadline, `SourceInvalid`
+        when the copy is not sound, `SourceMissing` and `SourceError`.
+        """
+        arguments = {
+            "path": str(self.path),
+            "copy": str(scratch / f"{uuid.uuid4().hex}.db"),
+            "deadline_seconds": deadline_seconds,
+            "describe": True,
+        }
+        return _copy_of(self._ask("capture", arguments, deadline_seconds))
+
+    def _ask(self, operation: str, arguments: dict[str, Any], deadline_seconds: float) -> dict[str, Any]:
+        about = f"Database {self.name}: "
+        return _ask(operation, arguments, self.path, deadline_seconds, about)
+
+
+def inspect_copy(path: Path, *, thorough: bool = False) -> SqliteCopy:
+    """Check a copy that nobody writes to and take its digests.
+
+    `thorough` also compares every index with its table (`integrity_check`, some
+    15 times slower). The copy may come from anywhere: its schema runs no code.
+    Raises `SourceInvalid` when it is damaged.
+    """
+    arguments = {"path": str(path), "thorough": thorough}
+    return _copy_of(_ask("inspect", arguments, path, 0))
+
+
+def write_into_live(copy: Path, live: Path, *, deadline_seconds: float) -> None:
+    """Replace the content of a live database by that of a checked copy.
+
+    Goes through the backup API into the same file: open connections see the new
+    rows at their next statement. All or nothing, also when this process or its
+    child is killed. Safe to repeat. Raises `Busy` when a reader or writer stays
+    in the way (live is unchanged) and `LiveUnusable` when live is missing or
+    damaged: then `place_offline` is the way.
+    """
+    arguments = {
+        "copy": str(copy),
+        "live": str(live),
+        "deadline_seconds": deadline_seconds,
+    }
+    _ask("write", arguments, copy, deadline_seconds)
+
+
+def copy_database(path: Path, copy: Path, *, deadline_seconds: float = 600) -> None:
+    """Copy a live SQLite file nobody declared, consistently where that is possible.
+
+    A file that only looks like a database, or a damaged one, is copied byte by
+    byte: it is somebody's file all the same.
+    """
+    arguments = {
+        "path": str(path),
+        "copy": str(copy),
+        "deadline_seconds": deadline_seconds,
+        "describe": False,
+    }
+    try:
+        _ask("capture", arguments, path, deadline_seconds)
+    except (SourceInvalid, SourceMissing):
+        _ask("copy", {"path": str(path), "copy": str(copy)}, path, deadline_seconds)
+
+
+def looks_like_database(path: Path) -> bool:
+    """Say whether a file begins like a SQLite database, without opening it here."""
+    answer = _ask("sniff", {"path": str(path)}, path, _CHECK_SECONDS)
+    return bool(answer["is_database"])
+
+
+def _ask(
+    operation: str,
+    arguments: dict[str, Any],
+    path: Path,
+    deadline_seconds: float,
+    about: str = "",
+) -> dict[str, Any]:
+    request = {"operation": operation, "arguments": arguments, "parent": os.getpid()}
+    size = 0
+    with suppress(OSError):
+        size = path.lstat().st_size
+    finished = run_program(
+        [sys.executable, "-I", str(_WORKER)],
+        data=json.dumps(request).encode("ascii"),
+        timeout_seconds=deadline_seconds + _GRACE_SECONDS + size / _SLOWEST_BYTES_PER_SECOND,
+    )
+    try:
+        answer: dict[str, Any] = json.loads(finished.output)
+    except ValueError as error:
+        last = finished.errors.decode("utf-8", "replace").strip().rpartition("\n")[2]
+        raise SourceError(
+            f"{about}the SQLite process ended with status {finished.status}"
+            f"{': ' if last else ''}{last[:300]}."
+        ) from error
+    if "error" in answer:
+        raise _KINDS[answer["error"]](about + answer["message"])
+    result: dict[str, Any] = answer["ok"]
+    return result
+
+
+def _copy_of(answer: dict[str, Any]) -> SqliteCopy:
+    return SqliteCopy(
+        path=Path(answer["path"]),
+        size=answer["size"],
+        page_size=answer["page_size"],
+        tables=tuple(TableDigest(**table) for table in answer["tables"]),
+        encoding=answer["encoding"],
+        journal_mode=answer["journal_mode"],
+        user_version=answer["user_version"],
+        application_id=answer["application_id"],
+        sqlite_version=answer["sqlite_version"],
+        checks=tuple(answer["checks"]),
+        warnings=tuple(answer["warnings"]),
+        schema=answer["schema"],
+    )

@@ -1,0 +1,248 @@
+"""Check a copy of a SQLite database and take a digest of each table.
+
+Part of the worker (`sqlite_worker`). The copy may come from anywhere: nothing
+in its schema gets to run code (`trusted_schema` is off, no extension is loaded).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import marshal
+import sqlite3
+import struct
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from backup_admin.sources.sqlite_open import CORRUPT, Failure, error_code
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+_HASH_BYTES = 1 << 17
+_SHOWN_LINES = 5
+_STORED = (0, 3)  # of table_xinfo's `hidden`: ordinary and stored generated columns
+_Value = int | float | str | bytes | None
+
+
+def check_pages(copy: sqlite3.Connection, *, thorough: bool, warnings: list[str]) -> list[str]:
+    """Let SQLite check the file; returns the name of the check that passed."""
+    name = "integrity_check" if thorough else "quick_check"
+    try:
+        lines = [str(row[0]) for row in copy.execute(f"PRAGMA {name}")]
+    except sqlite3.OperationalError as error:
+        # Collations and functions that only the app knows.
+        warnings.append(f"{name} could not run: {error}.")
+        return []
+    except sqlite3.DatabaseError as error:
+        raise Failure("invalid", f"{name} failed: {error}.") from error
+    if lines != ["ok"]:
+        listed = "; ".join(lines[:_SHOWN_LINES])
+        raise Failure("invalid", f"{name} found faults: {listed}.")
+    return [name]
+
+
+def check_keys(copy: sqlite3.Connection, warnings: list[str]) -> list[str]:
+    """Look for rows whose parent is missing: the app's fault, so a warning."""
+    orphans: dict[tuple[str, str], int] = {}
+    try:
+        for table, _rowid, parent, _key in copy.execute("PRAGMA foreign_key_check"):
+            orphans[table, parent] = orphans.get((table, parent), 0) + 1
+    except sqlite3.OperationalError as error:
+        warnings.append(f"foreign_key_check could not run: {error}.")
+        return []
+    for (table, parent), count in sorted(orphans.items()):
+        warnings.append(f"{count} rows of {table} refer to missing rows of {parent}.")
+    return [] if orphans else ["foreign_key_check"]
+
+
+def digest_schema(copy: sqlite3.Connection) -> str:
+    """Hash the definitions of all tables, indexes, views and triggers.
+
+    The rows (type, name, tbl_name, sql) of the schema in order of type and name,
+    encoded as `digest_tables` says.
+    """
+    copy.text_factory = bytes
+    rows = copy.execute(
+        "SELECT type, name, tbl_name, sql FROM sqlite_master "
+        "WHERE tbl_name NOT LIKE 'sqlite@_stat%' ESCAPE '@' ORDER BY type, name"
+    )
+    hasher = hashlib.sha256()
+    for row in rows:
+        hasher.update(encode_row(row, (True,) * len(row)))
+    return f"sha256:{hasher.hexdigest()}"
+
+
+def digest_tables(copy: sqlite3.Connection, warnings: list[str]) -> Iterator[dict[str, Any]]:
+    """Hash the rows of each table, in order of name.
+
+    Taken in: every table that stores rows, also `sqlite_sequence` and the shadow
+    tables of FTS and rtree; virtual tables store nothing themselves. Left out:
+    `sqlite_stat*`, which SQLite makes again.
+
+    The checksum is the SHA-256 of, one after the other,
+
+    1. a header, encoded as one row: the names of the columns as text, in the
+       order of the table, without virtual generated columns (they are computed);
+    2. every row, in the order of the rowid, or of the primary key where the
+       table has no rowid; the rowid itself is only in it where a column is it.
+
+    A row is `(`, the number of values (4 bytes) and the values. A value is a
+    letter for its storage class and its bytes; all numbers are little endian:
+
+        NULL              N
+        INTEGER, 32 bits  i  4 bytes, two's complement
+        INTEGER, larger   l  count of 15-bit digits (4 bytes, negative when the
+                             number is), then the digits, 2 bytes each, the least
+                             first
+        REAL              g  8 bytes, IEEE 754
+        TEXT              u  length in bytes (4 bytes), then UTF-8 as stored
+        BLOB              s  length in bytes (4 bytes), then the bytes
+
+    Python's `marshal` writes version 2 of its form exactly so, at C speed;
+    `encode_row` writes it by hand: for text that is not UTF-8, and as the truth
+    that `marshal` is compared with before it is trusted. `size` is the number of
+    bytes that the encoded rows have.
+    """
+    copy.text_factory = bytes
+    names = copy.execute(
+        "SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage > 0 "
+        "AND name NOT LIKE 'sqlite@_stat%' ESCAPE '@' ORDER BY name"
+    ).fetchall()
+    for (raw,) in names:
+        try:
+            name = raw.decode("utf-8")
+        except UnicodeDecodeError:
+            warnings.append(f"The table {raw!r} has a name that is not UTF-8.")
+            continue
+        yield _digest_table(copy, name)
+
+
+def encode_row(values: Sequence[_Value], is_text: Sequence[bool]) -> bytes:
+    """Encode a row as `digest_tables` says; `bytes` marked as text are text."""
+    parts = [b"(", struct.pack("<i", len(values))]
+    for value, text in zip(values, is_text, strict=True):
+        parts.append(_encode_value(value, is_text=text))
+    return b"".join(parts)
+
+
+def _encode_value(value: _Value, *, is_text: bool) -> bytes:
+    if value is None:
+        return b"N"
+    if isinstance(value, int):
+        return _encode_integer(value)
+    if isinstance(value, float):
+        return b"g" + struct.pack("<d", value)
+    if isinstance(value, str):
+        value, is_text = value.encode("utf-8"), True
+    return (b"u" if is_text else b"s") + struct.pack("<i", len(value)) + value
+
+
+def _encode_integer(value: int) -> bytes:
+    if -(1 << 31) <= value < 1 << 31:
+        return b"i" + struct.pack("<i", value)
+    digits = []
+    rest = abs(value)
+    while rest:
+        digits.append(rest & 0x7FFF)
+        rest >>= 15
+    count = len(digits) if value > 0 else -len(digits)
+    return b"l" + struct.pack(f"<i{len(digits)}H", count, *digits)
+
+
+@cache
+def _marshal_is_exact() -> bool:
+    numbers = (0, -1, 2**31 - 1, -(2**31), 2**31, -(2**63), 2**63 - 1, 0.1, -0.0, float("inf"))
+    sample: tuple[_Value, ...] = (None, *numbers, "", "a", "hé\0", "\U0001f4f7", b"", b"\0\xff")
+    return marshal.dumps(sample, 2) == encode_row(sample, (False,) * len(sample))
+
+
+def _digest_table(copy: sqlite3.Connection, name: str) -> dict[str, Any]:
+    copy.text_factory = str
+    columns = _columns(copy, name)
+    tail = f" FROM {_quoted(name)} NOT INDEXED{_order(copy, name, columns)}"
+    hasher = _RowHasher(encode_row(columns, (True,) * len(columns)))
+    listed = [_quoted(column) for column in columns]
+    try:
+        _hash_rows(copy, f"SELECT {', '.join(listed)}{tail}", hasher)
+    except (sqlite3.OperationalError, UnicodeDecodeError) as error:
+        if error_code(error) in CORRUPT:
+            raise
+        # Some text is not UTF-8: ask for the storage classes and take it raw.
+        hasher = _RowHasher(encode_row(columns, (True,) * len(columns)))
+        listed += [f"typeof({column}) = 'text'" for column in listed]
+        copy.text_factory = bytes
+        query = f"SELECT {', '.join(listed)}{tail}"
+        _hash_any_rows(copy, query, hasher)
+    return {"name": name, **hasher.result()}
+
+
+class _RowHasher:
+    """Takes encoded rows, counts them, and hashes them in larger pieces."""
+
+    def __init__(self, header: bytes) -> None:
+        self._hasher = hashlib.sha256(header)
+        self._pending = bytearray()
+        self._rows = 0
+        self._size = 0
+
+    def take(self, rows: Iterator[bytes]) -> None:
+        pending = self._pending
+        for number, row in enumerate(rows, 1):
+            pending += row
+            if len(pending) > _HASH_BYTES:
+                self._flush()
+            self._rows = number
+        self._flush()
+
+    def result(self) -> dict[str, Any]:
+        checksum = f"sha256:{self._hasher.hexdigest()}"
+        return {"rows": self._rows, "size": self._size, "checksum": checksum}
+
+    def _flush(self) -> None:
+        self._hasher.update(self._pending)
+        self._size += len(self._pending)
+        self._pending.clear()
+
+
+def _hash_rows(copy: sqlite3.Connection, query: str, hasher: _RowHasher) -> None:
+    encode: Callable[[tuple[_Value, ...]], bytes] = _encode_plain
+    if _marshal_is_exact():
+        encode = _encode_fast
+    hasher.take(map(encode, copy.execute(query)))
+
+
+def _hash_any_rows(copy: sqlite3.Connection, query: str, hasher: _RowHasher) -> None:
+    cursor = copy.execute(query)
+    half = len(cursor.description) // 2
+    hasher.take(encode_row(row[:half], row[half:]) for row in cursor)
+
+
+def _encode_fast(row: tuple[_Value, ...]) -> bytes:
+    return marshal.dumps(row, 2)
+
+
+def _encode_plain(row: tuple[_Value, ...]) -> bytes:
+    return encode_row(row, (False,) * len(row))
+
+
+def _columns(copy: sqlite3.Connection, table: str) -> list[str]:
+    rows = copy.execute(f"PRAGMA table_xinfo({_quoted(table)})").fetchall()
+    return [row[1] for row in rows if row[6] in _STORED]
+
+
+def _order(copy: sqlite3.Connection, table: str, columns: Sequence[str]) -> str:
+    """Name the rowid to order by; without one a table is stored in key order."""
+    taken = {column.lower() for column in columns}
+    free = (name for name in ("rowid", "_rowid_", "oid") if name not in taken)
+    rowid = next(free, "")
+    if not rowid:
+        return ""
+    try:
+        copy.execute(f"SELECT {rowid} FROM {_quoted(table)} LIMIT 0")  # noqa: S608
+    except sqlite3.OperationalError:
+        return ""
+    return f" ORDER BY {rowid}"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,209 @@
+"""Open SQLite files inside the worker process: live ones, copies, and backups.
+
+Part of the worker (`sqlite_worker`); nobody else opens a live database.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from backup_admin.core.paths import show_path
+from backup_admin.sources.base import SQLITE_MAGIC
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_PAUSE_SECONDS = 0.05
+_PROBE = "SELECT count(*) FROM sqlite_master"
+
+
+class Failure(Exception):
+    """What to tell the caller: a kind it knows and a sentence."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class Deadline:
+    """Stops waiting for locks that others hold."""
+
+    def __init__(self, seconds: float, path: str) -> None:
+        self._seconds = seconds
+        self._end = time.monotonic() + seconds
+        self._path = path
+
+    def check(self, *_progress: int) -> None:
+        """Raise when the time is over; also the progress callback of a backup."""
+        if time.monotonic() > self._end:
+            raise Failure(
+                "busy",
+                f"{shown(self._path)} stayed locked by another process for "
+                f"{self._seconds:.0f} s; find out who holds it and try again.",
+            )
+
+
+def need_database(path: str) -> None:
+    """Refuse early what SQLite would report unclearly or silently create."""
+    try:
+        found = os.lstat(path)
+        if stat.S_ISLNK(found.st_mode):
+            raise Failure("missing", _symlink_message(path))
+        if not stat.S_ISREG(found.st_mode):
+            raise Failure("missing", f"{shown(path)} is not a file.")
+        if found.st_size == 0:
+            raise Failure("missing", f"{shown(path)} is empty: no database yet.")
+        if read_header(path)[:16] != SQLITE_MAGIC:
+            raise Failure("missing", f"{shown(path)} is not a SQLite database.")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise Failure("missing", f"{shown(path)} is not there.") from error
+    except PermissionError as error:
+        raise Failure("missing", f"{shown(path)} may not be read by us.") from error
+
+
+def open_source(path: str, deadline: Deadline) -> sqlite3.Connection:
+    """Open a live database for reading, with as few rights as it can be.
+
+    Read-only does not do when a crashed writer left a journal to roll back;
+    and where nothing can be written only `immutable` reads a database in WAL
+    mode, which is right as long as there is no journal.
+    """
+    ways = ["mode=ro", "mode=rw"]
+    has_journal = any(os.path.lexists(path + end) for end in ("-wal", "-journal"))
+    if not has_journal and not os.access(Path(path).parent, os.W_OK):
+        ways.append("mode=ro&immutable=1")
+    for way in ways[:-1]:
+        try:
+            return _open_when_free(path, way, deadline)
+        except sqlite3.OperationalError:
+            continue
+    try:
+        return _open_when_free(path, ways[-1], deadline)
+    except sqlite3.OperationalError as error:
+        raise Failure("missing", f"{shown(path)} cannot be read: {error}.") from error
+
+
+def open_live(live: str, deadline: Deadline) -> sqlite3.Connection:
+    """Open a live database as the target of a backup."""
+    try:
+        found = os.lstat(live)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise Failure("unusable", f"{shown(live)} is not there.") from error
+    if stat.S_ISLNK(found.st_mode):
+        raise Failure("failed", _symlink_message(live))
+    if not stat.S_ISREG(found.st_mode):
+        raise Failure("failed", f"{shown(live)} is not a file.")
+    try:
+        connection = _open_when_free(live, "mode=rw", deadline)
+    except sqlite3.OperationalError as error:
+        message = f"{shown(live)} cannot be written: {error}."
+        raise Failure("failed", message) from error
+    except Failure as failure:
+        if failure.kind == "invalid":
+            raise Failure("unusable", str(failure)) from failure
+        raise
+    connection.execute("PRAGMA synchronous=FULL")
+    return connection
+
+
+def connect(path: str, options: str) -> sqlite3.Connection:
+    """Connect without waiting for locks and without implicit transactions."""
+    address = f"file:{quote(os.fsencode(path))}?{options}"
+    return sqlite3.connect(address, uri=True, timeout=0, isolation_level=None)
+
+
+def run_backup(source: sqlite3.Connection, target: sqlite3.Connection, deadline: Deadline) -> None:
+    """Copy all pages in one step.
+
+    In smaller steps a busy writer makes SQLite begin again for ever. Python
+    waits for locks without end; the deadline ends that, the target unchanged.
+    """
+    try:
+        source.backup(target, pages=-1, progress=deadline.check, sleep=_PAUSE_SECONDS)
+    except sqlite3.Error as error:
+        if error_code(error) in CORRUPT:
+            raise Failure("invalid", f"The database is damaged: {error}.") from error
+        if error_code(error) == sqlite3.SQLITE_FULL:
+            raise Failure("failed", "No space is left on the disk.") from error
+        raise
+
+
+@contextmanager
+def with_page_size(copy: str, page_size: int) -> Iterator[str]:
+    """Give a path to the copy in another page size; the copy stays as it is."""
+    if header_page_size(read_header(copy)) == page_size:
+        yield copy
+        return
+    resized = Path(f"{copy}.resized")
+    resized.unlink(missing_ok=True)
+    try:
+        connection = connect(copy, "mode=ro&immutable=1")
+        try:
+            connection.execute(f"PRAGMA page_size={int(page_size)}")
+            connection.execute("VACUUM INTO ?", (str(resized),))
+        finally:
+            connection.close()
+        yield str(resized)
+    finally:
+        resized.unlink(missing_ok=True)
+
+
+def read_header(path: str) -> bytes:
+    """Read the 100 bytes a database begins with."""
+    with Path(path).open("rb", buffering=0) as file:
+        return file.read(100)
+
+
+def header_page_size(header: bytes) -> int:
+    """Return the page size that a header names (1 stands for 64 KiB)."""
+    size = int.from_bytes(header[16:18], "big")
+    return 65536 if size == 1 else size
+
+
+def error_code(error: Exception) -> int:
+    """Return SQLite's primary result code, or -1."""
+    code: int = getattr(error, "sqlite_errorcode", -1)
+    return code & 0xFF if code > 0 else -1
+
+
+def is_busy(error: Exception) -> bool:
+    """Say whether somebody else's lock was in the way."""
+    return error_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def shown(path: str) -> str:
+    """Write a path for people."""
+    return show_path(os.fsencode(path))
+
+
+def _open_when_free(path: str, way: str, deadline: Deadline) -> sqlite3.Connection:
+    while True:
+        connection = connect(path, way)
+        try:
+            connection.execute(_PROBE).fetchall()
+        except sqlite3.DatabaseError as error:
+            connection.close()
+            if error_code(error) in CORRUPT:
+                message = f"{shown(path)} is damaged: {error}."
+                raise Failure("invalid", message) from error
+            if not is_busy(error):
+                raise
+        else:
+            return connection
+        deadline.check()
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _symlink_message(path: str) -> str:
+    return (
+        f"{shown(path)} is a symlink to {shown(os.path.realpath(path))}; give that "
+        "path, since SQLite keeps its journals beside it."
+    )

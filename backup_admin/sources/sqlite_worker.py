@@ -1,0 +1,200 @@
+"""Do one thing with a SQLite file in a process of its own, then end.
+
+Runs as a script: a request as JSON on standard input, the answer as JSON on
+standard output.
+
+Why a process: opening and closing a database file with ordinary calls, in a
+process that has SQLite connections to it, drops their POSIX locks, and another
+process then writes inside their transaction. Nobody but this process may open
+a database that an app uses.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import sys
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if __name__ == "__main__":
+    # `python -I` knows no folder of ours; last, so that nothing is shadowed.
+    sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+from backup_admin.sources.base import SQLITE_MAGIC
+from backup_admin.sources.sqlite_digest import (
+    check_keys,
+    check_pages,
+    digest_schema,
+    digest_tables,
+)
+from backup_admin.sources.sqlite_open import (
+    CORRUPT,
+    Deadline,
+    Failure,
+    connect,
+    error_code,
+    header_page_size,
+    is_busy,
+    need_database,
+    open_live,
+    open_source,
+    read_header,
+    run_backup,
+    shown,
+    with_page_size,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_PR_SET_PDEATHSIG = 1
+_PIECE = 1 << 20
+
+
+def main() -> None:
+    """Answer one request."""
+    request = json.load(sys.stdin)
+    _die_with(request["parent"])
+    os.umask(0o077)
+    operations: dict[str, Callable[..., dict[str, Any]]] = {
+        "sniff": sniff,
+        "check": check,
+        "capture": capture,
+        "copy": copy_plainly,
+        "inspect": inspect,
+        "write": write,
+    }
+    answer: dict[str, Any]
+    try:
+        answer = {"ok": operations[request["operation"]](**request["arguments"])}
+    except Failure as failure:
+        answer = {"error": failure.kind, "message": str(failure)}
+    except sqlite3.Error as error:
+        answer = {"error": _kind(error), "message": f"SQLite says: {error}."}
+    except OSError as error:
+        answer = {"error": "failed", "message": f"{error.strerror}: {error.filename}."}
+    json.dump(answer, sys.stdout)
+
+
+def sniff(path: str) -> dict[str, Any]:
+    """Say whether a file begins like a SQLite database."""
+    return {"is_database": read_header(path)[:16] == SQLITE_MAGIC}
+
+
+def check(path: str, deadline_seconds: float) -> dict[str, Any]:
+    """Fail with the reason when a database cannot be read."""
+    need_database(path)
+    with closing(open_source(path, Deadline(deadline_seconds, path))):
+        return {}
+
+
+def capture(path: str, copy: str, deadline_seconds: float, describe: bool) -> dict[str, Any]:
+    """Copy a live database through the backup API; check and describe the copy."""
+    need_database(path)
+    deadline = Deadline(deadline_seconds, path)
+    _create(copy)
+    try:
+        with (
+            closing(open_source(path, deadline)) as source,
+            closing(connect(copy, "mode=rw")) as target,
+        ):
+            # Nobody wants half a copy: no journal, no sync.
+            target.execute("PRAGMA journal_mode=OFF")
+            target.execute("PRAGMA synchronous=OFF")
+            run_backup(source, target, deadline)
+        return inspect(copy, thorough=False) if describe else {}
+    except BaseException:
+        Path(copy).unlink()
+        raise
+
+
+def copy_plainly(path: str, copy: str) -> dict[str, Any]:
+    """Copy a file byte by byte; fail when it changes meanwhile."""
+    _create(copy)
+    with Path(path).open("rb") as source, Path(copy).open("wb") as target:
+        before = os.fstat(source.fileno())
+        shutil.copyfileobj(source, target, _PIECE)
+        after = os.fstat(source.fileno())
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        Path(copy).unlink()
+        raise Failure("failed", f"{shown(path)} changed while it was read.")
+    return {}
+
+
+def inspect(path: str, thorough: bool) -> dict[str, Any]:
+    """Check a copy that nobody writes to, and describe it table by table."""
+    need_database(path)
+    header = read_header(path)
+    warnings: list[str] = []
+    with closing(connect(path, "mode=ro&immutable=1")) as copy:
+        for pragma in ("trusted_schema=OFF", "query_only=ON", "cell_size_check=ON"):
+            copy.execute(f"PRAGMA {pragma}")
+        checks = check_pages(copy, thorough=thorough, warnings=warnings)
+        checks += check_keys(copy, warnings)
+        return {
+            "path": path,
+            "size": Path(path).stat().st_size,
+            "page_size": header_page_size(header),
+            "encoding": _pragma(copy, "encoding"),
+            "journal_mode": "wal" if header[18] == 2 else "delete",
+            "user_version": _pragma(copy, "user_version"),
+            "application_id": _pragma(copy, "application_id"),
+            "sqlite_version": sqlite3.sqlite_version,
+            "tables": list(digest_tables(copy, warnings)),
+            "schema": digest_schema(copy),
+            "checks": checks,
+            "warnings": warnings,
+        }
+
+
+def write(copy: str, live: str, deadline_seconds: float) -> dict[str, Any]:
+    """Replace the content of a live database, all of it or nothing.
+
+    SQLite's own journal makes it atomic: killed at any moment, the next one who
+    opens the database finds the old content, or the new when it was finished.
+    """
+    need_database(copy)
+    deadline = Deadline(deadline_seconds, live)
+    with closing(open_live(live, deadline)) as target:
+        with (
+            with_page_size(copy, _pragma(target, "page_size")) as source_path,
+            closing(connect(source_path, "mode=ro&immutable=1")) as source,
+        ):
+            run_backup(source, target, deadline)
+        # Best effort: a reader may still need the old pages.
+        with suppress(sqlite3.Error):
+            target.execute("PRAGMA busy_timeout=1000")
+            target.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    return {}
+
+
+def _die_with(parent: int) -> None:
+    """End when the parent ends, also when it is killed."""
+    with suppress(AttributeError):  # not Linux
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before we asked
+        os._exit(1)
+
+
+def _create(copy: str) -> None:
+    os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> Any:
+    return connection.execute(f"PRAGMA {name}").fetchone()[0]
+
+
+def _kind(error: sqlite3.Error) -> str:
+    if is_busy(error):
+        return "busy"
+    return "invalid" if error_code(error) in CORRUPT else "failed"
+
+
+if __name__ == "__main__":
+    main()
