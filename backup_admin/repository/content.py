@@ -53,7 +53,7 @@ class ContentWriter:
     """Stores the content of files; one for each worker thread, with its own buffer."""
 
     def __init__(self, writer: ChunkWriter, keys: RepositoryKeys, parameters: Parameters) -> None:
-        self._writer = writer
+        self.chunks = writer
         self._parameters = parameters
         self._window = bytearray(WINDOW_BYTES)
         self._seed = keys.cdc_seed()
@@ -69,13 +69,13 @@ class ContentWriter:
         compress = is_compressible(view[:filled])
         digest = hashlib.sha256(view[:filled])
         if filled <= self._parameters.whole_file:
-            chunks = [self._writer.put(ChunkKind.DATA, view[:filled], compress=compress)] if filled else []
+            chunks = [self.chunks.put(ChunkKind.DATA, view[:filled], compress=compress)] if filled else []
             return Content(filled, digest.hexdigest(), tuple(chunks))
         return self._write_large(read_into, filled, digest, compress=compress)
 
     def put_part(self, data: bytes) -> ChunkRef:
         """Store a part of the manifest."""
-        return self._writer.put(ChunkKind.MANIFEST, data, compress=True)
+        return self.chunks.put(ChunkKind.MANIFEST, data, compress=True)
 
     def _write_large(
         self, read_into: ReadInto, filled: int, digest: hashlib._Hash, *, compress: bool
@@ -112,7 +112,7 @@ class ContentWriter:
             pieces.pop()  # its end may move with what follows
         for piece in pieces:
             part = data[piece.offset : piece.offset + piece.length]
-            chunks.append(self._writer.put(ChunkKind.DATA, part, compress=compress))
+            chunks.append(self.chunks.put(ChunkKind.DATA, part, compress=compress))
         return pieces[-1].offset + pieces[-1].length
 
     def _cutter(self, sizes: ContentDefined) -> FastCDC:

@@ -200,6 +200,10 @@ class Index:
         table, records = open_index(self._keys, name, data)
         self._files.append(self._write((name,), table, (records,)))
 
+    def ignore(self, packs: Iterable[str]) -> None:
+        """Treat these packs (hex names) as gone: their chunks are not known any more."""
+        self._collected.update(packs)
+
     def find(self, chunk_id: bytes) -> Location | None:
         """Return where a chunk lies, or None."""
         for file in self._files:

@@ -117,6 +117,7 @@ def _body_to_json(manifest: Manifest) -> dict[str, Any]:
             "secret_names": list(settings.secret_names),
         },
         "warnings": list(manifest.warnings),
+        "notices": list(manifest.notices),
     }
 
 
@@ -135,6 +136,7 @@ def _body_from_json(snapshot: Snapshot, value: dict[str, Any]) -> Manifest:
             tuple(map(str, settings["secret_names"])),
         ),
         warnings=tuple(map(str, value["warnings"])),
+        notices=tuple(map(str, value["notices"])),
     )
 
 
@@ -177,6 +179,7 @@ def _root_to_json(root: FilesRoot) -> dict[str, Any]:
         "path": root.path,
         "mode": root.mode,
         "mtime_ns": root.mtime_ns,
+        "scan_started_ns": root.scan_started_ns,
         "entry_count": root.entry_count,
         "file_count": root.file_count,
         "size": root.size,
@@ -191,6 +194,7 @@ def _root_from_json(value: dict[str, Any]) -> FilesRoot:
         path=str(value["path"]),
         mode=int(value["mode"]),
         mtime_ns=int(value["mtime_ns"]),
+        scan_started_ns=int(value["scan_started_ns"]),
         entry_count=int(value["entry_count"]),
         file_count=int(value["file_count"]),
         size=int(value["size"]),

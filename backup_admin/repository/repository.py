@@ -21,7 +21,7 @@ from backup_admin.core.errors import (
 from backup_admin.core.ids import SnapshotId
 from backup_admin.repository import chain as chain_log
 from backup_admin.repository import config as repository_config
-from backup_admin.repository import manifests, slots
+from backup_admin.repository import manifests, packs, slots
 from backup_admin.repository.chain import Chain
 from backup_admin.repository.config import Config, Parameters
 from backup_admin.repository.entries import iterate_entries
@@ -228,6 +228,22 @@ class Repository:
     def entries(self, root: FilesRoot, reader: ChunkReader | None = None) -> Iterator[FileEntry]:
         """Yield the entries of a folder tree in the order of a walk."""
         return iterate_entries(reader or self.reader(), root)
+
+    def missing_packs(self) -> tuple[str, ...]:
+        """Return the packs (hex names) of the index that the storage lacks or holds cut short.
+
+        A pack a listing does not show is looked up by name before it counts.
+        """
+        listed = {info.name: info.size for info in self.storage.list_objects(packs.PREFIX)}
+        missing = []
+        for pack in self.index().packs():
+            name = packs.pack_name(pack.name)
+            size = listed.get(name)
+            if size is None and (info := self.storage.stat(name)) is not None:
+                size = info.size
+            if size != pack.size:
+                missing.append(pack.name.hex())
+        return tuple(missing)
 
     def new_store(self, *, threads: int = 2) -> ChunkStore:
         """Begin to add chunks; nothing is visible before `commit`."""

@@ -50,11 +50,7 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """One entry of a folder tree. `kind` is file, folder or symlink.
-
-    `inode` is zero when the entry changed so shortly before it was read that
-    its times cannot prove next time that it is unchanged.
-    """
+    """One entry of a folder tree. `kind` is file, folder or symlink."""
 
     path: bytes
     kind: str
@@ -95,12 +91,17 @@ class DatabaseEntry:
 
 @dataclass(frozen=True, slots=True)
 class FilesRoot:
-    """One captured folder tree; `shard_lists` lead to its entries."""
+    """One captured folder tree; `shard_lists` lead to its entries.
+
+    An entry whose times are not well before `scan_started_ns` may have changed
+    once more without showing it: the next backup reads it again.
+    """
 
     name: str
     path: str
     mode: int
     mtime_ns: int
+    scan_started_ns: int
     entry_count: int
     file_count: int
     size: int
@@ -137,7 +138,11 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Everything about one snapshot but the rows of its folder trees."""
+    """Everything about one snapshot but the rows of its folder trees.
+
+    Warnings name what is missing from the snapshot, notices what a person should
+    know about it.
+    """
 
     snapshot: Snapshot
     system: Mapping[str, Any]
@@ -145,6 +150,7 @@ class Manifest:
     files: tuple[FilesRoot, ...]
     settings: SettingsEntry | None
     warnings: tuple[str, ...]
+    notices: tuple[str, ...] = ()
 
     def database(self, name: str) -> DatabaseEntry | None:
         """Return the database of that name, if the snapshot has it."""

@@ -1,0 +1,302 @@
+"""Make a snapshot: capture, store, commit, and read back before saying it is good."""
+
+from __future__ import annotations
+
+import platform
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from backup_admin import __version__
+from backup_admin.core.canonical import dump_canonical
+from backup_admin.core.errors import Damaged, PacksCollected
+from backup_admin.core.ids import SnapshotId, new_ulid
+from backup_admin.operations.layout import check_layout
+from backup_admin.operations.read_back import read_back, read_manifest
+from backup_admin.operations.trees import Parent, Tools, TreeCapture
+from backup_admin.operations.types import BackupOptions, BackupResult, Evidence, Outcome, SourceSet
+from backup_admin.operations.workers import ContentWorkers
+from backup_admin.repository.entries import ShardWriter
+from backup_admin.repository.pages import PageWriter
+from backup_admin.repository.types import (
+    ChunkKind,
+    ChunkRef,
+    DatabaseEntry,
+    FilesRoot,
+    Manifest,
+    SettingsEntry,
+    Snapshot,
+    TableEntry,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from backup_admin.core.clock import Clock
+    from backup_admin.core.progress import Reporter
+    from backup_admin.core.state import StateFolder
+    from backup_admin.repository.repository import Repository
+    from backup_admin.repository.store import ChunkStore, ChunkWriter
+    from backup_admin.sources.files import FileSource
+    from backup_admin.sources.sqlite import SqliteSource
+
+_ATTEMPTS = 3
+_MAX_NOTES = 1000
+
+
+def back_up(
+    repository: Repository,
+    sources: SourceSet,
+    *,
+    options: BackupOptions,
+    state: StateFolder,
+    reporter: Reporter,
+    clock: Clock,
+) -> BackupResult:
+    """Capture all sources as one snapshot and prove that it was stored.
+
+    Databases come first, files after, so that a row may lack no file. Nothing
+    is visible in the repository before everything is stored; a source that is
+    missing or unreadable as a whole raises and makes no snapshot. What is
+    missing from the snapshot makes it `degraded`.
+    """
+    check_layout(repository.storage, sources)
+    started = clock.monotonic()
+    with state.lock(f"backup-{repository.repo_id[:16]}"):
+        for attempt in range(_ATTEMPTS):
+            try:
+                run = _Run(repository, sources, options, state, reporter, clock)
+                manifest, evidence = run.make()
+                break
+            except PacksCollected:
+                if attempt + 1 == _ATTEMPTS:
+                    raise
+    snapshot = manifest.snapshot
+    return BackupResult(
+        snapshot=snapshot,
+        outcome=Outcome(snapshot.outcome),
+        warnings=manifest.warnings,
+        notices=manifest.notices,
+        evidence=evidence,
+        new_bytes=snapshot.new_bytes,
+        seconds=clock.monotonic() - started,
+    )
+
+
+@dataclass(slots=True)
+class _Parts:
+    databases: list[DatabaseEntry] = field(default_factory=list)
+    files: list[FilesRoot] = field(default_factory=list)
+    settings: SettingsEntry | None = None
+    warnings: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+
+
+class _Run:
+    """One attempt at a snapshot."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        sources: SourceSet,
+        options: BackupOptions,
+        state: StateFolder,
+        reporter: Reporter,
+        clock: Clock,
+    ) -> None:
+        self._repository = repository
+        self._sources = sources
+        self._options = options
+        self._state = state
+        self._reporter = reporter
+        self._clock = clock
+        self._parts = _Parts()
+
+    def make(self) -> tuple[Manifest, Evidence]:
+        repository = self._repository
+        repository.refresh()
+        parent = self._find_parent()
+        for source in self._sources.files:
+            source.check_root()
+        for database in self._sources.databases:
+            database.check()
+        with ExitStack() as stack:
+            store = repository.new_store()
+            stack.callback(store.close)
+            workers = ContentWorkers(repository, store)
+            stack.callback(workers.shut_down)
+            folder = stack.enter_context(TemporaryDirectory(prefix="backup-", dir=self._state.scratch))
+            self._writer = store.writer()
+            self._capture(parent, workers, Path(folder))
+            workers.shut_down()
+            self._reporter.stage("commit")
+            store.finish()
+            evidence = read_back(repository, store, reporter=self._reporter)
+            manifest = self._manifest(parent, store)
+            repository.commit(manifest, store, actor=self._options.actor)
+        return manifest, evidence.plus(read_manifest(repository, manifest.snapshot.id))
+
+    def _find_parent(self) -> Manifest | None:
+        repository = self._repository
+        missing = repository.missing_packs()
+        if missing:
+            repository.index().ignore(missing)
+            self._parts.notices.append(
+                f"{len(missing)} packs of earlier snapshots are missing from the storage or cut short; "
+                "everything was read again, and what those packs held is stored anew where it still exists."
+            )
+            return None
+        ids = repository.snapshot_ids()
+        try:
+            return repository.manifest(ids[-1]) if ids else None
+        except Damaged as error:
+            self._parts.notices.append(f"The snapshot before could not be read: {error}")
+            return None
+
+    def _capture(self, parent: Manifest | None, workers: ContentWorkers, scratch: Path) -> None:
+        self._reporter.stage("databases", total_items=len(self._sources.databases))
+        for database in self._sources.databases:
+            self._capture_database(database, parent, scratch)
+        self._reporter.stage("files")
+        tools = Tools(workers, lambda writer: self._page_writer(writer.chunks), scratch, self._reporter)
+        for source in self._sources.files:
+            self._capture_tree(source, parent, tools)
+        if self._sources.settings is not None:
+            self._reporter.stage("settings")
+            self._capture_settings()
+
+    def _capture_database(self, source: SqliteSource, parent: Manifest | None, scratch: Path) -> None:
+        self._reporter.check_cancelled()
+        self._reporter.advance(current=source.name)
+        copy = source.capture(scratch)
+        old = None if parent is None else parent.database(source.name)
+        pages = self._page_writer(self._writer)
+        try:
+            with copy.path.open("rb", buffering=0) as file:
+                content = pages.write(
+                    lambda view: file.readinto(view) or 0,
+                    copy.page_size,
+                    None if old is None else old.content.pages,
+                )
+        finally:
+            copy.path.unlink(missing_ok=True)
+        self._parts.notices += [f"{source.name}: {warning}" for warning in copy.warnings]
+        self._parts.databases.append(
+            DatabaseEntry(
+                name=source.name,
+                engine="sqlite",
+                format="pages",
+                engine_version=copy.sqlite_version,
+                path=str(source.path),
+                page_size=copy.page_size,
+                content=content,
+                tables=tuple(TableEntry(t.name, t.rows, t.size, t.checksum) for t in copy.tables),
+                details={
+                    "encoding": copy.encoding,
+                    "journal_mode": copy.journal_mode,
+                    "user_version": copy.user_version,
+                    "application_id": copy.application_id,
+                    "schema": copy.schema,
+                    "checks": list(copy.checks),
+                },
+            )
+        )
+        self._reporter.advance(size=content.size, items=1)
+
+    def _capture_tree(self, source: FileSource, parent: Manifest | None, tools: Tools) -> None:
+        root_info = source.check_root()
+        started_ns = time.time_ns()
+        old = None if parent is None else parent.files_root(source.name)
+        before = None
+        if old is not None:
+            before = Parent(self._repository.entries(old), old.scan_started_ns)
+        shards = ShardWriter(self._put_part)
+        capture = TreeCapture(source, shards, tools, parent=before)
+        notes = capture.run()
+        self._parts.warnings += notes.warnings
+        self._parts.notices += notes.notices
+        self._parts.files.append(
+            FilesRoot(
+                name=source.name,
+                path=str(source.root),
+                mode=root_info.mode,
+                mtime_ns=root_info.mtime_ns,
+                scan_started_ns=started_ns,
+                shard_lists=shards.finish(),
+                entry_count=shards.entry_count,
+                file_count=shards.file_count,
+                size=shards.size,
+                excluded=source.exclude,
+            )
+        )
+
+    def _capture_settings(self) -> None:
+        source = self._sources.settings
+        if source is None:
+            return
+        captured = source.capture()
+        self._parts.warnings += [
+            f"The environment variable {name} was to be saved and is not set." for name in captured.missing
+        ]
+        data = dump_canonical({"values": captured.values, "secrets": captured.secrets})
+        ref = self._writer.put(ChunkKind.DATA, data, compress=True)
+        self._parts.settings = SettingsEntry(
+            ref, tuple(sorted(captured.values)), tuple(sorted(captured.secrets))
+        )
+
+    def _put_part(self, data: bytes) -> ChunkRef:
+        return self._writer.put(ChunkKind.MANIFEST, data, compress=True)
+
+    def _page_writer(self, writer: ChunkWriter) -> PageWriter:
+        repository = self._repository
+        return PageWriter(
+            writer,
+            repository.reader(),
+            repository.keys,
+            pages_per_shard=repository.config.parameters.pages_per_shard,
+        )
+
+    def _manifest(self, parent: Manifest | None, store: ChunkStore) -> Manifest:
+        now = self._clock.now()
+        parts = self._parts
+        snapshot = Snapshot(
+            id=SnapshotId(new_ulid(now)),
+            created_at=now,
+            kind=self._options.kind,
+            label=self._options.label,
+            outcome=(Outcome.DEGRADED if parts.warnings else Outcome.COMPLETED).value,
+            parent="" if parent is None else parent.snapshot.id,
+            file_count=sum(root.file_count for root in parts.files),
+            file_bytes=sum(root.size for root in parts.files),
+            database_count=len(parts.databases),
+            database_bytes=sum(entry.content.size for entry in parts.databases),
+            new_bytes=store.stored_bytes,
+            warning_count=len(parts.warnings),
+        )
+        return Manifest(
+            snapshot=snapshot,
+            system=self._system(),
+            databases=tuple(parts.databases),
+            files=tuple(parts.files),
+            settings=parts.settings,
+            warnings=_shorten(parts.warnings),
+            notices=_shorten(parts.notices),
+        )
+
+    def _system(self) -> dict[str, Any]:
+        return {
+            "app_version": self._options.app_version,
+            "python_version": platform.python_version(),
+            "backup_admin_version": __version__,
+            "database_type": "sqlite" if self._sources.databases else "",
+            "host": platform.node(),
+        }
+
+
+def _shorten(notes: Sequence[str]) -> tuple[str, ...]:
+    if len(notes) <= _MAX_NOTES:
+        return tuple(notes)
+    return (*notes[:_MAX_NOTES], f"and {len(notes) - _MAX_NOTES} more.")

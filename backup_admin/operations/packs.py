@@ -1,0 +1,90 @@
+"""Reading whole packs back: the proof that what was stored can be read."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from blake3 import blake3
+
+from backup_admin.core.errors import Damaged, ObjectMissing, StorageError
+from backup_admin.repository.packs import check_segment, open_segment, pack_name, read_pack
+from backup_admin.storage.base import Storage, get_into
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from backup_admin.core.progress import Reporter
+    from backup_admin.repository.index import PackInfo
+    from backup_admin.repository.keys import RepositoryKeys
+    from backup_admin.repository.repository import Repository
+
+_THREADS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class PackProblem:
+    """A pack that is missing or damaged, and the chunks it was to hold."""
+
+    pack: str
+    message: str
+
+
+def scrub_packs(
+    repository: Repository, packs: Iterable[PackInfo], *, reporter: Reporter
+) -> tuple[int, int, tuple[PackProblem, ...]]:
+    """Read packs whole; compare name, seals and the id of every chunk.
+
+    Returns how many were read, their bytes, and what is wrong.
+    """
+    scrubber = _Scrubber(repository.storage, repository.keys, reporter)
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="scrub") as pool:
+        results = list(pool.map(scrubber.scrub, packs))
+    problems = tuple(problem for problem in results if problem is not None)
+    return len(results), scrubber.bytes_read, problems
+
+
+class _Scrubber:
+    def __init__(self, storage: Storage, keys: RepositoryKeys, reporter: Reporter) -> None:
+        self._storage = storage
+        self._keys = keys
+        self._reporter = reporter
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self.bytes_read = 0
+
+    def scrub(self, pack: PackInfo) -> PackProblem | None:
+        self._reporter.check_cancelled()
+        name = pack_name(pack.name)
+        try:
+            data = self._read(name, pack.size)
+            if blake3(data).digest() != pack.name:
+                raise Damaged("its name does not fit its bytes")
+            self._check(data)
+        except ObjectMissing:
+            return PackProblem(pack.name.hex(), f"{name} is missing from the storage.")
+        except (Damaged, StorageError) as error:
+            return PackProblem(pack.name.hex(), f"{name} is damaged: {error}")
+        self._reporter.advance(size=pack.size, items=1)
+        return None
+
+    def _read(self, name: str, size: int) -> memoryview:
+        buffer = getattr(self._local, "buffer", None)
+        if buffer is None or len(buffer) < size:
+            buffer = bytearray(size)
+            self._local.buffer = buffer
+        view = memoryview(buffer)[:size]
+        count = get_into(self._storage, name, 0, view)
+        with self._lock:
+            self.bytes_read += count
+        if count != size:
+            raise Damaged(f"it has {count} bytes instead of {size}")
+        return view
+
+    def _check(self, data: memoryview) -> None:
+        cipher, segments = read_pack(self._keys, data)
+        for segment in segments:
+            sealed = data[segment.frame_offset : segment.frame_offset + segment.frame_length]
+            check_segment(self._keys, segment, open_segment(cipher, segment, sealed))

@@ -1,0 +1,44 @@
+"""Read back what a backup stored, before anybody calls it good."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from backup_admin.core.errors import VerificationFailed
+from backup_admin.operations.packs import scrub_packs
+from backup_admin.operations.types import Evidence
+from backup_admin.repository.index import open_index
+from backup_admin.repository.manifests import manifest_name
+
+if TYPE_CHECKING:
+    from backup_admin.core.ids import SnapshotId
+    from backup_admin.core.progress import Reporter
+    from backup_admin.repository.repository import Repository
+    from backup_admin.repository.store import ChunkStore
+
+
+def read_back(repository: Repository, store: ChunkStore, *, reporter: Reporter) -> Evidence:
+    """Read every pack and index that a backup added; earlier ones were proven before.
+
+    Done before the commit, so that a snapshot that cannot be read never exists.
+    Raises `VerificationFailed` when an object is not as it was written.
+    """
+    reporter.stage("verify", total_bytes=sum(pack.size for pack in store.new_packs))
+    count, size, problems = scrub_packs(repository, store.new_packs, reporter=reporter)
+    if problems:
+        raise VerificationFailed(
+            f"What was stored cannot be read back: {problems[0].message} No snapshot was made and earlier "
+            "ones were not touched. Check the storage, then run the backup again."
+        )
+    for name in store.new_indexes:
+        data = repository.storage.get(name)
+        open_index(repository.keys, name, data)
+        count, size = count + 1, size + len(data)
+    return Evidence(count, size)
+
+
+def read_manifest(repository: Repository, snapshot_id: SnapshotId) -> Evidence:
+    """Read a manifest back after its commit; raise `Damaged`."""
+    repository.manifest(snapshot_id)
+    info = repository.storage.stat(manifest_name(snapshot_id))
+    return Evidence(1, 0 if info is None else info.size)

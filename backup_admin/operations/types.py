@@ -1,0 +1,129 @@
+"""What operations are given and what comes out of them: plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from backup_admin.core.ids import SnapshotId
+    from backup_admin.repository.types import Snapshot
+    from backup_admin.sources.files import FileSource
+    from backup_admin.sources.settings import SettingsSource
+    from backup_admin.sources.sqlite import SqliteSource
+
+
+class Outcome(StrEnum):
+    """How a backup ended when it made a snapshot.
+
+    `DEGRADED` means that the snapshot lacks something that was asked for.
+    """
+
+    COMPLETED = "completed"
+    DEGRADED = "degraded"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSet:
+    """Everything that is protected together, as one snapshot."""
+
+    files: tuple[FileSource, ...] = ()
+    databases: tuple[SqliteSource, ...] = ()
+    settings: SettingsSource | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BackupOptions:
+    """What a backup is called and who wants it."""
+
+    label: str = ""
+    kind: str = "manual"
+    actor: str = ""
+    app_version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What was read back from the storage and found to be as written."""
+
+    objects_read: int
+    bytes_read: int
+
+    def plus(self, other: Evidence) -> Evidence:
+        """Return both together."""
+        return Evidence(self.objects_read + other.objects_read, self.bytes_read + other.bytes_read)
+
+
+@dataclass(frozen=True, slots=True)
+class BackupResult:
+    """What a backup made, and what proves it."""
+
+    snapshot: Snapshot
+    outcome: Outcome
+    warnings: tuple[str, ...]
+    notices: tuple[str, ...]
+    evidence: Evidence
+    new_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What reading a whole snapshot showed."""
+
+    snapshot_id: SnapshotId
+    files: int
+    databases: int
+    bytes_read: int
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every byte was there and as the manifest says."""
+        return not self.problems
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What a check of a repository showed."""
+
+    snapshots: int
+    objects: int
+    bytes_read: int
+    read_data: bool
+    problems: tuple[str, ...]
+    notices: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is damaged or missing."""
+        return not self.problems
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractPlan:
+    """What a restore into a folder would write."""
+
+    snapshot_id: SnapshotId
+    files: int
+    databases: int
+    settings: bool
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractReport:
+    """What a restore into a folder wrote; problems are entries that are not as they were."""
+
+    snapshot_id: SnapshotId
+    files: int
+    databases: int
+    bytes_written: int
+    problems: tuple[str, ...]
+    notices: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything asked for is there and as the manifest says."""
+        return not self.problems

@@ -1,0 +1,70 @@
+"""The threads that read and store content, each with buffers of its own.
+
+Every heavy step (reading, hashing, compressing, sealing) releases the
+interpreter's lock, so threads are enough and nothing is copied between
+processes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from backup_admin.repository.content import ContentWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from backup_admin.repository.repository import Repository
+    from backup_admin.repository.store import ChunkStore
+
+Result = TypeVar("Result")
+
+
+class ContentWorkers:
+    """A pool of threads with a content writer in each."""
+
+    def __init__(self, repository: Repository, store: ChunkStore, *, threads: int = 2) -> None:
+        self._repository = repository
+        self._store = store
+        self._local = threading.local()
+        self.threads = threads
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="content")
+
+    def submit(self, work: Callable[[ContentWriter], Result]) -> Future[Result]:
+        """Run a piece of work in one of the threads."""
+        return self._pool.submit(lambda: work(self._writer()))
+
+    def shut_down(self) -> None:
+        """Wait for what runs; what has not begun never does."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _writer(self) -> ContentWriter:
+        writer: ContentWriter | None = getattr(self._local, "writer", None)
+        if writer is None:
+            parameters = self._repository.config.parameters
+            writer = ContentWriter(self._store.writer(), self._repository.keys, parameters)
+            self._local.writer = writer
+        return writer
+
+
+class InOrder(Generic[Result]):
+    """Hands results on in the order the work was given, with a bound on what is under way."""
+
+    def __init__(self, emit: Callable[[Result], None], *, limit: int) -> None:
+        self._emit = emit
+        self._limit = limit
+        self._waiting: deque[Future[Result]] = deque()
+
+    def add(self, future: Future[Result]) -> None:
+        """Add work; waits for the oldest when too much is under way."""
+        self._waiting.append(future)
+        while len(self._waiting) > self._limit:
+            self._emit(self._waiting.popleft().result())
+
+    def finish(self) -> None:
+        """Wait for all that is left."""
+        while self._waiting:
+            self._emit(self._waiting.popleft().result())
