@@ -1,0 +1,189 @@
+"""Carry out what a row asks for, from its start to its end, whatever happens."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from backup_admin import __version__
+from backup_admin.access.audit import AuditOutcome
+from backup_admin.access.permissions import Actor
+from backup_admin.control import catalogue, engine, onboarding, runs
+from backup_admin.control.reporting import RowReporter
+from backup_admin.core.errors import BackupAdminError, Cancelled, ConfigurationError, UsageError
+from backup_admin.core.ids import SnapshotId, new_ulid
+from backup_admin.operations.backup import back_up
+from backup_admin.operations.types import BackupOptions, BackupResult, Outcome
+from backup_admin.operations.verify import verify_snapshot
+from backup_admin.records import BackupRun, RunStatus, Trigger
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy.orm import Session
+
+    from backup_admin.control.installation import Installation
+
+logger = logging.getLogger(__name__)
+
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a job found out, and what is to be noted besides its own row."""
+
+    values: Values
+    note: Callable[[Session], object] = lambda _session: None
+
+
+Work = Callable[["Session", "Installation", BackupRun, RowReporter], Done]
+
+
+def process_name() -> str:
+    """Return the name under which this process works."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def perform_backup(installation: Installation, run_id: str) -> None:
+    """Make the snapshot a row asks for; how it ended stands in the row."""
+    _perform(installation, run_id, _back_up)
+
+
+def perform_verify(installation: Installation, run_id: str) -> None:
+    """Read back the snapshot a row asks for; how it ended stands in the row."""
+    _perform(installation, run_id, _verify)
+
+
+def failure(installation: Installation, error: Exception, subject: str) -> Values:
+    """Turn an error into what a row says: our own words, or an id of the log's entry."""
+    if isinstance(error, BackupAdminError):
+        logger.warning("job failed", extra={"subject": subject, "code": error.code})
+        return {"error_message": str(error)}
+    error_id = new_ulid(installation.clock.now())
+    logger.error("internal error", extra={"subject": subject, "error_id": error_id}, exc_info=error)
+    return {
+        "error_id": error_id,
+        "error_message": f"Internal error {error_id}; the log of the worker says more.",
+    }
+
+
+def _perform(installation: Installation, run_id: str, work: Work) -> None:
+    with installation.database.new_session() as session:
+        run = runs.start_run(session, installation, run_id, process_name())
+        if run is None:
+            return
+        reporter = RowReporter(
+            installation.database,
+            installation.clock,
+            BackupRun,
+            run_id,
+            heartbeat_seconds=installation.settings.heartbeat_seconds,
+        )
+        with reporter:
+            done = _attempt(session, installation, run, reporter, work)
+        # Only now: the thread of the reporter could not write beside us before.
+        done.note(session)
+        values = {**done.values, "log": reporter.log}
+        runs.end_run(session, installation, run_id, values)
+        _audit(installation, run, values)
+
+
+def _attempt(
+    session: Session, installation: Installation, run: BackupRun, reporter: RowReporter, work: Work
+) -> Done:
+    try:
+        return work(session, installation, run, reporter)
+    except Cancelled as error:
+        session.rollback()
+        status = RunStatus.INTERRUPTED if reporter.given_up else RunStatus.CANCELLED
+        return Done({"status": status, "error_message": str(error), "warnings": reporter.warnings})
+    except Exception as error:  # noqa: BLE001 - a job ends here
+        session.rollback()
+        said = failure(installation, error, f"{run.kind.value} {run.id}")
+        return Done({"status": RunStatus.FAILED, "warnings": reporter.warnings, **said})
+
+
+def _back_up(session: Session, installation: Installation, run: BackupRun, reporter: RowReporter) -> Done:
+    onboarding.require_recovery_key(session, installation)
+    repository = engine.open_repository(session, installation)
+    sources = engine.source_set(session, installation)
+    session.commit()  # hold no transaction during the work
+    options = BackupOptions(
+        label=run.label,
+        kind="scheduled" if run.trigger is Trigger.SCHEDULED else "manual",
+        actor=run.actor_name or run.trigger.value,
+        app_version=__version__,
+    )
+    result = back_up(
+        repository,
+        sources,
+        options=options,
+        state=installation.state,
+        reporter=reporter,
+        clock=installation.clock,
+    )
+    manifest = repository.manifest(result.snapshot.id)
+    verified_at = installation.clock.now() if result.evidence.objects_read else None
+
+    def note(session: Session) -> None:
+        row = catalogue.remember_manifest(session, manifest, run_id=run.id)
+        row.verified_at, row.verified_bytes = verified_at, result.evidence.bytes_read
+
+    return Done(_backup_values(result, verified_at), note)
+
+
+def _backup_values(result: BackupResult, verified_at: datetime | None) -> Values:
+    completed = result.outcome is Outcome.COMPLETED and verified_at is not None
+    return {
+        "status": RunStatus.COMPLETED if completed else RunStatus.DEGRADED,
+        "snapshot_id": result.snapshot.id,
+        "total_bytes": result.snapshot.file_bytes + result.snapshot.database_bytes,
+        "new_bytes": result.new_bytes,
+        "warnings": [*result.warnings, *result.notices],
+        "objects_read": result.evidence.objects_read,
+        "bytes_read": result.evidence.bytes_read,
+        "verified_at": verified_at,
+        "error_message": "" if completed else "Not everything that was asked for is in this snapshot.",
+    }
+
+
+def _verify(session: Session, installation: Installation, run: BackupRun, reporter: RowReporter) -> Done:
+    snapshot_id = run.snapshot_id or catalogue.newest_snapshot_id(session)
+    if not snapshot_id:
+        raise UsageError("There is no snapshot to verify yet.")
+    repository = engine.open_repository(session, installation)
+    session.commit()  # hold no transaction during the work
+    report = verify_snapshot(repository, SnapshotId(snapshot_id), state=installation.state, reporter=reporter)
+    now = installation.clock.now()
+    values = {
+        "status": RunStatus.COMPLETED if report.ok else RunStatus.FAILED,
+        "snapshot_id": snapshot_id,
+        "bytes_read": report.bytes_read,
+        "objects_read": report.files + report.databases,
+        "verified_at": now if report.ok else None,
+        "warnings": list(report.problems),
+        "error_message": "" if report.ok else f"{len(report.problems)} things are not as they were saved.",
+    }
+    return Done(values, lambda session: catalogue.remember_verification(session, report, now))
+
+
+def _audit(installation: Installation, run: BackupRun, values: Values) -> None:
+    actor = Actor(run.actor_id, run.actor_name or run.trigger.value)
+    good = values["status"] in (RunStatus.COMPLETED, RunStatus.DEGRADED)
+    try:
+        installation.audit().append(
+            actor,
+            f"{run.kind.value}.finish",
+            target=run.id,
+            outcome=AuditOutcome.DONE if good else AuditOutcome.FAILED,
+            reason=values["error_message"],
+            details={"status": values["status"].value, "snapshot": values.get("snapshot_id", "")},
+        )
+    except ConfigurationError:
+        # Without a key there is no audit log; the row says that the key is missing.
+        return
