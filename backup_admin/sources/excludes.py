@@ -25,7 +25,10 @@ _WIDE = rb"[\xc2-\xf4][\x80-\xbf]{1,3}"  # one character beyond ASCII in UTF-8
 
 
 class Excludes:
-    """Compiled patterns; raises `ConfigurationError` naming one that is wrong."""
+    """Compiled patterns; raises `ConfigurationError` naming one that is wrong.
+
+    `has_patterns` is false when only names with a leading dot can match.
+    """
 
     def __init__(self, patterns: Iterable[str] = ()) -> None:
         names: list[bytes] = []
@@ -46,6 +49,7 @@ class Excludes:
         self._folder_names = _alternatives(names + folder_names)
         self._paths = _alternatives(paths)
         self._folder_paths = _alternatives(paths + folder_paths)
+        self.has_patterns = bool(names or folder_names or paths or folder_paths)
         self._has_paths = bool(paths or folder_paths)
         self._has_names = bool(names or folder_names)
 

@@ -96,7 +96,8 @@ class FileSource:
         as `check_root` does, at once.
         """
         self.check_root()
-        return self._walk()
+        pins = Pins(self.root, self.pinned)
+        return Walk(self.root, Excludes(self.exclude), pins).entries()
 
     @contextmanager
     def open(self, entry: FoundEntry) -> Iterator[OpenFile]:
@@ -136,11 +137,6 @@ class FileSource:
         copy = scratch / f"{uuid.uuid4().hex}.db"
         copy_database(path, copy)
         return copy
-
-    def _walk(self) -> Iterator[FoundEntry | Skipped | Problem]:
-        with self._root() as root:
-            pins = Pins(self.root, self.pinned)
-            yield from Walk(self.root, Excludes(self.exclude), pins).entries(root)
 
     @contextmanager
     def _root(self) -> Iterator[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -18,8 +17,8 @@ class Pins:
     """Pinned paths as they appear below one root.
 
     They are known by name, so that a file that is made anew stays pinned, and
-    by inode, so that a second name or a symlinked folder does not unpin it.
-    Nothing is opened. `hold_root` tells that the root itself is pinned.
+    by inode (`inodes`: device and number), so that a second name or a symlinked
+    folder does not unpin them. Nothing is opened. `hold_root` tells that the root itself is pinned.
     """
 
     def __init__(self, root: Path, pinned: Iterable[Path]) -> None:
@@ -27,11 +26,11 @@ class Pins:
         self.hold_root = False
         self._paths: set[bytes] = set()
         self._sidecars: set[bytes] = set()
-        self._inodes: set[tuple[int, int]] = set()
+        self.inodes: set[tuple[int, int]] = set()
         for path in pinned:
             with suppress(OSError):
                 found = path.stat()
-                self._inodes.add((found.st_dev, found.st_ino))
+                self.inodes.add((found.st_dev, found.st_ino))
             for real in _real_names(path):
                 self._add(real, real_root)
 
@@ -44,9 +43,10 @@ class Pins:
             self._paths.add(path)
             self._sidecars.update(path + suffix for suffix in SIDECAR_SUFFIXES)
 
-    def has_name(self, path: bytes) -> bool:
-        """Say whether the path is pinned, before anything else is known of it."""
-        return path in self._paths or path in self._sidecars
+    @property
+    def has_names(self) -> bool:
+        """Say whether any pinned path lies below the root."""
+        return bool(self._paths)
 
     def reason_by_name(self, path: bytes, *, is_folder: bool) -> SkipReason | None:
         """Return why the path is left alone, or None when it is not."""
@@ -56,13 +56,6 @@ class Pins:
         if path in self._sidecars and not is_folder:
             return SkipReason.DECLARED_DATABASE
         return None
-
-    def reason_by_inode(self, found: os.stat_result) -> SkipReason | None:
-        """Return why this file or folder is left alone, or None when it is not."""
-        if (found.st_dev, found.st_ino) not in self._inodes:
-            return None
-        is_folder = stat.S_ISDIR(found.st_mode)
-        return SkipReason.PINNED if is_folder else SkipReason.DECLARED_DATABASE
 
 
 def _real_names(path: Path) -> Iterator[bytes]:

@@ -55,6 +55,25 @@ def check_keys(copy: sqlite3.Connection, warnings: list[str]) -> list[str]:
     return [] if orphans else ["foreign_key_check"]
 
 
+def foreign_collations(copy: sqlite3.Connection) -> list[str]:
+    """Name the collations in indexes that only the app has.
+
+    Without them SQLite reads no table that is stored by such an order. Any will
+    do instead, since rows are only listed; but it must be there before the
+    connection reads the schema (`stand_in`).
+    """
+    names = copy.execute(
+        "SELECT DISTINCT i.coll FROM sqlite_master AS m, pragma_index_xinfo(m.name) AS i "
+        "WHERE i.coll IS NOT NULL AND upper(i.coll) NOT IN ('BINARY', 'NOCASE', 'RTRIM')"
+    )
+    return [name for (name,) in names]
+
+
+def stand_in(first: str, second: str) -> int:
+    """Compare text in the place of a collation that only the app has."""
+    return (first > second) - (first < second)
+
+
 def digest_schema(copy: sqlite3.Connection) -> str:
     """Hash the definitions of all tables, indexes, views and triggers.
 
@@ -83,8 +102,9 @@ def digest_tables(copy: sqlite3.Connection, warnings: list[str]) -> Iterator[dic
 
     1. a header, encoded as one row: the names of the columns as text, in the
        order of the table, without virtual generated columns (they are computed);
-    2. every row, in the order of the rowid, or of the primary key where the
-       table has no rowid; the rowid itself is only in it where a column is it.
+    2. every row, in the order of the rowid, or of the columns of the primary key
+       compared as bytes (COLLATE BINARY) where the table has no rowid; the rowid
+       itself is only in it where a column is it.
 
     A row is `(`, the number of values (4 bytes) and the values. A value is a
     letter for its storage class and its bytes; all numbers are little endian:
@@ -159,7 +179,7 @@ def _marshal_is_exact() -> bool:
 def _digest_table(copy: sqlite3.Connection, name: str) -> dict[str, Any]:
     copy.text_factory = str
     columns = _columns(copy, name)
-    tail = f" FROM {_quoted(name)} NOT INDEXED{_order(copy, name, columns)}"
+    tail = f" FROM {_quoted(name)}{_order(copy, name, columns)}"
     hasher = _RowHasher(encode_row(columns, (True,) * len(columns)))
     listed = [_quoted(column) for column in columns]
     try:
@@ -231,17 +251,23 @@ def _columns(copy: sqlite3.Connection, table: str) -> list[str]:
 
 
 def _order(copy: sqlite3.Connection, table: str, columns: Sequence[str]) -> str:
-    """Name the rowid to order by; without one a table is stored in key order."""
     taken = {column.lower() for column in columns}
     free = (name for name in ("rowid", "_rowid_", "oid") if name not in taken)
     rowid = next(free, "")
-    if not rowid:
-        return ""
+    if not rowid:  # the app took all three names; a plain scan has that order
+        return " NOT INDEXED"
     try:
         copy.execute(f"SELECT {rowid} FROM {_quoted(table)} LIMIT 0")  # noqa: S608
     except sqlite3.OperationalError:
-        return ""
-    return f" ORDER BY {rowid}"
+        return f" ORDER BY {_primary_key(copy, table)}"
+    return f" NOT INDEXED ORDER BY {rowid}"
+
+
+def _primary_key(copy: sqlite3.Connection, table: str) -> str:
+    rows = copy.execute(f"PRAGMA table_xinfo({_quoted(table)})").fetchall()
+    keys = sorted((row[5], row[1]) for row in rows if row[5] > 0)
+    # What is unique by some collation is unique by bytes too.
+    return ", ".join(f"{_quoted(name)} COLLATE BINARY" for _, name in keys)
 
 
 def _quoted(name: str) -> str:

@@ -145,7 +145,8 @@ def with_page_size(copy: str, page_size: int) -> Iterator[str]:
     resized = Path(f"{copy}.resized")
     resized.unlink(missing_ok=True)
     try:
-        connection = connect(copy, "mode=ro&immutable=1")
+        # Not `immutable`: with it SQLite keeps the page size as it is.
+        connection = connect(copy, "mode=rw")
         try:
             connection.execute(f"PRAGMA page_size={int(page_size)}")
             connection.execute("VACUUM INTO ?", (str(resized),))

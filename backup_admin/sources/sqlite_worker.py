@@ -32,6 +32,8 @@ from backup_admin.sources.sqlite_digest import (
     check_pages,
     digest_schema,
     digest_tables,
+    foreign_collations,
+    stand_in,
 )
 from backup_admin.sources.sqlite_open import (
     CORRUPT,
@@ -51,7 +53,7 @@ from backup_admin.sources.sqlite_open import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _PR_SET_PDEATHSIG = 1
 _PIECE = 1 << 20
@@ -132,11 +134,11 @@ def inspect(path: str, thorough: bool) -> dict[str, Any]:
     need_database(path)
     header = read_header(path)
     warnings: list[str] = []
-    with closing(connect(path, "mode=ro&immutable=1")) as copy:
-        for pragma in ("trusted_schema=OFF", "query_only=ON", "cell_size_check=ON"):
-            copy.execute(f"PRAGMA {pragma}")
+    with closing(_open_copy(path)) as copy:
         checks = check_pages(copy, thorough=thorough, warnings=warnings)
         checks += check_keys(copy, warnings)
+        collations = foreign_collations(copy)
+    with closing(_open_copy(path, collations)) as copy:
         return {
             "path": path,
             "size": Path(path).stat().st_size,
@@ -172,6 +174,15 @@ def write(copy: str, live: str, deadline_seconds: float) -> dict[str, Any]:
             target.execute("PRAGMA busy_timeout=1000")
             target.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     return {}
+
+
+def _open_copy(path: str, collations: Sequence[str] = ()) -> sqlite3.Connection:
+    copy = connect(path, "mode=ro&immutable=1")
+    for name in collations:
+        copy.create_collation(name, stand_in)
+    for pragma in ("trusted_schema=OFF", "query_only=ON", "cell_size_check=ON"):
+        copy.execute(f"PRAGMA {pragma}")
+    return copy
 
 
 def _die_with(parent: int) -> None:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from backup_admin.core.errors import SourceError
+from backup_admin.core.errors import SourceError, SourceMissing
 from backup_admin.core.paths import MAX_DEPTH, MAX_PATH_BYTES
 from backup_admin.sources.base import (
     SIDECAR_SUFFIXES,
@@ -35,19 +35,24 @@ _TAG_NAME = b"CACHEDIR.TAG"
 _TAG_SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"
 _SECTOR = 512
 _TYPE_MASK = 0o170000
+_DOT = ord(".")
 _SNIFF_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @dataclass(slots=True)
 class _Folder:
-    """A folder on the way from the root to where the walk is."""
+    """A folder on the way from the root to where the walk is.
 
-    handle: int
-    prefix: bytes
-    entries: Iterator[tuple[bytes, os.DirEntry[str]]]
-    is_cache: bool
-    sidecars: frozenset[bytes]
-    databases_sidecars: set[bytes] = field(default_factory=set)
+    One that could not be listed has no handle and no entries, but a problem.
+    """
+
+    path: bytes
+    handle: int = -1
+    entries: Iterator[tuple[bytes, os.DirEntry[str]]] = field(default_factory=lambda: iter(()))
+    is_cache: bool = False
+    sidecars: frozenset[bytes] = frozenset()
+    database_sidecars: set[bytes] = field(default_factory=set)
+    problem: Problem | None = None
 
 
 class Walk:
@@ -57,79 +62,88 @@ class Walk:
         self._root = root
         self._excludes = excludes
         self._pins = pins
+        self._has_rules = excludes.has_patterns or pins.has_names
         self._stack: list[_Folder] = []
 
-    def entries(self, root: int) -> Iterator[Item]:
-        """Give everything below an open folder in order; see `FileSource.walk`.
+    def entries(self) -> Iterator[Item]:
+        """Give everything below the root in order; see `FileSource.walk`.
 
         The folders from the root to here stay open, and everything is reached
         through them: a folder exchanged for a symlink leads nowhere.
         """
         stack = self._stack
         try:
-            stack.append(self._list(os.dup(root), b"", may_be_cache=False))
+            stack.append(self._list_root())
             while stack:
                 folder = stack[-1]
-                yield from self._rest_of(folder)
-                if stack[-1] is folder:
-                    stack.pop()
-                    os.close(folder.handle)
+                if folder.problem is not None:
+                    yield folder.problem
+                for name, entry in folder.entries:
+                    item = self._item(folder, name, entry)
+                    if item is None:
+                        continue
+                    yield item
+                    if stack[-1] is not folder:
+                        break
+                else:
+                    _close(stack.pop())
         finally:
-            for folder in stack:
-                os.close(folder.handle)
-            stack.clear()
+            while stack:
+                _close(stack.pop())
 
-    def _rest_of(self, folder: _Folder) -> Iterator[Item]:
-        """Give entries until the folder ends or another one was entered."""
-        prefix = folder.prefix
-        depth = len(self._stack)
-        for name, entry in folder.entries:
-            path = prefix + name
+    def _list_root(self) -> _Folder:
+        try:
+            root = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            return _list(root, b"", may_be_cache=False)
+        except OSError as error:
+            raise SourceMissing(f"{self._root} cannot be listed: {error.strerror}.") from error
+
+    def _item(self, folder: _Folder, name: bytes, entry: os.DirEntry[str]) -> Item | None:
+        """Say what an entry is; None when it is gone. Enters it when it is a folder."""
+        path = folder.path + name
+        if self._has_rules or folder.is_cache or folder.database_sidecars or name[0] == _DOT:
             reason = self._skip_by_name(folder, path, name, entry)
             if reason is not None:
-                yield Skipped(path, reason)
-                continue
-            try:
-                found = entry.stat(follow_symlinks=False)
-                kind = found.st_mode & _TYPE_MASK
-                if kind == stat.S_IFREG:
-                    yield self._file(folder, path, name, found)
-                elif kind == stat.S_IFDIR:
-                    yield from self._enter(folder, path, name, found)
-                    if len(self._stack) > depth:
-                        return
-                else:
-                    yield _other(folder, path, name, found)
-            except FileNotFoundError:
-                continue
-            except (OSError, SourceError) as error:
-                yield Problem(path, _reason(error))
+                return Skipped(path, reason)
+        return self._look(folder, path, name, entry)
+
+    def _look(self, folder: _Folder, path: bytes, name: bytes, entry: os.DirEntry[str]) -> Item | None:
+        try:
+            found = entry.stat(follow_symlinks=False)
+            kind = found.st_mode & _TYPE_MASK
+            if kind == stat.S_IFREG:
+                return self._file(folder, path, name, found)
+            if kind == stat.S_IFDIR:
+                return self._enter(folder, path, name, found)
+            return _other(folder, path, name, found)
+        except FileNotFoundError:
+            return None
+        except (OSError, SourceError) as error:
+            return Problem(path, _reason(error))
 
     def _skip_by_name(
         self, folder: _Folder, path: bytes, name: bytes, entry: os.DirEntry[str]
     ) -> SkipReason | None:
         is_folder = entry.is_dir(follow_symlinks=False)
-        if self._pins.has_name(path):
-            reason = self._pins.reason_by_name(path, is_folder=is_folder)
-            if reason is not None:
-                return reason
+        reason = self._pins.reason_by_name(path, is_folder=is_folder)
+        if reason is not None:
+            return reason
         if folder.is_cache and name != _TAG_NAME:
             return SkipReason.CACHE_FOLDER
         if self._excludes.match(path, name, is_folder=is_folder):
             return SkipReason.EXCLUDED
-        if name in folder.databases_sidecars:
+        if name in folder.database_sidecars:
             return SkipReason.SIDECAR
         return None
 
     def _file(self, folder: _Folder, path: bytes, name: bytes, found: os.stat_result) -> Item:
+        size = found.st_size
+        if (found.st_dev, found.st_ino) in self._pins.inodes:
+            return Skipped(path, SkipReason.DECLARED_DATABASE)
         if len(path) > MAX_PATH_BYTES:
             return Problem(path, "The path is too long to be kept.")
-        reason = self._pins.reason_by_inode(found)
-        if reason is not None:
-            return Skipped(path, reason)
-        size = found.st_size
         is_database = False
-        if (size >= _SECTOR and size % _SECTOR == 0) or folder.sidecars:
+        if (size % _SECTOR == 0 and size) or folder.sidecars:
             is_database = self._is_database(folder, path, name, found)
         return FoundEntry(
             path,
@@ -144,12 +158,19 @@ class Walk:
             is_database,
         )
 
-    def _enter(self, parent: _Folder, path: bytes, name: bytes, found: os.stat_result) -> Iterator[Item]:
-        reason = self._pins.reason_by_inode(found)
-        if reason is not None:
-            yield Skipped(path, reason)
-            return
-        entry = FoundEntry(
+    def _enter(self, parent: _Folder, path: bytes, name: bytes, found: os.stat_result) -> Item:
+        if (found.st_dev, found.st_ino) in self._pins.inodes:
+            return Skipped(path, SkipReason.PINNED)
+        if len(self._stack) >= MAX_DEPTH or len(path) > MAX_PATH_BYTES:
+            return Problem(path, "The folder lies too deep to be kept.")
+        try:
+            handle = os.open(name, FOLDER_FLAGS, dir_fd=parent.handle)
+            folder = _list(handle, path + b"/")
+        except OSError as error:
+            problem = Problem(path, f"The folder cannot be listed: {_reason(error)}")
+            folder = _Folder(path, problem=problem)
+        self._stack.append(folder)
+        return FoundEntry(
             path,
             EntryKind.FOLDER,
             0,
@@ -158,31 +179,6 @@ class Walk:
             found.st_ctime_ns,
             found.st_ino,
         )
-        if len(self._stack) >= MAX_DEPTH or len(path) > MAX_PATH_BYTES:
-            yield Problem(path, "The folder lies too deep to be kept.")
-            return
-        try:
-            handle = os.open(name, FOLDER_FLAGS, dir_fd=parent.handle)
-            folder = self._list(handle, path + b"/")
-        except OSError as error:
-            yield entry
-            yield Problem(path, f"The folder cannot be listed: {_reason(error)}")
-            return
-        yield entry
-        self._stack.append(folder)
-
-    def _list(self, handle: int, prefix: bytes, *, may_be_cache: bool = True) -> _Folder:
-        """List an open folder; takes the handle over, closing it on errors."""
-        try:
-            with os.scandir(handle) as found:
-                entries = [(os.fsencode(entry.name), entry) for entry in found]
-            entries.sort(key=_name_of)
-            names = [name for name, _ in entries]
-            is_cache = may_be_cache and _TAG_NAME in names and _is_cache(handle)
-            return _Folder(handle, prefix, iter(entries), is_cache, _sidecars(names))
-        except BaseException:
-            os.close(handle)
-            raise
 
     def _is_database(self, folder: _Folder, path: bytes, name: bytes, found: os.stat_result) -> bool:
         """Say whether a file is a SQLite database, without touching its locks.
@@ -199,8 +195,27 @@ class Walk:
         else:
             result = _begins_with(folder.handle, name, SQLITE_MAGIC)
         if result:
-            folder.databases_sidecars |= sidecars
+            folder.database_sidecars |= sidecars
         return result
+
+
+def _list(handle: int, path: bytes, *, may_be_cache: bool = True) -> _Folder:
+    """List an open folder; takes the handle over, closing it on errors."""
+    try:
+        with os.scandir(handle) as found:
+            entries = [(os.fsencode(entry.name), entry) for entry in found]
+        entries.sort(key=_name_of)
+        names = [name for name, _ in entries]
+        is_cache = may_be_cache and _TAG_NAME in names and _is_cache(handle)
+        return _Folder(path, handle, iter(entries), is_cache, _sidecars(names))
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def _close(folder: _Folder) -> None:
+    if folder.handle >= 0:
+        os.close(folder.handle)
 
 
 def _other(folder: _Folder, path: bytes, name: bytes, found: os.stat_result) -> FoundEntry | Skipped:
