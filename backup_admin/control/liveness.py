@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from backup_admin.core.clock import Clock
 
-SILENT_AFTER = timedelta(seconds=60)
 _FORGOTTEN_AFTER = timedelta(days=2)
 
 
@@ -27,6 +26,13 @@ class ProcessRole(StrEnum):
 
     WORKER = "worker"
     SCHEDULER = "scheduler"
+
+
+# A scheduler may be a command that cron starts each minute.
+SILENT_AFTER = {
+    ProcessRole.WORKER: timedelta(seconds=60),
+    ProcessRole.SCHEDULER: timedelta(minutes=3),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,4 +65,4 @@ def say_gone(session: Session, role: ProcessRole, process: str) -> None:
 def last_seen(session: Session, clock: Clock, role: ProcessRole) -> Seen:
     """Return when any process of a role was last alive."""
     at = session.scalar(select(func.max(Heartbeat.seen_at)).where(Heartbeat.role == role.value))
-    return Seen(at, at is not None and clock.now() - at < SILENT_AFTER)
+    return Seen(at, at is not None and clock.now() - at < SILENT_AFTER[role])

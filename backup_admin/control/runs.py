@@ -157,6 +157,19 @@ def end_run(session: Session, installation: Installation, run_id: str, values: d
     return _change(session, run_id, (RunStatus.RUNNING, RunStatus.INTERRUPTED), values)
 
 
+def give_up(session: Session, installation: Installation, row_id: str, cause: str) -> None:
+    """Note at once that the process of a run or restore is gone, when that is known."""
+    now = installation.clock.now()
+    message = f"Interrupted: {cause}. Earlier backups are untouched."
+    ended = {"status": RunStatus.INTERRUPTED, "finished_at": now, "error_message": message}
+    if _change(session, row_id, (RunStatus.RUNNING,), ended):
+        return
+    row = RestoreOperation
+    change = update(row).where(row.id == row_id, row.status == RestoreStatus.RUNNING)
+    values = {"status": RestoreStatus.INTERRUPTED, "error_message": message, "updated_at": now}
+    _won(session, change.values(values).returning(row.id))
+
+
 def reconcile(session: Session, installation: Installation) -> tuple[str, ...]:
     """Find runs and restores whose process is gone, and rows the queue has lost.
 
@@ -205,11 +218,11 @@ def _find_lost(session: Session, installation: Installation, now: datetime) -> l
     queue = installation.require_queue()
     said = []
     try:
-        for run in session.scalars(_waiting(BackupRun, RunStatus.QUEUED, now)).all():
+        for run in session.scalars(_waiting(BackupRun, BackupRun.created_at, now)).all():
             if not queue.knows(run.id):
                 queue.enqueue(_JOBS[run.kind], run.id)
                 said.append(f"Run {run.id} was not in the queue and was handed on again.")
-        for operation in session.scalars(_waiting(RestoreOperation, RestoreStatus.QUEUED, now)).all():
+        for operation in session.scalars(_waiting(RestoreOperation, RestoreOperation.updated_at, now)).all():
             if not queue.knows(operation.id):
                 said += _drop_lost_restore(session, operation, now)
     except QueueUnavailable:
@@ -221,15 +234,20 @@ def _find_lost(session: Session, installation: Installation, now: datetime) -> l
 def _drop_lost_restore(session: Session, operation: RestoreOperation, now: datetime) -> list[str]:
     """A restore must not begin at a time nobody expects: it ends here."""
     row = RestoreOperation
-    message = "The queue lost this restore before it began; nothing was touched. Start it again."
     change = update(row).where(row.id == operation.id, row.status == RestoreStatus.QUEUED)
-    values = {"status": RestoreStatus.FAILED, "completed_at": now, "error_message": message}
+    if operation.action == "undo":
+        message = "The queue lost this undo before it began; the app runs on the restored state."
+        values: dict[str, Any] = {"status": RestoreStatus.RESTORED, "error_message": message}
+    else:
+        message = "The queue lost this restore before it began; nothing was touched. Start it again."
+        values = {"status": RestoreStatus.FAILED, "completed_at": now, "error_message": message}
     won = _won(session, change.values(values).returning(row.id))
     return [f"Restore {operation.id}: {message}"] if won else []
 
 
-def _waiting(table: Any, status: Any, now: datetime) -> Any:
-    return select(table).where(table.status == status, table.created_at < now - _SETTLE)
+def _waiting(table: Any, since: Any, now: datetime) -> Any:
+    """Select rows that have waited long enough to be in the queue by now."""
+    return select(table).where(table.status == "queued", since < now - _SETTLE)
 
 
 def _gone(heartbeat: datetime | None, worker: str) -> str:

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+from sqlalchemy import delete
+
+from backup_admin.control import catalogue, engine
+from backup_admin.core.canonical import dump_canonical, load_strict
+from backup_admin.core.errors import SnapshotMissing, UsageError
+from backup_admin.core.ids import SnapshotId, new_ulid
+from backup_admin.core.progress import QuietReporter
+from backup_admin.operations.plan_restore import plan_restore
+from backup_admin.operations.plans import RestorePlan, Selection
+from backup_admin.operations.validate import Issue, validate_restore
+from backup_admin.records import RestoreOperation, RestoreStatus
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from backup_admin.access.permissions import Actor
     from backup_admin.control.installation import Installation
-    from backup_admin.operations.types import Issue, RestorePlan
-    from backup_admin.records import RestoreOperation
+
+DRAFT_LIFETIME = timedelta(hours=24)
 
 
 class RestoreType(StrEnum):
@@ -35,7 +48,10 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Available:
-    """What a snapshot holds and this deployment can take back."""
+    """What a snapshot holds and this deployment can take back.
+
+    Settings are kept in a snapshot to be read, not to be put back by us.
+    """
 
     files: tuple[str, ...]
     databases: tuple[str, ...]
@@ -63,40 +79,157 @@ class Review:
 
 def create_draft(session: Session, installation: Installation, actor: Actor) -> RestoreOperation:
     """Begin a restore; drafts older than a day are dropped."""
-    raise NotImplementedError
+    installation.require_writable()
+    now = installation.clock.now()
+    row = RestoreOperation
+    old = (row.status == RestoreStatus.DRAFT, row.created_at < now - DRAFT_LIFETIME)
+    session.execute(delete(row).where(*old))
+    operation = row(
+        id=new_ulid(now),
+        created_at=now,
+        restored_by=actor.id,
+        restored_by_name=actor.name,
+    )
+    session.add(operation)
+    session.commit()
+    return operation
 
 
 def find_operation(session: Session, operation_id: str) -> RestoreOperation:
     """Return a restore by its id; raise `UsageError` when there is none."""
-    raise NotImplementedError
+    operation = session.get(RestoreOperation, operation_id)
+    if operation is None:
+        raise UsageError(f"There is no restore {operation_id[:40]!r}.")
+    return operation
 
 
 def choose_snapshot(
     session: Session, installation: Installation, operation_id: str, snapshot_id: str
 ) -> None:
     """Step 1: which snapshot. Makes an earlier plan void when it is another."""
-    raise NotImplementedError
+    operation = _draft(session, operation_id)
+    known = catalogue.find_row(session, snapshot_id)
+    if known is None or not known.present:
+        raise SnapshotMissing(f"There is no backup {snapshot_id[:40]!r} to restore.")
+    if operation.snapshot_id != snapshot_id:
+        operation.snapshot_id = snapshot_id
+        operation.source_backup_id = known.backup_run_id
+        _void_plan(operation)
+    operation.step = max(operation.step, 2)
+    _save(session, installation, operation)
 
 
 def choose_type(
     session: Session, installation: Installation, operation_id: str, restore_type: RestoreType
 ) -> None:
     """Step 2: how much of it. Makes an earlier plan void when it is another."""
-    raise NotImplementedError
+    operation = _draft(session, operation_id)
+    if operation.restore_type != restore_type.value:
+        operation.restore_type = restore_type.value
+        operation.selection = {}
+        _void_plan(operation)
+    operation.step = max(operation.step, 3)
+    _save(session, installation, operation)
 
 
 def available(session: Session, installation: Installation, operation_id: str) -> Available:
     """Return what can be chosen in step 3; reads the manifest from the storage."""
-    raise NotImplementedError
+    operation = _draft(session, operation_id)
+    manifest = engine.open_repository(session, installation).manifest(operation.snapshot_id)
+    targets = engine.source_set(session, installation)
+    live_files = {source.name for source in targets.files}
+    live_databases = {source.name for source in targets.databases}
+    return Available(
+        files=tuple(root.name for root in manifest.files if root.name in live_files),
+        databases=tuple(entry.name for entry in manifest.databases if entry.name in live_databases),
+        settings=manifest.settings is not None,
+    )
 
 
 def choose_components(
     session: Session, installation: Installation, operation_id: str, choice: Choice
 ) -> None:
     """Step 3: which parts. Raises `UsageError` when nothing is chosen."""
-    raise NotImplementedError
+    operation = _draft(session, operation_id)
+    if operation.restore_type == RestoreType.PARTIAL and not (choice.files or choice.databases):
+        raise UsageError("Choose at least one database or folder.")
+    selection = {"files": list(choice.files), "databases": list(choice.databases)}
+    if operation.selection != selection:
+        operation.selection = selection
+        _void_plan(operation)
+    operation.step = max(operation.step, 4)
+    _save(session, installation, operation)
 
 
 def review(session: Session, installation: Installation, operation_id: str) -> Review:
     """Step 4: make the plan anew, validate it, and keep it with its digest."""
-    raise NotImplementedError
+    operation = _draft(session, operation_id)
+    if not operation.snapshot_id:
+        raise UsageError("Choose a backup first.")
+    repository = engine.open_repository(session, installation)
+    targets = engine.source_set(session, installation)
+    session.commit()  # hold no transaction while files are compared
+    plan = plan_restore(
+        repository,
+        SnapshotId(operation.snapshot_id),
+        targets,
+        selection_of(operation),
+        state=installation.state,
+        reporter=QuietReporter(),
+    )
+    issues = tuple(validate_restore(plan, repository, targets, installation.state))
+    operation.plan = dump_canonical(plan.to_json()).decode()
+    operation.plan_digest = plan.digest
+    operation.planned_at = installation.clock.now()
+    operation.issues = [asdict(issue) for issue in issues]
+    operation.step = 4
+    _save(session, installation, operation)
+    return Review(plan, issues, plan.digest)
+
+
+def stored_review(operation: RestoreOperation) -> Review | None:
+    """Return what `review` kept; None when there is no plan or it was made void."""
+    if not operation.plan:
+        return None
+    issues = tuple(Issue(**issue) for issue in operation.issues)
+    return Review(stored_plan(operation), issues, operation.plan_digest)
+
+
+def stored_plan(operation: RestoreOperation) -> RestorePlan:
+    """Return the plan of a restore; raise `UsageError` when the row was tampered with."""
+    try:
+        plan = RestorePlan.from_json(load_strict(operation.plan.encode()))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"The plan of restore {operation.id} cannot be read; make it again.") from error
+    if plan.digest != operation.plan_digest:
+        raise UsageError(f"The plan of restore {operation.id} is not the one that was reviewed.")
+    return plan
+
+
+def selection_of(operation: RestoreOperation) -> Selection:
+    """Return what a draft selects; None in it means: all there is."""
+    kind = RestoreType(operation.restore_type)
+    if kind is RestoreType.FULL:
+        return Selection()
+    if kind is RestoreType.DATABASE_ONLY:
+        return Selection(files=())
+    if kind is RestoreType.FILES_ONLY:
+        return Selection(databases=())
+    chosen = operation.selection
+    return Selection(files=tuple(chosen.get("files", ())), databases=tuple(chosen.get("databases", ())))
+
+
+def _draft(session: Session, operation_id: str) -> RestoreOperation:
+    operation = find_operation(session, operation_id)
+    if operation.status is not RestoreStatus.DRAFT:
+        raise UsageError(f"This restore is {operation.status.value}; it can no longer be changed.")
+    return operation
+
+
+def _void_plan(operation: RestoreOperation) -> None:
+    operation.plan, operation.plan_digest, operation.planned_at, operation.issues = "", "", None, []
+
+
+def _save(session: Session, installation: Installation, operation: RestoreOperation) -> None:
+    operation.updated_at = installation.clock.now()
+    session.commit()

@@ -165,6 +165,8 @@ class RestoreOperation(Progress, Base):
     started_at: Mapped[datetime | None]
     completed_at: Mapped[datetime | None]
     status: Mapped[RestoreStatus] = mapped_column(Word(RestoreStatus), default=RestoreStatus.DRAFT)
+    action: Mapped[str] = mapped_column(String(10), default="restore")
+    """`restore`, or `undo` once the person wants the state before it back."""
     restore_type: Mapped[str] = mapped_column(String(20), default="full")
     """`full`, `partial`, `database_only` or `files_only`."""
     source_backup_id: Mapped[str | None] = mapped_column(ForeignKey("backup_runs.id", ondelete="SET NULL"))

@@ -215,6 +215,7 @@ def upgrade() -> None:
         sa.Column("started_at", sa.DateTime(), nullable=True),
         sa.Column("completed_at", sa.DateTime(), nullable=True),
         sa.Column("status", sa.String(length=24), nullable=False),
+        sa.Column("action", sa.String(length=10), nullable=False),
         sa.Column("restore_type", sa.String(length=20), nullable=False),
         sa.Column("source_backup_id", sa.String(length=26), nullable=True),
         sa.Column("snapshot_id", sa.String(length=26), nullable=False),

@@ -1,0 +1,144 @@
+"""Examine a deployment: everything a backup and a restore need, one finding each."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from backup_admin.control import engine, onboarding
+from backup_admin.control.installation import QueueUnavailable
+from backup_admin.control.journals import unfinished
+from backup_admin.control.liveness import ProcessRole, last_seen
+from backup_admin.core.errors import BackupAdminError
+from backup_admin.core.ids import new_ulid
+from backup_admin.records.upgrade import is_current, require_current
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sqlalchemy.orm import Session
+
+    from backup_admin.control.installation import Installation
+
+
+class Health(StrEnum):
+    """How good a finding is."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was examined."""
+
+    topic: str
+    health: Health
+    message: str
+
+
+def examine(session: Session, installation: Installation) -> tuple[Finding, ...]:
+    """Examine everything; writes a probe object to the storage and deletes it again."""
+    findings = [_found("control database", lambda: _database(installation))]
+    findings += [
+        _found("state folder", lambda: _state_folder(installation)),
+        _found("application key", lambda: _key(installation)),
+    ]
+    if is_current(installation.database):
+        findings += [*_sources(session, installation), *_places(session, installation)]
+        findings += _processes(session, installation)
+    return tuple(findings)
+
+
+def _found(topic: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(topic, Health.OK, look())
+    except BackupAdminError as error:
+        return Finding(topic, Health.FAIL, str(error))
+
+
+def _database(installation: Installation) -> str:
+    require_current(installation.database)
+    return "up to date"
+
+
+def _state_folder(installation: Installation) -> str:
+    folder = installation.state.root
+    if not folder.is_dir():
+        raise BackupAdminError(f"{folder} is not there; run `flask backup init`.")
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    if mode & 0o077:
+        raise BackupAdminError(f"{folder} is open to others (mode {mode:o}); run: chmod 700 {folder}")
+    return f"{folder}, closed to others"
+
+
+def _key(installation: Installation) -> str:
+    installation.key()
+    return "there, and well formed"
+
+
+def _sources(session: Session, installation: Installation) -> Iterator[Finding]:
+    try:
+        states = engine.describe_sources(session, installation)
+    except BackupAdminError as error:
+        yield Finding("sources", Health.FAIL, str(error))
+        return
+    if not states:
+        yield Finding("sources", Health.FAIL, "nothing is named to protect")
+    for one in states:
+        health = Health.FAIL if one.problem else Health.OK
+        yield Finding(f"{one.kind} {one.name}", health, one.problem or one.place)
+
+
+def _places(session: Session, installation: Installation) -> Iterator[Finding]:
+    yield _found("storage", lambda: _storage(session, installation))
+    yield _found("repository", lambda: _repository(session, installation))
+    confirmed = onboarding.is_recovery_confirmed(session)
+    health = Health.OK if confirmed else Health.FAIL
+    yield Finding("recovery key", health, "confirmed" if confirmed else "not confirmed yet")
+
+
+def _storage(session: Session, installation: Installation) -> str:
+    storage = engine.open_storage(session, installation)
+    onboarding.probe(storage, name=f"probe-{new_ulid(installation.clock.now())}")
+    return f"{storage.label}: written, read back, deleted"
+
+
+def _repository(session: Session, installation: Installation) -> str:
+    repository = engine.open_repository(session, installation)
+    if repository.history_warning:
+        raise BackupAdminError(repository.history_warning)
+    return f"{repository.repo_id[:12]}, {len(repository.snapshot_ids())} snapshots"
+
+
+def _processes(session: Session, installation: Installation) -> Iterator[Finding]:
+    yield _queue(installation)
+    for role in ProcessRole:
+        seen = last_seen(session, installation.clock, role)
+        said = f"last seen {seen.at:%Y-%m-%d %H:%M:%S} UTC" if seen.at else "never seen"
+        yield Finding(role.value, Health.OK if seen.alive else Health.WARN, said)
+    left = unfinished(installation)
+    if left:
+        names = ", ".join(one.restore_id for one in left)
+        yield Finding("restores", Health.WARN, f"not finished: {names}; run `flask backup recover`")
+    yield _found("audit log", lambda: _audit(installation))
+
+
+def _queue(installation: Installation) -> Finding:
+    if installation.queue is None:
+        return Finding("queue", Health.WARN, "none: backups run by command only, restores not from pages")
+    try:
+        installation.queue.knows("0" * 26)
+    except QueueUnavailable as error:
+        return Finding("queue", Health.FAIL, str(error))
+    return Finding("queue", Health.OK, "answers")
+
+
+def _audit(installation: Installation) -> str:
+    check = installation.audit().verify()
+    if not check.ok:
+        raise BackupAdminError(check.message)
+    return check.message

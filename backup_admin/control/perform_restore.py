@@ -1,0 +1,249 @@
+"""Carry out a restore, or its undo, that a person has confirmed; the row tells how it ended."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import update
+
+from backup_admin.access.audit import AuditOutcome
+from backup_admin.access.permissions import Actor
+from backup_admin.control import catalogue, engine
+from backup_admin.control.journals import journal_of, status_of
+from backup_admin.control.perform import failure, process_name
+from backup_admin.control.reporting import RowReporter
+from backup_admin.control.wizard import find_operation, stored_plan
+from backup_admin.core.errors import BackupAdminError, RepositoryError
+from backup_admin.core.ids import RestoreId
+from backup_admin.operations.restore import RestoreHooks, RestoreReport, carry_out
+from backup_admin.operations.undo import undo_restore
+from backup_admin.records import RestoreOperation, RestoreStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.orm import Session
+
+    from backup_admin.control.installation import Hooks, Installation
+    from backup_admin.repository.repository import Repository
+
+Values = dict[str, Any]
+_OUTCOMES = {
+    "restored": RestoreStatus.RESTORED,
+    "rolled_back": RestoreStatus.ROLLED_BACK,
+    "undone": RestoreStatus.UNDONE,
+    "needs_attention": RestoreStatus.NEEDS_ATTENTION,
+}
+
+
+def perform_restore(installation: Installation, operation_id: str) -> None:
+    """Carry out the plan of a confirmed restore."""
+    _perform(installation, operation_id, "restore", _restore)
+
+
+def perform_undo(installation: Installation, operation_id: str) -> None:
+    """Put back the state before a restore."""
+    _perform(installation, operation_id, "undo", _undo)
+
+
+def restore_hooks(hooks: Hooks) -> RestoreHooks:
+    """Return the host's hooks in the form the engine calls them."""
+    checks = tuple((name, _checked(check)) for name, check in hooks.restore_checks)
+    return RestoreHooks(maintenance=hooks.set_maintenance, checks=checks)
+
+
+def tell_host(hooks: Hooks, outcome: str) -> list[str]:
+    """Call what the host wants called after a restore; return what went wrong there."""
+    said = []
+    for hook in hooks.after_restore:
+        try:
+            hook(outcome)
+        except Exception as error:  # noqa: BLE001 - the host's code, and the restore is over
+            said.append(f"The app's after_restore hook failed: {error}")
+    return said
+
+
+def _checked(check: Callable[[], str]) -> Callable[[], str]:
+    """Call a host's check: nothing or "ok" is good, an error is an answer too."""
+
+    def call() -> str:
+        try:
+            return check() or "ok"
+        except Exception as error:  # noqa: BLE001 - the host's code; what it raises is what it found
+            return f"{type(error).__name__}: {error}"
+
+    return call
+
+
+def _perform(
+    installation: Installation,
+    operation_id: str,
+    action: str,
+    work: Callable[[Session, Installation, RestoreOperation, RowReporter], Values],
+) -> None:
+    with installation.database.new_session() as session:
+        operation = _start(session, installation, operation_id, action)
+        if operation is None:
+            return
+        reporter = RowReporter(
+            installation.database,
+            installation.clock,
+            RestoreOperation,
+            operation_id,
+            heartbeat_seconds=installation.settings.heartbeat_seconds,
+        )
+        with reporter:
+            try:
+                values = work(session, installation, operation, reporter)
+            except Exception as error:  # noqa: BLE001 - a job ends here
+                session.rollback()
+                values = _failed(installation, operation, error)
+        hooked = tell_host(installation.hooks, values["status"].value)
+        values["warnings"] = [*values.get("warnings", []), *reporter.warnings, *hooked]
+        _end(session, installation, operation, {**values, "restore_log": reporter.log})
+        _audit(installation, operation, values)
+
+
+def _start(
+    session: Session, installation: Installation, operation_id: str, action: str
+) -> RestoreOperation | None:
+    now = installation.clock.now()
+    row = RestoreOperation
+    values = {
+        "status": RestoreStatus.RUNNING,
+        "heartbeat_at": now,
+        "updated_at": now,
+        "worker": process_name()[:120],
+        "error_message": "",
+        "journal_id": operation_id,
+    }
+    if action == "restore":
+        values["started_at"] = now
+    waits = (row.id == operation_id, row.status == RestoreStatus.QUEUED, row.action == action)
+    change = update(row).where(*waits).values(values).returning(row.id)
+    won = session.execute(change, execution_options={"synchronize_session": False}).all()
+    session.commit()
+    return find_operation(session, operation_id) if won else None
+
+
+def _restore(
+    session: Session, installation: Installation, operation: RestoreOperation, reporter: RowReporter
+) -> Values:
+    plan = stored_plan(operation)
+    repository = engine.open_repository(session, installation)
+    targets = engine.source_set(session, installation)
+    session.commit()  # hold no transaction during the work
+    report = carry_out(
+        plan,
+        repository,
+        targets,
+        restore_id=RestoreId(operation.id),
+        actor=operation.restored_by_name or operation.restored_by,
+        hooks=restore_hooks(installation.hooks),
+        state=installation.state,
+        reporter=reporter,
+        clock=installation.clock,
+        undo_hours=installation.settings.undo_hours,
+    )
+    return {
+        **_values(report),
+        "warnings": [*report.notices, *_remember_safety(installation, repository, report)],
+    }
+
+
+def _undo(
+    session: Session, installation: Installation, operation: RestoreOperation, reporter: RowReporter
+) -> Values:
+    session.commit()  # hold no transaction during the work
+    report = undo_restore(
+        installation.state,
+        RestoreId(operation.id),
+        hooks=restore_hooks(installation.hooks),
+        reporter=reporter,
+        clock=installation.clock,
+    )
+    values = _values(report)
+    undone = values["status"] is RestoreStatus.UNDONE
+    kept = {
+        "message": values["message"],
+        "status": values["status"],
+        "error_message": values["error_message"],
+    }
+    return {**kept, "undone_at": installation.clock.now()} if undone else kept
+
+
+def _values(report: RestoreReport) -> Values:
+    status = _OUTCOMES[report.outcome]
+    if status is RestoreStatus.ROLLED_BACK and report.error_code == "cancelled":
+        status = RestoreStatus.CANCELLED
+    good = status in (RestoreStatus.RESTORED, RestoreStatus.UNDONE)
+    return {
+        "status": status,
+        "message": report.message,
+        "error_message": "" if good else report.message,
+        "checks": [asdict(line) for line in report.checks],
+        "safety_snapshot_id": report.safety_snapshot,
+        "undo_until": report.undo_until,
+    }
+
+
+def _failed(installation: Installation, operation: RestoreOperation, error: Exception) -> Values:
+    """Say how a restore ended that raised: as its journal knows, else as failed untouched."""
+    said = failure(installation, error, f"restore {operation.id}")
+    journal = journal_of(installation, operation.id)
+    status = status_of(operation, journal)
+    if operation.action == "undo" and (journal is None or journal.finished):
+        status = RestoreStatus.RESTORED if status is RestoreStatus.RUNNING else status
+    elif status is RestoreStatus.RUNNING:
+        status = RestoreStatus.FAILED if journal is None else RestoreStatus.INTERRUPTED
+    return {"status": status, **said}
+
+
+def _remember_safety(installation: Installation, repository: Repository, report: RestoreReport) -> list[str]:
+    """Note the safety backup in the catalogue, so that it can be restored from."""
+    if not report.safety_snapshot:
+        return []
+    try:
+        with installation.database.new_session() as session:
+            row = catalogue.remember_manifest(session, repository.manifest(report.safety_snapshot))
+            row.verified_at = installation.clock.now()
+            session.commit()
+    except RepositoryError as error:
+        return [f"The safety backup cannot be listed: {error}"]
+    return []
+
+
+def _end(session: Session, installation: Installation, operation: RestoreOperation, values: Values) -> None:
+    row = RestoreOperation
+    now = installation.clock.now()
+    values = {"completed_at": now, **values, "updated_at": now, "current": ""}
+    open_ends = (RestoreStatus.RUNNING, RestoreStatus.INTERRUPTED)
+    change = update(row).where(row.id == operation.id, row.status.in_(open_ends)).values(values)
+    session.execute(change, execution_options={"synchronize_session": False})
+    session.commit()
+    session.refresh(operation)
+
+
+def _audit(installation: Installation, operation: RestoreOperation, values: Values) -> None:
+    good = values["status"] in (RestoreStatus.RESTORED, RestoreStatus.UNDONE)
+    try:
+        installation.audit().append(
+            Actor(operation.restored_by, operation.restored_by_name),
+            f"{operation.action if operation.action == 'undo' else 'restore'}.finish",
+            target=operation.id,
+            outcome=AuditOutcome.DONE if good else AuditOutcome.FAILED,
+            reason=values.get("error_message", ""),
+            details={
+                "status": values["status"].value,
+                "snapshot": operation.snapshot_id,
+                "safety_snapshot": operation.safety_snapshot_id,
+                "plan": operation.plan_digest,
+            },
+        )
+    except BackupAdminError as error:
+        # The restore has ended; that its end is not in the audit log must be seen.
+        with installation.database.new_session() as session:
+            row = find_operation(session, operation.id)
+            row.warnings = [*row.warnings, f"Not in the audit log: {error}"]
+            session.commit()

@@ -1,0 +1,316 @@
+"""What the queue calls, and the worker that calls it. Arguments are ids, nothing else."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import multiprocessing
+import os
+import signal
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from flask import current_app
+from redis import Redis
+from redis.exceptions import RedisError
+from rq import Queue, Worker
+from rq.exceptions import NoSuchJobError
+from rq.job import Job, JobStatus
+from rq.serializers import JSONSerializer
+from rq.timeouts import UnixSignalDeathPenalty
+
+from backup_admin.control import perform, perform_restore, recovery, runs, schedules
+from backup_admin.control.installation import (
+    BACKUP_JOB,
+    RESTORE_JOB,
+    UNDO_JOB,
+    VERIFY_JOB,
+    Installation,
+    QueueUnavailable,
+)
+from backup_admin.control.liveness import ProcessRole, say_alive, say_gone
+from backup_admin.core.errors import BackupAdminError
+from backup_admin.core.ids import is_ulid
+from backup_admin.records.upgrade import require_current
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+    from flask import Flask
+
+    from backup_admin.core.secret import Secret
+
+logger = logging.getLogger(__name__)
+
+INSTALLATION = "backup_admin.installation"
+"""Under this name `app.extensions` holds the `Installation`."""
+_ALLOWED = (BACKUP_JOB, VERIFY_JOB, RESTORE_JOB, UNDO_JOB)
+_FAILURE_TTL = 86_400
+_WORKER_TTL = 20
+_MONITORING_SECONDS = 5
+_RECONCILE_SECONDS = 10
+_TICK_SECONDS = 1
+_PR_SET_PDEATHSIG = 1
+_WAITING = (JobStatus.QUEUED, JobStatus.STARTED, JobStatus.DEFERRED, JobStatus.SCHEDULED)
+
+_bound: dict[str, Flask] = {}
+
+
+class JobTookTooLong(BackupAdminError):
+    """A job was still at work when its time was over."""
+
+    code = "timeout"
+
+
+class ForeignJob(BackupAdminError):
+    """The queue held a job that is none of ours; it was not carried out."""
+
+    code = "foreign_job"
+
+
+def run_backup(run_id: str) -> None:
+    """Make the snapshot a row of `backup_runs` asks for."""
+    with _installation() as installation:
+        perform.perform_backup(installation, run_id)
+
+
+def run_verify(run_id: str) -> None:
+    """Read back the snapshot a row of `backup_runs` names."""
+    with _installation() as installation:
+        perform.perform_verify(installation, run_id)
+
+
+def run_restore(operation_id: str) -> None:
+    """Carry out the plan of a row of `restore_operations`."""
+    with _installation() as installation:
+        perform_restore.perform_restore(installation, operation_id)
+
+
+def run_undo(operation_id: str) -> None:
+    """Put back the state before the restore of a row of `restore_operations`."""
+    with _installation() as installation:
+        perform_restore.perform_undo(installation, operation_id)
+
+
+def bind(app: Flask) -> None:
+    """Name the app that jobs of this process, and of its children, work for."""
+    _bound["app"] = app
+
+
+def installation_of(app: Flask) -> Installation:
+    """Return what `BackupAdmin` made of the app."""
+    found = app.extensions[INSTALLATION]
+    assert isinstance(found, Installation)  # noqa: S101 - ours by name
+    return found
+
+
+class RqQueue:
+    """Our queue on a Redis server. It carries ids; the rows carry the truth."""
+
+    def __init__(self, url: Secret, name: str, *, job_timeout: int) -> None:
+        self._redis = Redis.from_url(url.reveal(), socket_connect_timeout=2, socket_timeout=5)
+        self._queue = Queue(name, connection=self._redis, serializer=JSONSerializer)
+        self._job_timeout = job_timeout
+
+    def enqueue(self, job: str, row_id: str) -> None:
+        """Hand on one row by its id, unless the queue has it already."""
+        if self.knows(row_id):
+            return
+        with _translated():
+            self._queue.enqueue_call(
+                job,
+                args=(row_id,),
+                job_id=row_id,
+                timeout=self._job_timeout,
+                result_ttl=0,
+                failure_ttl=_FAILURE_TTL,
+                description=job.rpartition(".")[2],
+            )
+
+    def knows(self, row_id: str) -> bool:
+        """Say whether the row waits in the queue or runs."""
+        with _translated():
+            try:
+                job = Job.fetch(row_id, connection=self._redis, serializer=JSONSerializer)
+            except NoSuchJobError:
+                return False
+            return job.get_status() in _WAITING
+
+
+class OwnJob(Job):
+    """A job that can be nothing but a call of our functions with one id.
+
+    Whoever can write to the Redis server could otherwise name any function of
+    any library, also as callback.
+    """
+
+    success_callback = None
+    failure_callback = None
+    stopped_callback = None
+
+    def perform(self) -> Any:
+        """Call our function; raise `ForeignJob` for anything else."""
+        arguments = tuple(self.args or ())
+        ours = self.func_name in _ALLOWED and len(arguments) == 1 and not self.kwargs
+        if not ours or not isinstance(arguments[0], str) or not is_ulid(arguments[0]):
+            raise ForeignJob("The queue held a job that is none of ours.")
+        return super().perform()
+
+    def send_webhooks(self, *_arguments: Any, **_options: Any) -> None:
+        """Call nobody: ours have no webhooks."""
+
+
+class _Deadline(UnixSignalDeathPenalty):
+    def handle_death_penalty(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        hours = self._timeout / 3600
+        raise JobTookTooLong(f"Stopped after {hours:.1f} hours; see BACKUP_ADMIN_JOB_TIMEOUT.")
+
+
+class BackupWorker(Worker):
+    """RQ's worker, telling the control database that it is alive."""
+
+    death_penalty_class = _Deadline
+    installation: Installation
+    default_worker_ttl: int
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
+        """Tell Redis and the control database."""
+        super().heartbeat(timeout, pipeline)
+        with self.installation.database.new_session() as session:
+            say_alive(session, self.installation.clock, ProcessRole.WORKER, perform.process_name())
+
+
+def work(app: Flask, *, burst: bool = False, with_scheduler_loop: bool = True) -> None:
+    """Run a worker until it is told to stop; `burst` stops when nothing waits.
+
+    The loop that starts due schedules and finds dead runs runs beside it, in a
+    process that ends with this one, unless it is told not to.
+    """
+    bind(app)
+    installation = installation_of(app)
+    require_current(installation.database)
+    installation.require_queue()
+    with app.app_context():
+        recovery.recover_restores(installation)
+    companion = _start_companion(app) if with_scheduler_loop else None
+    try:
+        with _translated():
+            _worker(installation).work(burst=burst, with_scheduler=True, logging_level="WARNING")
+    finally:
+        _stop_companion(companion)
+        with installation.database.new_session() as session:
+            say_gone(session, ProcessRole.WORKER, perform.process_name())
+
+
+def scheduler_loop(app: Flask, *, rounds: int | None = None) -> None:
+    """Start what is due each second, and find dead runs every ten, until stopped."""
+    installation = installation_of(app)
+    clock = installation.clock
+    reconciled = float("-inf")
+    with app.app_context():
+        while rounds is None or rounds > 0:
+            reconcile_now = clock.monotonic() - reconciled >= _RECONCILE_SECONDS
+            tick_once(installation, with_reconcile=reconcile_now)
+            if reconcile_now:
+                reconciled = clock.monotonic()
+            rounds = None if rounds is None else rounds - 1
+            clock.sleep(_TICK_SECONDS)
+
+
+def tick_once(installation: Installation, *, with_reconcile: bool = True) -> tuple[str, ...]:
+    """Do what the loop does once; return the ids of the runs that were started."""
+    with installation.database.new_session() as session:
+        try:
+            started = schedules.tick(session, installation)
+            if with_reconcile:
+                for said in runs.reconcile(session, installation):
+                    logger.warning("reconciled", extra={"what": said})
+                recovery.recover_restores(installation)
+                say_alive(session, installation.clock, ProcessRole.SCHEDULER, perform.process_name())
+        except Exception as error:  # noqa: BLE001 - the loop must outlive one bad round
+            session.rollback()
+            perform.failure(installation, error, "tick")
+            return ()
+    return started
+
+
+def _worker(installation: Installation) -> BackupWorker:
+    url = installation.settings.redis_url
+    assert url is not None  # noqa: S101 - there is a queue
+    worker = BackupWorker(
+        [installation.settings.queue],
+        connection=Redis.from_url(url.reveal()),
+        job_class=OwnJob,
+        serializer=JSONSerializer,
+        job_monitoring_interval=_MONITORING_SECONDS,
+        maintenance_interval=_MONITORING_SECONDS,
+        work_horse_killed_handler=_killed_handler(installation),
+    )
+    # One name in RQ 1 and 2, another in 3; as an attribute both can be set.
+    worker.default_worker_ttl = worker.worker_ttl = _WORKER_TTL
+    worker.installation = installation
+    return worker
+
+
+def _killed_handler(installation: Installation) -> Callable[[Job, int, int, Any], None]:
+    def note(job: Job, _pid: int, status: int, _usage: Any) -> None:
+        with installation.database.new_session() as session:
+            runs.give_up(session, installation, job.id, f"its process was killed (wait status {status})")
+
+    return note
+
+
+def _start_companion(app: Flask) -> multiprocessing.process.BaseProcess:
+    # Forked before this process has threads or connections.
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=_accompany, args=(app, os.getpid()), name="scheduler", daemon=True)
+    process.start()
+    return process
+
+
+def _accompany(app: Flask, parent: int) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        return  # it died before we could ask to be told
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker decides when we end
+    _forget_connections(app)
+    scheduler_loop(app)
+
+
+def _stop_companion(process: multiprocessing.process.BaseProcess | None) -> None:
+    if process is None:
+        return
+    process.terminate()
+    process.join(5)
+    if process.is_alive():
+        process.kill()
+
+
+@contextmanager
+def _installation() -> Iterator[Installation]:
+    """Give a job its app; it runs in a child, so no connection is carried over."""
+    app: Flask = _bound.get("app") or current_app._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
+    with app.app_context():
+        _forget_connections(app)
+        yield installation_of(app)
+
+
+def _forget_connections(app: Flask) -> None:
+    installation_of(app).database.forget_connections()
+    host = app.extensions.get("sqlalchemy")
+    if host is None:
+        return
+    with app.app_context():
+        for engine in host.engines.values():
+            engine.dispose(close=False)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except RedisError as error:
+        raise QueueUnavailable(
+            "The queue server does not answer; check that it runs and that BACKUP_ADMIN_REDIS_URL is right."
+        ) from error
