@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -61,19 +61,28 @@ def back_up(
     Databases come first, files after, so that a row may lack no file. Nothing
     is visible in the repository before everything is stored; a source that is
     missing or unreadable as a whole raises and makes no snapshot. What is
-    missing from the snapshot makes it `degraded`.
+    missing from the snapshot makes it `degraded`. Raises `Busy` while another
+    backup or a restore works in this state folder.
     """
+    with state.lock("backup"):
+        return back_up_locked(
+            repository, sources, options=options, state=state, reporter=reporter, clock=clock
+        )
+
+
+def back_up_locked(
+    repository: Repository,
+    sources: SourceSet,
+    *,
+    options: BackupOptions,
+    state: StateFolder,
+    reporter: Reporter,
+    clock: Clock,
+) -> BackupResult:
+    """Do the work of `back_up` for a caller that holds the state folder's backup lock."""
     check_layout(repository.storage, sources)
     started = clock.monotonic()
-    with state.lock(f"backup-{repository.repo_id[:16]}"):
-        for attempt in range(_ATTEMPTS):
-            try:
-                run = _Run(repository, sources, options, state, reporter, clock)
-                manifest, evidence = run.make()
-                break
-            except PacksCollected:
-                if attempt + 1 == _ATTEMPTS:
-                    raise
+    manifest, evidence = _make(repository, sources, options, state, reporter, clock)
     snapshot = manifest.snapshot
     return BackupResult(
         snapshot=snapshot,
@@ -84,6 +93,20 @@ def back_up(
         new_bytes=snapshot.new_bytes,
         seconds=clock.monotonic() - started,
     )
+
+
+def _make(
+    repository: Repository,
+    sources: SourceSet,
+    options: BackupOptions,
+    state: StateFolder,
+    reporter: Reporter,
+    clock: Clock,
+) -> tuple[Manifest, Evidence]:
+    for _ in range(_ATTEMPTS - 1):
+        with suppress(PacksCollected):
+            return _Run(repository, sources, options, state, reporter, clock).make()
+    return _Run(repository, sources, options, state, reporter, clock).make()
 
 
 @dataclass(slots=True)

@@ -205,6 +205,11 @@ class Repository:
         except (Damaged, ObjectMissing) as error:
             raise Damaged(f"{name} in {self.label}: {error}") from error
 
+    def manifest_digest(self, snapshot_id: str) -> str:
+        """Return the digest the chain gives for a manifest."""
+        self._manifest_name(snapshot_id)
+        return self._chain.state.manifests[snapshot_id]
+
     def index(self) -> Index:
         """Return the index of everything committed."""
         if self._index is None:

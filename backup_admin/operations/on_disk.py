@@ -1,0 +1,132 @@
+"""Comparing a folder tree on disk with the rows of a manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import TYPE_CHECKING
+
+from backup_admin.core.paths import show_path, sort_key
+from backup_admin.sources.base import FoundEntry, Problem, Skipped, SkipReason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from backup_admin.core.progress import Reporter
+    from backup_admin.repository.types import FileEntry
+    from backup_admin.sources.files import FileSource
+
+_PRIVILEGES = 0o7000
+_WINDOW = 1 << 20
+_MAX_PROBLEMS = 100
+
+
+def compare_tree(
+    source: FileSource, entries: Iterable[FileEntry], *, content: bool, reporter: Reporter
+) -> tuple[int, list[str]]:
+    """Compare kind, size, mode, time and link target; with `content` every byte too.
+
+    Returns the number of files compared and what differs. An entry that should
+    not be there differs as well; one that the source leaves out by its rules is
+    not compared. Bits that a restore takes away (setuid and its like) are not
+    compared.
+    """
+    walk = _Walk(source)
+    problems: list[str] = []
+    files = 0
+    for entry in entries:
+        reporter.check_cancelled()
+        problems += walk.pass_over(entry.path)
+        found = walk.take(entry.path)
+        if isinstance(found, Skipped):
+            continue
+        if found is None:
+            problems.append(f"{show_path(entry.path)} is missing")
+        else:
+            problems += _differences(source.root, entry, found, content=content)
+        if entry.kind == "file":
+            files += 1
+            reporter.advance(size=entry.size if content else 0, items=1)
+        if len(problems) > _MAX_PROBLEMS:
+            return files, problems
+    return files, problems + walk.rest()
+
+
+class _Walk:
+    """The live side of a comparison, one entry ahead."""
+
+    def __init__(self, source: FileSource) -> None:
+        self._items = (
+            item
+            for item in source.walk()
+            if not isinstance(item, Skipped) or item.reason is SkipReason.EXCLUDED
+        )
+        self._next = next(self._items, None)
+        self._skipped: Skipped | None = None
+
+    def pass_over(self, path: bytes) -> list[str]:
+        """Go to a path; return a sentence for each entry that lies before it."""
+        extra = []
+        while self._next is not None and sort_key(self._next.path) < sort_key(path):
+            if isinstance(self._next, Skipped):
+                self._skipped = self._next
+            else:
+                extra.append(f"{show_path(self._next.path)} should not be there")
+            self._next = next(self._items, None)
+        return extra
+
+    def take(self, path: bytes) -> FoundEntry | Problem | Skipped | None:
+        """Return what is at a path, or the rule by which it is not looked at."""
+        if self._skipped is not None and path.startswith(self._skipped.path + b"/"):
+            return self._skipped
+        if self._next is None or self._next.path != path:
+            return None
+        found = self._next
+        self._next = next(self._items, None)
+        if isinstance(found, Skipped):
+            self._skipped = found
+        return found
+
+    def rest(self) -> list[str]:
+        """Return a sentence for each entry that is left."""
+        left = [] if self._next is None else [self._next, *self._items]
+        return [
+            f"{show_path(item.path)} should not be there" for item in left if not isinstance(item, Skipped)
+        ]
+
+
+def _differences(root: Path, entry: FileEntry, found: FoundEntry | Problem, *, content: bool) -> list[str]:
+    name = show_path(entry.path)
+    if isinstance(found, Problem):
+        return [f"{name}: {found.message}"]
+    if found.kind.value != entry.kind:
+        return [f"{name} is a {found.kind.value}, not a {entry.kind}"]
+    if entry.kind == "symlink":
+        return [] if found.link_target == entry.link_target else [f"{name} points elsewhere"]
+    wrong = []
+    if found.mode != entry.mode & ~_PRIVILEGES:
+        wrong.append(f"{name} has mode {found.mode:04o}, not {entry.mode:04o}")
+    if found.mtime_ns != entry.mtime_ns:
+        wrong.append(f"{name} has another time")
+    if entry.kind == "file" and not _same_bytes(root, entry, found, content=content):
+        wrong.append(f"{name} has other bytes ({found.size} of {entry.size})")
+    return wrong
+
+
+def _same_bytes(root: Path, entry: FileEntry, found: FoundEntry, *, content: bool) -> bool:
+    if found.size != entry.size or entry.content is None:
+        return False
+    return not content or _sha256(root, entry.path) == entry.content.sha256
+
+
+def _sha256(root: Path, path: bytes) -> str:
+    digest = hashlib.sha256()
+    view = memoryview(bytearray(_WINDOW))
+    handle = os.open(os.fsencode(root) + b"/" + path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        while count := os.readv(handle, [view]):
+            digest.update(view[:count])
+    finally:
+        os.close(handle)
+    return digest.hexdigest()

@@ -1,0 +1,73 @@
+"""Which entries of a snapshot a person means by a pattern.
+
+A pattern names a file or a folder with all that is in it: `files/photos/2024`,
+`photos/2024/*.jpg`, `databases/app`. `*` and `?` stay within one name, `**` spans
+folders. The leading `files/`, and the name of the source, may be left out.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from backup_admin.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_PIECES = re.compile(rb"\*\*/|\*\*|\*|\?|\[[^\]]+\]|[^*?\[]+|\[")
+_WILD = {b"**/": rb"(?:.*/)?", b"**": rb".*", b"*": rb"[^/]*", b"?": rb"[^/]"}
+
+
+class Patterns:
+    """A set of patterns; an empty set means everything."""
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        """Compile the patterns; raise `UsageError` for an empty one."""
+        self._texts = tuple(patterns)
+        self._compiled = [_compile(text) for text in patterns]
+        self.used = [False] * len(patterns)
+
+    def match_file(self, source: str, path: bytes) -> bool:
+        """Say whether an entry of a folder tree is meant."""
+        name = source.encode()
+        return self._match((b"files/" + name + b"/" + path, name + b"/" + path, path))
+
+    def match_database(self, name: str) -> bool:
+        """Say whether a database is meant."""
+        raw = name.encode()
+        return self._match((b"databases/" + raw, b"databases/" + raw + b".sqlite"))
+
+    def match_settings(self) -> bool:
+        """Say whether the settings are meant."""
+        return self._match((b"settings", b"settings.json"))
+
+    def unused(self) -> tuple[str, ...]:
+        """Return the patterns that matched nothing so far."""
+        return tuple(text for text, used in zip(self._texts, self.used, strict=True) if not used)
+
+    def _match(self, names: tuple[bytes, ...]) -> bool:
+        if not self._compiled:
+            return True
+        found = False
+        for number, pattern in enumerate(self._compiled):
+            if any(pattern.match(name) for name in names):
+                self.used[number] = found = True
+        return found
+
+
+def _compile(text: str) -> re.Pattern[bytes]:
+    raw = text.encode("utf-8", "surrogateescape").strip(b"/").removeprefix(b"./")
+    if not raw:
+        raise UsageError("An empty pattern names nothing.")
+    pieces = [_translate(piece) for piece in _PIECES.findall(raw)]
+    return re.compile(b"".join(pieces) + rb"(?:/.*)?\Z", re.DOTALL)
+
+
+def _translate(piece: bytes) -> bytes:
+    if piece in _WILD:
+        return _WILD[piece]
+    if piece.startswith(b"[") and len(piece) > 2:
+        inside = piece[1:-1].replace(b"\\", b"\\\\")
+        return b"[" + (b"^" + inside[1:] if inside.startswith(b"!") else inside) + b"]"
+    return re.escape(piece)

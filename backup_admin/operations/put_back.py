@@ -1,0 +1,96 @@
+"""Putting back what a restore swapped, from its journal alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from backup_admin.core.errors import BackupAdminError, NeedsAttention
+from backup_admin.core.paths import path_from_json
+from backup_admin.operations import restore_parts as parts
+from backup_admin.operations.journal import Journal, Step
+from backup_admin.operations.maintenance import reopen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from backup_admin.core.state import StateFolder
+
+_NOTHING = "Nothing live was changed."
+_BACK = "Everything is as it was before the restore."
+
+
+def put_back(
+    journal: Journal, state: StateFolder, maintenance: Callable[[bool], None], *, reason: str
+) -> tuple[str, str]:
+    """Undo every swap of an unfinished restore and remove what was staged.
+
+    Returns outcome and sentence: `rolled_back`, or `needs_attention` when a swap
+    could not be undone; then writers stay out. Safe to repeat.
+    """
+    touched = journal.has(Step.SWAPPING)
+    journal.write(Step.ROLLING_BACK, reason=reason)
+    try:
+        unswap_all(journal)
+    except (BackupAdminError, OSError) as error:
+        journal.write(Step.ATTENTION, reason=str(error))
+        return "needs_attention", (
+            f"It could not be put back: {error} Writers are kept out; mend that, then run "
+            "`backup-admin recover`."
+        )
+    left = [text for part in journal_parts(journal) for text in _remove(part)]
+    journal.write(Step.ROLLED_BACK, left=left)
+    reopen(state, maintenance)
+    return "rolled_back", " ".join((_BACK if touched else _NOTHING, *left))
+
+
+def unswap_all(journal: Journal) -> None:
+    """Undo every swap the journal holds, the last first; raise when one cannot be."""
+    by_name = {(part["kind"], part["name"]): parts.part_from_json(part) for part in _raw_parts(journal)}
+    usable = (journal.find(Step.SAFETY_BACKUP) or {}).get("usable", {})
+    for data in reversed(swaps(journal)):
+        part = by_name[data["kind"], data["name"]]
+        if isinstance(part, parts.DatabasePart):
+            parts.unswap_database(part, live_usable=usable[part.name])
+        else:
+            parts.unswap_tree(part, parts.pairs_from_json(data["pairs"]), _carried(data))
+
+
+def swap_again(journal: Journal) -> None:
+    """Carry out every swap the journal holds once more; those that are done stay so."""
+    by_name = {(part["kind"], part["name"]): parts.part_from_json(part) for part in _raw_parts(journal)}
+    usable = (journal.find(Step.SAFETY_BACKUP) or {}).get("usable", {})
+    for data in swaps(journal):
+        part = by_name[data["kind"], data["name"]]
+        if isinstance(part, parts.DatabasePart):
+            parts.swap_database(part, live_usable=usable[part.name])
+        else:
+            parts.swap_tree(part, parts.pairs_from_json(data["pairs"]), _carried(data))
+
+
+def swaps(journal: Journal) -> list[Mapping[str, Any]]:
+    """Return what was written before each swap, in order."""
+    return [line.data for line in journal.lines if line.step is Step.SWAPPING]
+
+
+def journal_parts(journal: Journal) -> list[parts.Part]:
+    """Return the parts a restore staged; raise `NeedsAttention` for an unknown kind."""
+    try:
+        return [parts.part_from_json(part) for part in _raw_parts(journal)]
+    except (KeyError, TypeError) as error:
+        raise NeedsAttention(f"{journal.path} names a part this version does not know.") from error
+
+
+def _raw_parts(journal: Journal) -> list[Mapping[str, Any]]:
+    return list((journal.find(Step.STAGING) or {}).get("parts", []))
+
+
+def _carried(data: Mapping[str, Any]) -> list[bytes]:
+    return [path_from_json(path) for path in data["carried"]]
+
+
+def _remove(part: parts.Part) -> list[str]:
+    try:
+        parts.remove_staging(part)
+    except OSError as error:
+        return [f"{part.work} could not be removed: {error.strerror}."]
+    return []

@@ -1,0 +1,317 @@
+"""Carry out a restore in place: stage, verify, stop writers, keep, swap, verify.
+
+Each step is in the journal, on disk, before it is done. A failure before the
+last swap puts everything back; after a crash `recover` finishes or undoes.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from backup_admin.core.clock import format_time
+from backup_admin.core.errors import (
+    BackupAdminError,
+    Busy,
+    RestoreRefused,
+    SnapshotMissing,
+    SourceError,
+    VerificationFailed,
+)
+from backup_admin.core.paths import path_to_json
+from backup_admin.core.progress import WithinStage
+from backup_admin.operations import restore_parts as parts
+from backup_admin.operations.backup import back_up_locked
+from backup_admin.operations.databases import CheckLine
+from backup_admin.operations.journal import Journal, Step, new_journal, refuse_unfinished
+from backup_admin.operations.maintenance import close, reopen
+from backup_admin.operations.on_disk import compare_tree
+from backup_admin.operations.put_back import put_back
+from backup_admin.operations.restore_report import RestoreReport, RestoreTools
+from backup_admin.operations.types import BackupOptions, Outcome, SourceSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from backup_admin.core.ids import RestoreId
+    from backup_admin.operations.plans import RestorePlan
+    from backup_admin.repository.repository import Repository
+    from backup_admin.repository.types import DatabaseEntry, FileEntry, FilesRoot, Manifest
+    from backup_admin.sources.files import FileSource
+
+_WAIT_SECONDS = 600.0
+_WAIT_STEP = 1.0
+
+
+def carry_out(
+    plan: RestorePlan,
+    repository: Repository,
+    targets: SourceSet,
+    *,
+    restore_id: RestoreId,
+    actor: str,
+    tools: RestoreTools,
+) -> RestoreReport:
+    """Restore onto the live targets, or leave them as they were.
+
+    Raises `Busy` when another restore is under way, and `RestoreRefused` when the
+    plan no longer fits the repository; everything later ends in the report.
+    """
+    manifest = _manifest_of(plan, repository)
+    state = tools.state
+    with state.lock("restore"):
+        refuse_unfinished(state, tools.clock)
+        journal = new_journal(state, restore_id, tools.clock)
+        journal.write(Step.PLANNED, plan=plan.to_json(), actor=actor, digest=plan.digest)
+        run = _Restore(plan, manifest, repository, targets, journal, tools)
+        try:
+            return run.carry_out()
+        except BaseException as error:
+            outcome, message = put_back(journal, state, tools.hooks.maintenance, reason=str(error))
+            if not isinstance(error, BackupAdminError):
+                raise
+            return RestoreReport(
+                restore_id,
+                outcome,
+                f"{error} {message}",
+                tuple(run.checks),
+                run.safety_snapshot,
+                error_code=error.code,
+                exit_code=error.exit_code,
+            )
+
+
+class _Restore:
+    """One restore from plan to report."""
+
+    def __init__(
+        self,
+        plan: RestorePlan,
+        manifest: Manifest,
+        repository: Repository,
+        targets: SourceSet,
+        journal: Journal,
+        tools: RestoreTools,
+    ) -> None:
+        self._plan = plan
+        self._manifest = manifest
+        self._repository = repository
+        self._targets = targets
+        self._journal = journal
+        self._hooks = tools.hooks
+        self._state = tools.state
+        self._reporter = tools.reporter
+        self._clock = tools.clock
+        self._undo_hours = tools.undo_hours
+        restore_id = journal.restore_id
+        self._trees = [parts.tree_part(part.name, part.root, restore_id) for part in plan.files]
+        self._databases = [parts.database_part(part.name, part.path, restore_id) for part in plan.databases]
+        self.checks: list[CheckLine] = []
+        self.notices: list[str] = []
+        self.safety_snapshot = ""
+
+    def carry_out(self) -> RestoreReport:
+        self._stage()
+        self._verify_staged()
+        with self._no_backups():
+            self._quiesce()
+            self._take_safety_backup()
+            self._swap()
+            self._check()
+        return self._commit()
+
+    def _stage(self) -> None:
+        everything: list[parts.Part] = [*self._trees, *self._databases]
+        self._journal.write(Step.STAGING, parts=[part.to_json() for part in everything])
+        self._reporter.stage("stage", total_bytes=self._plan.size)
+        for part in everything:
+            parts.make_work_folder(part)
+        reader = self._repository.reader()
+        for database in self._databases:
+            self._reporter.check_cancelled()
+            entry = self._database_entry(database.name)
+            self._reporter.advance(current=database.name)
+            parts.stage_database(database, entry, reader)
+            self._reporter.advance(size=entry.content.size, items=1)
+        for tree in self._trees:
+            self._reporter.advance(current=tree.name)
+            parts.stage_tree(tree, self._root(tree.name), self._entries(tree.name), reader, self._reporter)
+        self._journal.write(Step.STAGED)
+
+    def _verify_staged(self) -> None:
+        self._reporter.stage("verify", total_bytes=sum(part.size for part in self._plan.files))
+        for tree in self._trees:
+            count = parts.verify_staged_tree(tree, self._entries(tree.name), self._reporter)
+            expected = f"{self._root(tree.name).file_count} files"
+            self.checks.append(
+                CheckLine(f"{tree.name}: bytes of every file", expected, f"{count} files compared", ok=True)
+            )
+        self._journal.write(Step.VERIFIED)
+
+    def _quiesce(self) -> None:
+        self._reporter.check_cancelled()
+        self._reporter.stage("maintenance")
+        self._journal.write(Step.QUIESCING)
+        close(self._state, self._journal.restore_id, self._hooks.maintenance)
+        self._clock.sleep(self._hooks.drain_seconds)
+
+    def _take_safety_backup(self) -> None:
+        self._reporter.stage("safety_backup")
+        sources = self._usable_targets()
+        if sources.files or sources.databases:
+            options = BackupOptions(
+                label=f"before restore {self._journal.restore_id}",
+                kind="safety",
+                actor=str((self._journal.find(Step.PLANNED) or {}).get("actor", "")),
+            )
+            result = back_up_locked(
+                self._repository,
+                sources,
+                options=options,
+                state=self._state,
+                reporter=WithinStage(self._reporter),
+                clock=self._clock,
+            )
+            self.safety_snapshot = result.snapshot.id
+            if result.outcome is Outcome.DEGRADED:
+                self.notices += [f"The safety backup lacks: {warning}" for warning in result.warnings[:20]]
+        usable = {part.name: parts.keep_old_database(part) for part in self._databases}
+        self._journal.write(Step.SAFETY_BACKUP, snapshot=self.safety_snapshot, usable=usable)
+
+    def _swap(self) -> None:
+        self._reporter.check_cancelled()
+        self._reporter.stage("swap", total_items=len(self._trees) + len(self._databases))
+        usable = (self._journal.find(Step.SAFETY_BACKUP) or {})["usable"]
+        for database in self._databases:
+            self._journal.write(Step.SWAPPING, name=database.name, kind="database")
+            parts.swap_database(database, live_usable=usable[database.name])
+            self._journal.write(Step.SWAPPED, name=database.name, kind="database")
+            self._reporter.advance(items=1, current=database.name)
+        for tree in self._trees:
+            source = self._tree_target(tree.name)
+            pairs = parts.plan_tree_swap(tree, source.pinned)
+            carried = parts.carried_paths(source)
+            self._journal.write(
+                Step.SWAPPING,
+                name=tree.name,
+                kind="files",
+                pairs=parts.pairs_to_json(pairs),
+                carried=[path_to_json(path) for path in carried],
+            )
+            parts.swap_tree(tree, pairs, carried)
+            self._journal.write(Step.SWAPPED, name=tree.name, kind="files")
+            self._reporter.advance(items=1, current=tree.name)
+        self._journal.write(Step.ALL_SWAPPED)
+
+    def _check(self) -> None:
+        self._reporter.stage("check")
+        for database in self._databases:
+            entry = self._database_entry(database.name)
+            self.checks += parts.check_live_database(database, entry, self._state.scratch)
+        for tree in self._trees:
+            self.checks.append(self._check_tree(tree))
+        for name, check in self._hooks.checks:
+            found = check()
+            self.checks.append(CheckLine(name, "ok", found, found == "ok"))
+        wrong = [line for line in self.checks if not line.ok]
+        self._journal.write(Step.CHECKED, checks=[asdict(line) for line in self.checks])
+        if wrong:
+            raise VerificationFailed(
+                f"After the swap {len(wrong)} checks failed, the first: {wrong[0].topic}: {wrong[0].found}."
+            )
+
+    def _commit(self) -> RestoreReport:
+        self._reporter.stage("reopen")
+        undo_until = self._clock.now() + timedelta(hours=self._undo_hours)
+        self._journal.write(
+            Step.COMMITTED,
+            undo_until=format_time(undo_until),
+            safety=self.safety_snapshot,
+            notices=self.notices,
+        )
+        reopen(self._state, self._hooks.maintenance)
+        return RestoreReport(
+            self._journal.restore_id,
+            "restored",
+            f"Restored from the backup of {self._manifest.snapshot.created_at:%Y-%m-%d %H:%M} UTC.",
+            tuple(self.checks),
+            self.safety_snapshot,
+            undo_until,
+            tuple(self.notices),
+        )
+
+    def _check_tree(self, tree: parts.TreePart) -> CheckLine:
+        root = self._root(tree.name)
+        expected = f"{root.file_count} files, kinds, sizes, modes and times"
+        count, problems = compare_tree(
+            self._tree_target(tree.name), self._entries(tree.name), content=False, reporter=self._reporter
+        )
+        found = problems[0] if problems else f"{count} files, all as they should be"
+        return CheckLine(f"{tree.name}: files", expected, found, not problems)
+
+    def _usable_targets(self) -> SourceSet:
+        """Return the selected targets that are there; what is not cannot be kept."""
+        files, databases = [], []
+        for tree in self._trees:
+            target = self._tree_target(tree.name)
+            try:
+                target.check_root()
+                files.append(target)
+            except SourceError as error:
+                self.notices.append(f"The folder {tree.name} could not be kept: {error}")
+        for database in self._databases:
+            source = next(one for one in self._targets.databases if one.name == database.name)
+            try:
+                source.check()
+                databases.append(source)
+            except SourceError as error:
+                self.notices.append(f"The database {database.name} could not be kept: {error}")
+        return SourceSet(tuple(files), tuple(databases))
+
+    @contextmanager
+    def _no_backups(self) -> Iterator[None]:
+        """Keep backups out while live data is exchanged; wait for one that runs."""
+        deadline = self._clock.monotonic() + _WAIT_SECONDS
+        while True:
+            try:
+                with self._state.lock("backup"):
+                    yield
+                    return
+            except Busy:
+                if self._journal.has(Step.QUIESCING) or self._clock.monotonic() > deadline:
+                    raise
+                self._reporter.check_cancelled()
+                self._clock.sleep(_WAIT_STEP)
+
+    def _entries(self, name: str) -> Iterator[FileEntry]:
+        return self._repository.entries(self._root(name))
+
+    def _root(self, name: str) -> FilesRoot:
+        root = self._manifest.files_root(name)
+        if root is None:
+            raise RestoreRefused(f"The snapshot has no folder {name!r}. Nothing was touched.")
+        return root
+
+    def _database_entry(self, name: str) -> DatabaseEntry:
+        entry = self._manifest.database(name)
+        if entry is None:
+            raise RestoreRefused(f"The snapshot has no database {name!r}. Nothing was touched.")
+        return entry
+
+    def _tree_target(self, name: str) -> FileSource:
+        return next(source for source in self._targets.files if source.name == name)
+
+
+def _manifest_of(plan: RestorePlan, repository: Repository) -> Manifest:
+    repository.refresh()
+    try:
+        same = repository.manifest_digest(plan.snapshot_id) == plan.manifest_digest
+    except SnapshotMissing:
+        same = False
+    if repository.repo_id != plan.repo_id or not same:
+        raise RestoreRefused(
+            "The plan was made for another repository or snapshot; plan again. Nothing was touched."
+        )
+    return repository.manifest(plan.snapshot_id)

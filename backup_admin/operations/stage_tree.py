@@ -1,0 +1,171 @@
+"""Writing a captured folder tree to disk, in several threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from backup_admin.core.errors import BackupAdminError, Damaged
+from backup_admin.core.paths import show_path
+from backup_admin.operations.content import iterate_bytes
+from backup_admin.operations.workers import InOrder
+
+if TYPE_CHECKING:
+    from backup_admin.core.progress import Reporter
+    from backup_admin.repository.reader import ChunkReader
+    from backup_admin.repository.types import FileEntry
+    from backup_admin.sources.tree import TreeWriter
+
+_THREADS = 2
+_BATCH_ITEMS = 128
+_BATCH_BYTES = 8 << 20
+
+Wanted = Callable[[bytes], bool]
+
+
+@dataclass(slots=True)
+class TreeReport:
+    """What was written, and which entries could not be."""
+
+    files: int = 0
+    entries: int = 0
+    size: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def write_tree(
+    entries: Iterable[FileEntry],
+    target: TreeWriter,
+    *,
+    reader: ChunkReader,
+    wanted: Wanted,
+    reporter: Reporter,
+) -> TreeReport:
+    """Write the wanted entries with content, mode and time.
+
+    An entry that is damaged, or that the file system refuses, is a problem in
+    the report; the others are still written. Folders above a wanted entry come
+    too. The caller calls `target.finish`.
+    """
+    run = _Writing(target, reader, reporter)
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="restore") as pool:
+        order: InOrder[list[str]] = InOrder(run.report.problems.extend, limit=2 * _THREADS)
+        try:
+            for batch in _batches(run.place(_selected(entries, wanted))):
+                order.add(pool.submit(run.write_files, batch))
+            order.finish()
+        except Damaged as error:
+            order.finish()
+            run.report.problems.append(f"The list of files is damaged: {error}")
+    run.link()
+    return run.report
+
+
+def _selected(entries: Iterable[FileEntry], wanted: Wanted) -> Iterator[FileEntry]:
+    """Yield wanted entries, each after the folders it lies in."""
+    above: list[FileEntry] = []
+    for entry in entries:
+        while above and not entry.path.startswith(above[-1].path + b"/"):
+            above.pop()
+        if wanted(entry.path):
+            yield from above
+            above = []
+            yield entry
+        elif entry.kind == "folder":
+            above.append(entry)
+
+
+def _batches(entries: Iterator[FileEntry]) -> Iterator[list[FileEntry]]:
+    batch: list[FileEntry] = []
+    size = 0
+    for entry in entries:
+        batch.append(entry)
+        size += entry.size
+        if len(batch) >= _BATCH_ITEMS or size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+class _Writing:
+    def __init__(self, target: TreeWriter, reader: ChunkReader, reporter: Reporter) -> None:
+        self._target = target
+        self._reader = reader
+        self._reporter = reporter
+        self._groups: dict[str, bytes] = {}
+        self._links: list[tuple[FileEntry, bytes]] = []
+        self._symlinks: list[FileEntry] = []
+        self.report = TreeReport()
+
+    def place(self, entries: Iterator[FileEntry]) -> Iterator[FileEntry]:
+        """Make folders at once, keep links for the end, and pass files on."""
+        for entry in entries:
+            self._reporter.check_cancelled()
+            self.report.entries += 1
+            if entry.kind == "folder":
+                self._try(entry, self._make_folder)
+            elif entry.kind == "symlink":
+                self._symlinks.append(entry)
+            elif entry.link_group and entry.link_group in self._groups:
+                self._links.append((entry, self._groups[entry.link_group]))
+            else:
+                if entry.link_group:
+                    self._groups[entry.link_group] = entry.path
+                self.report.files += 1
+                self.report.size += entry.size
+                yield entry
+
+    def write_files(self, batch: list[FileEntry]) -> list[str]:
+        """Write files with their content; return what went wrong."""
+        problems = []
+        for entry in batch:
+            self._reporter.check_cancelled()
+            try:
+                self._write_file(entry)
+            except (BackupAdminError, OSError, ValueError) as error:
+                self._reporter.check_cancelled()
+                problems.append(f"{show_path(entry.path)}: {_reason(error)}")
+            self._reporter.advance(size=entry.size, items=1)
+        return problems
+
+    def link(self) -> None:
+        """Make hard links and symbolic links, after everything else."""
+        for entry, existing in self._links:
+            self.report.files += 1
+            self._try(entry, partial(self._link_to, existing))
+        for entry in self._symlinks:
+            self._try(entry, self._make_symlink)
+
+    def _link_to(self, existing: bytes, entry: FileEntry) -> None:
+        self._target.hardlink(entry.path, existing)
+
+    def _make_symlink(self, entry: FileEntry) -> None:
+        self._target.symlink(entry.path, entry.link_target, entry.mtime_ns)
+
+    def _make_folder(self, entry: FileEntry) -> None:
+        self._target.folder(entry.path, entry.mode, entry.mtime_ns)
+
+    def _write_file(self, entry: FileEntry) -> None:
+        if entry.content is None:
+            raise Damaged("the manifest gives it no content")
+        with self._target.file(entry.path, entry.mode, entry.mtime_ns, entry.size) as file:
+            written = 0
+            for piece in iterate_bytes(self._reader, entry.content):
+                written += len(piece)
+                file.write(piece)
+            if written != entry.size:
+                raise Damaged(f"it has {written} bytes instead of {entry.size}")
+
+    def _try(self, entry: FileEntry, act: Callable[[FileEntry], None]) -> None:
+        try:
+            act(entry)
+        except (BackupAdminError, OSError, ValueError) as error:
+            self.report.problems.append(f"{show_path(entry.path)}: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)

@@ -1,0 +1,142 @@
+"""Undo a finished restore: put the state from before it back, keep the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from backup_admin.core.clock import Clock, parse_time
+from backup_admin.core.errors import BackupAdminError, RestoreRefused
+from backup_admin.operations import restore_parts as parts
+from backup_admin.operations.journal import Journal, Step, open_journal, open_journals, refuse_unfinished
+from backup_admin.operations.maintenance import close, reopen
+from backup_admin.operations.put_back import journal_parts, unswap_all
+from backup_admin.operations.restore_report import RestoreHooks, RestoreReport
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from backup_admin.core.ids import RestoreId
+    from backup_admin.core.progress import Reporter
+    from backup_admin.core.state import StateFolder
+    from backup_admin.operations.databases import CheckLine
+
+
+@dataclass(frozen=True, slots=True)
+class Undoable:
+    """A restore that can still be undone."""
+
+    restore_id: RestoreId
+    restored_at: datetime
+    until: datetime
+    places: tuple[str, ...]
+
+
+def undoable(state: StateFolder, clock: Clock) -> tuple[Undoable, ...]:
+    """Return the restores that can be undone now, newest first."""
+    found: list[Undoable] = []
+    taken: set[str] = set()
+    for journal in reversed(list(open_journals(state, clock))):
+        if journal.step is not Step.COMMITTED:
+            continue
+        places = tuple(part.live for part in journal_parts(journal))
+        until = _until(journal)
+        if until > clock.now() and taken.isdisjoint(places):
+            found.append(Undoable(journal.restore_id, journal.lines[-1].time, until, places))
+        taken.update(places)
+    return tuple(found)
+
+
+def undo_restore(
+    state: StateFolder,
+    restore_id: str | None,
+    *,
+    hooks: RestoreHooks,
+    reporter: Reporter,
+    clock: Clock,
+) -> RestoreReport:
+    """Put back what was live before a restore, the newest one by default.
+
+    What was written since the restore is not merged: databases as they are now
+    are kept beside the live ones until the restore's undo time is over. Raises
+    `RestoreRefused` when there is nothing to undo, or a newer restore of the same
+    place stands in between, and `Busy`.
+    """
+    with state.lock("restore"), state.lock("backup"):
+        refuse_unfinished(state, clock)
+        journal = _choose(state, restore_id, clock)
+        reporter.stage("maintenance")
+        journal.write(Step.UNDOING, kept_at=_until(journal).isoformat())
+        return finish_undo(journal, state, hooks=hooks, reporter=reporter, clock=clock)
+
+
+def finish_undo(
+    journal: Journal, state: StateFolder, *, hooks: RestoreHooks, reporter: Reporter, clock: Clock
+) -> RestoreReport:
+    """Carry out an undo that the journal says was begun; safe to repeat."""
+    try:
+        close(state, journal.restore_id, hooks.maintenance)
+        clock.sleep(hooks.drain_seconds)
+        databases = [part for part in journal_parts(journal) if isinstance(part, parts.DatabasePart)]
+        for database in databases:
+            parts.keep_undone_database(database)
+        reporter.stage("swap")
+        unswap_all(journal)
+    except (BackupAdminError, OSError) as error:
+        journal.write(Step.UNDOING, failed=str(error))
+        return RestoreReport(
+            journal.restore_id,
+            "needs_attention",
+            f"The restore could not be undone: {error} Writers are kept out; mend that and run "
+            "`backup-admin recover`.",
+            error_code="needs_attention",
+            exit_code=1,
+        )
+    reporter.stage("check")
+    checks = tuple(line for part in databases for line in _compare(part))
+    journal.write(Step.UNDONE)
+    reopen(state, hooks.maintenance)
+    return RestoreReport(
+        journal.restore_id,
+        "undone",
+        f"Everything is as it was before the restore of {journal.lines[0].time:%Y-%m-%d %H:%M} UTC.",
+        checks,
+    )
+
+
+def remove_expired(state: StateFolder, clock: Clock) -> tuple[RestoreId, ...]:
+    """Remove the kept old state of restores whose undo time is over."""
+    removed = []
+    with state.lock("restore"):
+        for journal in open_journals(state, clock):
+            if journal.step in (Step.COMMITTED, Step.UNDONE) and _until(journal) <= clock.now():
+                for part in journal_parts(journal):
+                    parts.remove_staging(part)
+                journal.write(Step.CLEANED)
+                removed.append(journal.restore_id)
+    return tuple(removed)
+
+
+def _choose(state: StateFolder, restore_id: str | None, clock: Clock) -> Journal:
+    choices = undoable(state, clock)
+    if restore_id is None:
+        if not choices:
+            raise RestoreRefused("There is no restore that can be undone. Nothing was touched.")
+        return open_journal(state, choices[0].restore_id, clock)
+    journal = open_journal(state, restore_id, clock)
+    if restore_id not in {choice.restore_id for choice in choices}:
+        raise RestoreRefused(
+            f"Restore {restore_id} cannot be undone: it is {journal.step.value.replace('_', ' ')}, its time "
+            "is over, or a newer restore of the same place must be undone first. Nothing was touched."
+        )
+    return journal
+
+
+def _until(journal: Journal) -> datetime:
+    return parse_time(str((journal.find(Step.COMMITTED) or {})["undo_until"]))
+
+
+def _compare(part: parts.DatabasePart) -> tuple[CheckLine, ...]:
+    if not part.old.exists():
+        return ()
+    return parts.compare_with_copy(part, part.old)

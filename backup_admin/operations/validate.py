@@ -1,0 +1,164 @@
+"""Whether a planned restore can be carried out here and now."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backup_admin.core.errors import BackupAdminError, RestoreRefused, UsageError
+from backup_admin.operations.content import iterate_refs
+from backup_admin.operations.journal import refuse_unfinished
+from backup_admin.operations.layout import check_layout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from backup_admin.core.clock import Clock
+    from backup_admin.core.state import StateFolder
+    from backup_admin.operations.plans import RestorePlan
+    from backup_admin.operations.types import SourceSet
+    from backup_admin.repository.repository import Repository
+    from backup_admin.repository.types import Content, Manifest
+
+_MARGIN = 1.1
+_DATABASE_COPIES = 3
+
+
+class Level(StrEnum):
+    """What an issue means for the restore."""
+
+    OK = "ok"
+    WARN = "warn"
+    BLOCK = "block"
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """One thing that was looked at before a restore."""
+
+    level: Level
+    topic: str
+    message: str
+
+
+def validate_restore(
+    plan: RestorePlan, repository: Repository, targets: SourceSet, *, state: StateFolder, clock: Clock
+) -> tuple[Issue, ...]:
+    """Look at everything that could stop a restore; reads only, raises nothing foreseeable."""
+    try:
+        manifest = repository.manifest(plan.snapshot_id)
+    except BackupAdminError as error:
+        return (Issue(Level.BLOCK, "Backup", str(error)),)
+    return (
+        *_look_at_snapshot(plan, repository, manifest),
+        *_look_at_storage(repository, targets),
+        *_look_at_places(plan),
+        *_look_at_space(plan),
+        *_look_at_journals(state, clock),
+    )
+
+
+def _look_at_snapshot(plan: RestorePlan, repository: Repository, manifest: Manifest) -> Iterator[Issue]:
+    lost = _count_lost(plan, repository, manifest)
+    if lost:
+        yield Issue(Level.BLOCK, "Backup", f"{lost} pieces of this backup are missing from the storage.")
+    else:
+        yield Issue(Level.OK, "Backup", "The manifest opens and every piece it needs is in the storage.")
+    if manifest.snapshot.warning_count:
+        yield Issue(
+            Level.WARN,
+            "Completeness",
+            f"This backup lacks {manifest.snapshot.warning_count} things, for example: {manifest.warnings[0]}",
+        )
+    for part in plan.left_out:
+        yield Issue(Level.WARN, "Parts", f"The {part} is in this backup and will not be restored.")
+
+
+def _look_at_storage(repository: Repository, targets: SourceSet) -> Iterator[Issue]:
+    if repository.history_warning:
+        yield Issue(Level.BLOCK, "Storage", repository.history_warning)
+    try:
+        check_layout(repository.storage, targets)
+    except UsageError as error:
+        yield Issue(Level.BLOCK, "Storage", str(error))
+
+
+def _look_at_places(plan: RestorePlan) -> Iterator[Issue]:
+    for part in plan.databases:
+        yield from _look_at_place(f"Database {part.name}", Path(part.path), found=part.live_found)
+    for tree in plan.files:
+        yield from _look_at_place(f"Folder {tree.name}", Path(tree.root), found=tree.live_found)
+
+
+def _look_at_place(topic: str, path: Path, *, found: bool) -> Iterator[Issue]:
+    parent = path.parent
+    if not parent.is_dir():
+        yield Issue(Level.BLOCK, topic, f"{parent} is not there; is a disk not mounted?")
+    elif not os.access(parent, os.W_OK) and not (path.is_dir() and os.access(path, os.W_OK)):
+        yield Issue(Level.BLOCK, topic, f"{parent} cannot be written to by this process.")
+    elif not found:
+        yield Issue(Level.WARN, topic, f"{path} is missing or damaged now; it will be made anew.")
+    else:
+        yield Issue(Level.OK, topic, f"{path} is there and can be exchanged.")
+
+
+def _look_at_space(plan: RestorePlan) -> Iterator[Issue]:
+    needed: dict[int, tuple[Path, int]] = {}
+    for path, size in _places(plan):
+        folder = _existing(path)
+        device = folder.stat().st_dev
+        needed[device] = (folder, needed.get(device, (folder, 0))[1] + size)
+    for folder, size in needed.values():
+        free = os.statvfs(folder)
+        room = free.f_bavail * free.f_frsize
+        wanted = int(size * _MARGIN)
+        text = f"{room / 1e6:.0f} MB are free at {folder}, {wanted / 1e6:.0f} MB are needed to stage."
+        yield Issue(Level.OK if room > wanted else Level.BLOCK, "Space", text)
+
+
+def _look_at_journals(state: StateFolder, clock: Clock) -> Iterator[Issue]:
+    try:
+        refuse_unfinished(state, clock)
+    except RestoreRefused as error:
+        yield Issue(Level.BLOCK, "Earlier restore", str(error))
+
+
+def _places(plan: RestorePlan) -> list[tuple[Path, int]]:
+    return [(Path(part.path), _DATABASE_COPIES * part.size) for part in plan.databases] + [
+        (Path(part.root), part.size) for part in plan.files
+    ]
+
+
+def _existing(path: Path) -> Path:
+    while not path.is_dir():
+        path = path.parent
+    return path
+
+
+def _count_lost(plan: RestorePlan, repository: Repository, manifest: Manifest) -> int:
+    index = repository.index()
+    index.ignore(repository.missing_packs())
+    reader = repository.reader()
+    try:
+        return sum(
+            1
+            for content in _contents(plan, repository, manifest)
+            for _, ref in iterate_refs(reader, content)
+            if not index.has(ref.id)
+        )
+    except BackupAdminError:
+        return 1
+
+
+def _contents(plan: RestorePlan, repository: Repository, manifest: Manifest) -> Iterator[Content]:
+    for part in plan.databases:
+        entry = manifest.database(part.name)
+        if entry is not None:
+            yield entry.content
+    for tree in plan.files:
+        root = manifest.files_root(tree.name)
+        if root is not None:
+            yield from (one.content for one in repository.entries(root) if one.content is not None)
