@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from backup_admin.core.durable import make_folders, replace_file
@@ -18,7 +19,6 @@ from backup_admin.sources.tree import TreeWriter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-from functools import partial
     from pathlib import Path
 
     from backup_admin.core.ids import SnapshotId

@@ -22,7 +22,7 @@ from backup_admin.operations.databases import CheckLine, compare_database, compa
 from backup_admin.operations.on_disk import compare_tree
 from backup_admin.operations.stage_tree import write_tree
 from backup_admin.sources.base import STAGING_PREFIX, Skipped, SkipReason
-from backup_admin.sources.exchange import SwapPair, carry, carry_back, plan_swaps, swap, unswap
+from backup_admin.sources.exchange import SwapPair, carry, plan_swaps, swap, unswap
 from backup_admin.sources.files import FileSource
 from backup_admin.sources.sqlite import (
     SqliteSource,
@@ -173,7 +173,8 @@ def stage_database(part: DatabasePart, entry: DatabaseEntry, reader: ChunkReader
 
 def plan_tree_swap(part: TreePart, pinned: Sequence[Path]) -> tuple[SwapPair, ...]:
     """Decide which entries are exchanged, without ever moving a pinned path."""
-    return plan_swaps(Path(part.live), part.staged, (*pinned, Path(part.work)))
+    inside = Path(part.work).parent == Path(part.live)
+    return plan_swaps(Path(part.live), part.staged, (*pinned, Path(part.work)) if inside else pinned)
 
 
 def carried_paths(source: FileSource) -> list[bytes]:
@@ -192,7 +193,8 @@ def swap_tree(part: TreePart, pairs: Sequence[SwapPair], carried: Sequence[bytes
 
 def unswap_tree(part: TreePart, pairs: Sequence[SwapPair], carried: Sequence[bytes]) -> None:
     """Put back what `swap_tree` exchanged, however far it came."""
-    carry_back(part.staged, Path(part.live), carried)
+    if part.staged.is_dir() and Path(part.live).is_dir():
+        carry(Path(part.live), part.staged, carried)
     for pair in reversed(pairs):
         unswap(pair)
 

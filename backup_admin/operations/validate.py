@@ -71,7 +71,7 @@ def _look_at_snapshot(plan: RestorePlan, repository: Repository, manifest: Manif
         yield Issue(
             Level.WARN,
             "Completeness",
-            f"This backup lacks {manifest.snapshot.warning_count} things, for example: {manifest.warnings[0]}",
+            f"This backup lacks {manifest.snapshot.warning_count} things, the first: {manifest.warnings[0]}",
         )
     for part in plan.left_out:
         yield Issue(Level.WARN, "Parts", f"The {part} is in this backup and will not be restored.")
