@@ -1,0 +1,145 @@
+"""What a person gives a verb: secrets, folders, databases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backup_admin.core.errors import BadSecret, UsageError
+from backup_admin.operations.types import SourceSet
+from backup_admin.repository.secrets import (
+    RepositorySecret,
+    parse_application_key,
+    parse_recovery_key,
+    passphrase_secret,
+    read_key_file,
+)
+from backup_admin.sources.files import FileSource
+from backup_admin.sources.sqlite import SqliteSource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+KEY = "BACKUP_ADMIN_KEY"
+PASSPHRASE = "BACKUP_ADMIN_PASSPHRASE"  # noqa: S105  the name of a variable
+RECOVERY_KEY = "BACKUP_ADMIN_RECOVERY_KEY"
+_FILE = "_FILE"
+_PREFIX = "bkm1_"
+
+
+@dataclass(frozen=True, slots=True)
+class GivenSecret:
+    """A secret and where it came from, for messages."""
+
+    origin: str
+    secret: RepositorySecret
+
+
+def parse_key(text: str, origin: str) -> RepositorySecret:
+    """Read an application key or a recovery key, known by its form."""
+    try:
+        if text.strip().startswith(_PREFIX):
+            return parse_application_key(text)
+        return parse_recovery_key(text)
+    except BadSecret as error:
+        raise BadSecret(
+            f"{origin} holds neither an application key ({_PREFIX}…) nor a recovery key "
+            f"(eight groups of seven characters): {error}"
+        ) from error
+
+
+def check_not_a_key(text: str) -> None:
+    """Refuse a key where the name of a file belongs: it would stay in the history of the shell."""
+    if text.strip().startswith(_PREFIX):
+        raise UsageError(
+            "A key itself was given where the name of a file belongs; it can now be seen in the process list "
+            "and the history of the shell. Write it to a file (chmod 600) and name that."
+        )
+
+
+def find_secrets(
+    key_file: Path | None, environment: Mapping[str, str], ask: Callable[[], str] | None
+) -> tuple[GivenSecret, ...]:
+    """Return the secrets to try, the most explicit first.
+
+    A key file named on the command line is the only one then; else what the
+    environment names; else a person is asked, where there is one. Raises
+    `UsageError` when there is none.
+    """
+    if key_file is not None:
+        return (_from_file(key_file),)
+    found = tuple(_from_environment(environment))
+    if found:
+        return found
+    if ask is not None and (typed := ask().strip()):
+        return (GivenSecret("What was typed", parse_key(typed, "What was typed")),)
+    raise UsageError(
+        f"No key is given: name its file with --key-file, or set {KEY}_FILE, {RECOVERY_KEY}_FILE "
+        f"or {PASSPHRASE}_FILE."
+    )
+
+
+def find_passphrase(environment: Mapping[str, str]) -> GivenSecret | None:
+    """Return the passphrase the environment names, if any."""
+    pair = _value_of(PASSPHRASE, environment)
+    return None if pair is None else GivenSecret(pair[0], passphrase_secret(pair[1]))
+
+
+def _from_file(path: Path) -> GivenSecret:
+    check_not_a_key(str(path))
+    return GivenSecret(str(path), parse_key(read_key_file(path).reveal(), f"The key file {path}"))
+
+
+def _from_environment(environment: Mapping[str, str]) -> Iterator[GivenSecret]:
+    for name in (KEY, RECOVERY_KEY):
+        pair = _value_of(name, environment)
+        if pair is not None:
+            yield GivenSecret(pair[0], parse_key(pair[1], pair[0]))
+    passphrase = find_passphrase(environment)
+    if passphrase is not None:
+        yield passphrase
+
+
+def _value_of(name: str, environment: Mapping[str, str]) -> tuple[str, str] | None:
+    text, file = environment.get(name, ""), environment.get(name + _FILE, "")
+    if text and file:
+        raise UsageError(f"{name} and {name}{_FILE} are both set; keep one of them.")
+    if file:
+        return file, read_key_file(Path(file)).reveal()
+    return (name, text) if text else None
+
+
+def make_sources(
+    files: Sequence[str],
+    databases: Sequence[str],
+    *,
+    exclude: Sequence[str] = (),
+    pinned: Sequence[Path] = (),
+) -> SourceSet:
+    """Make the sources from `NAME=PATH` texts; raise `UsageError` for a wrong one."""
+    found = tuple(SqliteSource(*_name_and_path(text, "--sqlite", "FILE")) for text in databases)
+    for text in exclude:
+        check_text(text, "--exclude")
+    left_alone = (*pinned, *(source.path for source in found))
+    trees = tuple(
+        FileSource(*_name_and_path(text, "--files", "DIR"), exclude=tuple(exclude), pinned=left_alone)
+        for text in files
+    )
+    return SourceSet(files=trees, databases=found)
+
+
+def check_text(text: str, option: str) -> str:
+    """Return the text; raise `UsageError` when it is not UTF-8, which a manifest must be."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError(f"What {option} is given is not UTF-8.") from error
+    return text
+
+
+def _name_and_path(text: str, option: str, what: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if not equals or not name or not path:
+        raise UsageError(f"{option} takes NAME={what}, for example {option} app=/srv/app; got {text!r}.")
+    return name, Path(path).expanduser().absolute()

@@ -1,0 +1,173 @@
+"""The command `backup-admin`: find the verb, run it, turn its end into an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from backup_admin import __version__
+from backup_admin.cli.opening import Surroundings, state_path
+from backup_admin.cli.printing import (
+    Answer,
+    Pieces,
+    close_streams,
+    error_as_json,
+    prepare_streams,
+    print_answer,
+    print_error,
+    say,
+)
+from backup_admin.cli.stopping import Stop
+from backup_admin.core.clock import SystemClock
+from backup_admin.core.durable import make_folders, write_new
+from backup_admin.core.errors import BackupAdminError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Verb, module and what it does. Modules are loaded when their verb is used: the verbs
+# of the app side need what a broken machine may lack.
+_VERBS = {
+    "init": ("beginning", "Make a repository in an empty place."),
+    "run": ("making", "Back up folders and databases as one snapshot."),
+    "list": ("looking", "List the snapshots."),
+    "show": ("looking", "Print the manifest of a snapshot."),
+    "diff": ("looking", "Say what changed between two snapshots."),
+    "check": ("proving", "Check that the repository is sound."),
+    "verify": ("proving", "Read a snapshot whole and compare it with its manifest."),
+    "restore": ("rescue", "Restore into a folder, or in place."),
+    "undo": ("rescue", "Take back a restore in place."),
+    "recover": ("rescue", "Finish or undo a restore that was interrupted."),
+    "doctor": ("doctor", "Examine this machine and a storage."),
+    "upgrade": ("app_side", "Bring the control database up to date."),
+    "worker": ("app_side", "Run the jobs of the queue."),
+    "scheduler": ("app_side", "Start what is due."),
+}
+_INTERRUPTED = 130
+_UNEXPECTED = 1
+
+
+class _Verbs(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _VERBS:
+            return None
+        module = importlib.import_module(f"backup_admin.cli.{_VERBS[cmd_name][0]}")
+        command: click.Command = getattr(module, f"{cmd_name}_verb")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Verbs"):
+            formatter.write_dl([(verb, about) for verb, (_, about) in _VERBS.items()])
+
+
+@click.group(
+    cls=_Verbs,
+    subcommand_metavar="VERB [ARGUMENTS]...",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong use, 3 done but something is missing, 4 damage found, "
+    "5 busy, 6 not permitted, 12 the key does not open the repository, 75 try again later.",
+)
+@click.version_option(__version__, prog_name="backup-admin")
+def backup_admin() -> None:
+    """Back up and restore: encrypted, deduplicated, proven by reading back.
+
+    Works without the app, its queue and its databases.
+    """
+
+
+def main() -> NoReturn:
+    """Run the command and end the process."""
+    prepare_streams()
+    exit_code = run(sys.argv[1:])
+    try:
+        close_streams()
+    except OSError as error:
+        say(f"backup-admin: the answer could not be written: {error.strerror}.")
+        exit_code = exit_code or _UNEXPECTED
+        _drop_output()
+    sys.exit(exit_code)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one verb and return its exit code; prints what there is to say."""
+    as_json = "--json" in arguments
+    surroundings = Surroundings(os.environ, SystemClock(), Stop(), as_json)
+    command = next((text for text in arguments if not text.startswith("-")), "")
+    error: dict[str, str]
+    try:
+        with surroundings.stop.on_signals():
+            answer = _invoke(arguments, surroundings)
+            if isinstance(answer, Answer | Pieces):
+                return print_answer(command, answer, as_json=as_json)
+            return answer if isinstance(answer, int) else 0
+    except BackupAdminError as caught:
+        exit_code, error = caught.exit_code, error_as_json(caught)
+    except click.exceptions.NoArgsIsHelpError as caught:
+        say(caught.format_message())
+        return 2
+    except click.ClickException as caught:
+        exit_code, error = 2, {"code": "usage", "message": _usage_message(caught)}
+    except (KeyboardInterrupt, click.Abort):
+        exit_code, error = _INTERRUPTED, {"code": "interrupted", "message": "Interrupted."}
+    except Exception as caught:  # noqa: BLE001  here a command ends
+        exit_code, error = (
+            _UNEXPECTED,
+            {"code": "unexpected", "message": _log(caught, surroundings, arguments)},
+        )
+    print_error(command if command in _VERBS else "", error, exit_code, as_json=as_json)
+    return exit_code
+
+
+def _invoke(arguments: Sequence[str], surroundings: Surroundings) -> Any:
+    return backup_admin.main(
+        list(arguments), prog_name="backup-admin", standalone_mode=False, obj=surroundings
+    )
+
+
+def _usage_message(error: click.ClickException) -> str:
+    message = error.format_message()
+    context = getattr(error, "ctx", None)
+    if context is None:
+        return message
+    return f"{message}\n{context.get_usage()}\nSee: {context.command_path} --help"
+
+
+def _log(error: Exception, surroundings: Surroundings, arguments: Sequence[str]) -> str:
+    """Keep the traceback in a file; return the one line a person reads."""
+    reason = (str(error).strip() or "no details").splitlines()[0]
+    what = f"Something unexpected went wrong: {type(error).__name__}: {reason}"
+    now = surroundings.clock.now()
+    text = "".join(traceback.format_exception(error))
+    try:
+        folder = state_path(surroundings, _given_state(arguments)) / "logs"
+        make_folders(folder)
+        path = folder / f"error-{now:%Y%m%dT%H%M%S}-{os.getpid()}.log"
+        kept = f"backup-admin {__version__}, {now.isoformat()}\n{text}"
+        write_new(path, (kept.encode("utf-8", "replace"),))
+    except OSError as failure:
+        return f"{what}. The details could not be kept: {failure.strerror}."
+    return f"{what}. The details are in {path}; please report them."
+
+
+def _given_state(arguments: Sequence[str]) -> Path | None:
+    for at, text in enumerate(arguments):
+        if text.startswith("--state-dir="):
+            return Path(text.partition("=")[2])
+        if text == "--state-dir" and at + 1 < len(arguments):
+            return Path(arguments[at + 1])
+    return None
+
+
+def _drop_output() -> None:
+    """Keep the interpreter from trying once more at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())

@@ -1,0 +1,104 @@
+"""The verb that backs up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from backup_admin.cli.describing import describe_snapshot
+from backup_admin.cli.given import check_text, make_sources
+from backup_admin.cli.opening import Surroundings, actor, open_given, repository_options
+from backup_admin.cli.printing import Answer, columns, count_of, show_size
+from backup_admin.operations.backup import back_up
+from backup_admin.operations.types import BackupOptions, BackupResult, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_DEGRADED = 3
+_STOPPED = "No snapshot was made; earlier ones are intact."
+
+
+@click.command("run")
+@click.argument("storage")
+@click.option("--files", multiple=True, metavar="NAME=DIR", help="A folder to back up; may be repeated.")
+@click.option("--sqlite", multiple=True, metavar="NAME=FILE", help="A SQLite database; may be repeated.")
+@click.option(
+    "--exclude", multiple=True, metavar="PATTERN", help="Leave out: '*.tmp', 'cache/', '/only/here'."
+)
+@click.option("--label", default="", help="A few words to know the snapshot by.")
+@repository_options
+@click.pass_obj
+def run_verb(  # noqa: PLR0913  one parameter for each option
+    surroundings: Surroundings,
+    *,
+    storage: str,
+    files: tuple[str, ...],
+    sqlite: tuple[str, ...],
+    exclude: tuple[str, ...],
+    label: str,
+    key_file: Path | None,
+    state_dir: Path | None,
+) -> Answer:
+    """Back up folders and databases as one snapshot.
+
+    Everything stored is read back before the snapshot exists. Databases may be in
+    use. Ends with 3 when something could not be read: the snapshot is kept without
+    it, and each file is named.
+    """
+    options = BackupOptions(label=check_text(label, "--label"), kind="manual", actor=actor())
+    make_sources(files, sqlite, exclude=exclude)
+    repository, state = open_given(surroundings, storage, key_file, state_dir)
+    pinned = [path.absolute() for path in (state.root, key_file) if path is not None]
+    sources = make_sources(files, sqlite, exclude=exclude, pinned=pinned)
+    with surroundings.reporting(_STOPPED) as reporter:
+        result = back_up(
+            repository,
+            sources,
+            options=options,
+            state=state,
+            reporter=reporter,
+            clock=surroundings.clock,
+        )
+    return _answer(result)
+
+
+def _answer(result: BackupResult) -> Answer:
+    return Answer(
+        result={
+            "snapshot": describe_snapshot(result.snapshot),
+            "outcome": result.outcome.value,
+            "warnings": list(result.warnings),
+            "notices": list(result.notices),
+            "new_bytes": result.new_bytes,
+            "objects_read_back": result.evidence.objects_read,
+            "bytes_read_back": result.evidence.bytes_read,
+            "seconds": round(result.seconds, 3),
+        },
+        lines=_lines(result),
+        exit_code=_DEGRADED if result.outcome is Outcome.DEGRADED else 0,
+        notes=(
+            *(f"note: {notice}" for notice in result.notices),
+            *(f"missing: {warning}" for warning in result.warnings),
+        ),
+    )
+
+
+def _lines(result: BackupResult) -> Iterator[str]:
+    snapshot = result.snapshot
+    if result.outcome is Outcome.DEGRADED:
+        lost = count_of(snapshot.warning_count, "thing")
+        yield f"Snapshot {snapshot.id} was made, but {lost} could not be read; each is named below."
+    else:
+        yield f"Snapshot {snapshot.id} is complete and was read back."
+    yield from columns(
+        [
+            ("  Files", f"{snapshot.file_count:,}, {show_size(snapshot.file_bytes)}"),
+            ("  Databases", f"{snapshot.database_count:,}, {show_size(snapshot.database_bytes)}"),
+            ("  Newly stored", show_size(result.new_bytes)),
+            ("  Read back", show_size(result.evidence.bytes_read)),
+            ("  Took", f"{result.seconds:.1f} s"),
+        ]
+    )

@@ -1,0 +1,121 @@
+"""How a restore in place is shown: the plan before, the report after."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from backup_admin.cli.printing import columns, count_of, show_size, show_text, show_time
+from backup_admin.core.clock import format_time
+from backup_admin.operations.validate import Level
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from backup_admin.operations.databases import CheckLine
+    from backup_admin.operations.plans import DatabasePart, FilesPart, RestorePlan, TableEffect
+    from backup_admin.operations.restore_report import RestoreReport
+    from backup_admin.operations.undo import Undoable
+    from backup_admin.operations.validate import Issue
+    from backup_admin.repository.types import Snapshot
+
+_TABLES_SHOWN = 30
+
+
+def plan_lines(plan: RestorePlan, snapshot: Snapshot) -> Iterator[str]:
+    """Yield what a restore would change, for people."""
+    yield f"Restore of snapshot {plan.snapshot_id} of {show_time(snapshot.created_at)}:"
+    for database in plan.databases:
+        yield from _database_lines(database)
+    for files in plan.files:
+        yield from _files_lines(files)
+    if plan.left_out:
+        yield f"  Not restored, because no place is given: {', '.join(plan.left_out)}."
+
+
+def issue_lines(issues: tuple[Issue, ...]) -> Iterator[str]:
+    """Yield what a person should know before consenting."""
+    for issue in issues:
+        if issue.level is not Level.OK:
+            yield f"  {issue.level.value}: {issue.topic}: {show_text(issue.message)}"
+
+
+def describe_issues(issues: tuple[Issue, ...]) -> list[dict[str, str]]:
+    """Return what was looked at before a restore as plain data."""
+    return [{"level": one.level.value, "topic": one.topic, "message": one.message} for one in issues]
+
+
+def describe_report(report: RestoreReport) -> dict[str, Any]:
+    """Return how a restore or undo ended as plain data."""
+    return {
+        "restore": report.restore_id,
+        "outcome": report.outcome,
+        "message": report.message,
+        "checks": [
+            {"topic": line.topic, "expected": line.expected, "found": line.found, "ok": line.ok}
+            for line in report.checks
+        ],
+        "safety_snapshot": report.safety_snapshot or None,
+        "undo_until": None if report.undo_until is None else format_time(report.undo_until),
+        "notices": list(report.notices),
+        "error_code": report.error_code or None,
+    }
+
+
+def report_lines(report: RestoreReport) -> Iterator[str]:
+    """Yield how a restore or undo ended, for people."""
+    yield f"{report.message}"
+    marks = {True: "  ok", False: "  BAD"}
+    yield from columns([(marks[line.ok], show_text(line.topic), _finding(line)) for line in report.checks])
+    if report.safety_snapshot:
+        yield f"The state from before is kept as snapshot {report.safety_snapshot}."
+    if report.undo_until is not None:
+        until = show_time(report.undo_until)
+        yield f"Until {until} it can be taken back: backup-admin undo {report.restore_id}"
+
+
+def undo_lines(choice: Undoable) -> Iterator[str]:
+    """Yield what an undo would put back, for people."""
+    yield f"Undo of restore {choice.restore_id} of {show_time(choice.restored_at)}."
+    yield "What was live before it comes back to:"
+    for place in choice.places:
+        yield f"  {show_text(place)}"
+    yield "What was written since then is not merged; databases as they are now are kept beside."
+
+
+def _finding(line: CheckLine) -> str:
+    return show_text(line.found if line.ok else f"{line.found} (expected: {line.expected})")
+
+
+def _database_lines(database: DatabasePart) -> Iterator[str]:
+    state = "" if database.live_found else "  (there is no usable database now)"
+    yield f"  Database {database.name} -> {show_text(database.path)}, {show_size(database.size)}{state}"
+    changed = [table for table in database.tables if not table.same]
+    same = len(database.tables) - len(changed)
+    rows = [(f"    {show_text(table.table)}", _rows(table)) for table in changed[:_TABLES_SHOWN]]
+    yield from columns(rows)
+    if len(changed) > _TABLES_SHOWN:
+        yield f"    and {count_of(len(changed) - _TABLES_SHOWN, 'table')} more"
+    if same:
+        yield f"    {count_of(same, 'table')} the same as now"
+
+
+def _rows(table: TableEffect) -> str:
+    if table.rows_now < 0:
+        return f"comes back with {table.rows_then:,} rows"
+    if table.rows_then < 0:
+        return f"goes away with {table.rows_now:,} rows"
+    return f"{table.rows_now:,} rows now, {table.rows_then:,} then"
+
+
+def _files_lines(files: FilesPart) -> Iterator[str]:
+    state = "" if files.live_found else "  (it is not there now)"
+    yield (
+        f"  Folder {files.name} -> {show_text(files.root)}, {count_of(files.file_count, 'file')}, "
+        f"{show_size(files.size)}{state}"
+    )
+    yield (
+        f"    {files.added:,} come back, {files.changed:,} change, {files.removed:,} go away, "
+        f"{files.unchanged:,} stay the same"
+    )
+    for example in files.examples:
+        yield f"      {show_text(example)}"
