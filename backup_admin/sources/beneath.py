@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from backup_admin.core.paths import check_path
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -64,28 +62,34 @@ def open_parent(root: int, path: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def stat_beneath(root: int, path: bytes) -> os.stat_result | None:
-    """Return what an entry is, never following it; None when it is not there."""
+    """Return what an entry is, never following it; None when it is not there.
+
+    What lies behind a symlink is not there.
+    """
     try:
         with open_parent(root, path) as (parent, name):
             return os.stat(name, dir_fd=parent, follow_symlinks=False)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
 
 
 def rename_beneath(source: int, source_path: bytes, target: int, path: bytes) -> None:
-    """Move an entry between two open trees without replacing anything.
+    """Move an entry between two open trees durably, without replacing anything.
 
-    Raises `FileExistsError` when the target's name is taken.
+    The folders it leaves and enters keep their times. Raises `FileExistsError`
+    when the target's name is taken.
     """
-    check_path(source_path)
-    check_path(path)
     with (
         open_parent(source, source_path) as (old_parent, old_name),
         open_parent(target, path) as (new_parent, new_name),
     ):
+        folders = [(folder, os.fstat(folder)) for folder in (new_parent, old_parent)]
         _rename_new(old_parent, old_name, new_parent, new_name)
-        os.fsync(new_parent)
-        os.fsync(old_parent)
+        for folder, before in folders:
+            os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))
+            os.fsync(folder)
 
 
 def sync_file_system(handle: int) -> None:

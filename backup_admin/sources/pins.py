@@ -32,16 +32,22 @@ class Pins:
                 found = path.stat()
                 self.inodes.add((found.st_dev, found.st_ino))
             for real in _real_names(path):
-                self._add(real, real_root)
+                self._add(real, real_root, is_folder=path.is_dir())
 
-    def _add(self, real: bytes, real_root: bytes) -> None:
+    def _add(self, real: bytes, real_root: bytes, *, is_folder: bool) -> None:
         if real == real_root or real_root.startswith(real.rstrip(b"/") + b"/"):
             self.hold_root = True
         prefix = real_root.rstrip(b"/") + b"/"
         if real.startswith(prefix):
             path = real.removeprefix(prefix)
             self._paths.add(path)
-            self._sidecars.update(path + suffix for suffix in SIDECAR_SUFFIXES)
+            if not is_folder:
+                self._sidecars.update(path + suffix for suffix in SIDECAR_SUFFIXES)
+
+    @property
+    def names(self) -> frozenset[bytes]:
+        """Pinned paths below the root, sidecars of databases included."""
+        return frozenset(self._paths | self._sidecars)
 
     @property
     def has_names(self) -> bool:

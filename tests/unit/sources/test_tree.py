@@ -18,7 +18,7 @@ from backup_admin.sources.files import FileSource
 from backup_admin.sources.tree import TreeWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 TIME = 1_234_567_890_123_456_789
@@ -190,7 +190,7 @@ def test_symlinks_in_a_used_folder_are_not_followed(tmp_path: Path, root: Path) 
     (root / "way").symlink_to(outside)
     (root / "file").symlink_to(outside / "victim")
     with TreeWriter(root) as tree:
-        for act in (
+        acts: list[Callable[[], None]] = [
             lambda: put(tree, b"way/new"),
             lambda: tree.folder(b"way", 0o755, TIME),
             lambda: tree.folder(b"way/new", 0o755, TIME),
@@ -198,7 +198,8 @@ def test_symlinks_in_a_used_folder_are_not_followed(tmp_path: Path, root: Path) 
             lambda: tree.hardlink(b"link", b"way/victim"),
             lambda: tree.hardlink(b"link", b"file"),
             lambda: tree.symlink(b"way/link", b"x", TIME),
-        ):
+        ]
+        for act in acts:
             with pytest.raises((RestoreRefused, SourceError)):
                 act()
 
