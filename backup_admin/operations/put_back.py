@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.errors import BackupAdminError, NeedsAttention
-from backup_admin.core.paths import path_from_json
 from backup_admin.operations import restore_parts as parts
 from backup_admin.operations.journal import Journal, Step
 from backup_admin.operations.maintenance import reopen
@@ -52,7 +51,7 @@ def unswap_all(journal: Journal) -> None:
         if isinstance(part, parts.DatabasePart):
             parts.unswap_database(part, live_usable=usable[part.name])
         else:
-            parts.unswap_tree(part, parts.pairs_from_json(data["pairs"]), _carried(data))
+            parts.unswap_tree(part, parts.tree_swap_from_json(data))
 
 
 def swap_again(journal: Journal) -> None:
@@ -64,7 +63,7 @@ def swap_again(journal: Journal) -> None:
         if isinstance(part, parts.DatabasePart):
             parts.swap_database(part, live_usable=usable[part.name])
         else:
-            parts.swap_tree(part, parts.pairs_from_json(data["pairs"]), _carried(data))
+            parts.swap_tree(part, parts.tree_swap_from_json(data))
 
 
 def swaps(journal: Journal) -> list[Mapping[str, Any]]:
@@ -82,10 +81,6 @@ def journal_parts(journal: Journal) -> list[parts.Part]:
 
 def _raw_parts(journal: Journal) -> list[Mapping[str, Any]]:
     return list((journal.find(Step.STAGING) or {}).get("parts", []))
-
-
-def _carried(data: Mapping[str, Any]) -> list[bytes]:
-    return [path_from_json(path) for path in data["carried"]]
 
 
 def _remove(part: parts.Part) -> list[str]:

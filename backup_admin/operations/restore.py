@@ -20,7 +20,6 @@ from backup_admin.core.errors import (
     SourceError,
     VerificationFailed,
 )
-from backup_admin.core.paths import path_to_json
 from backup_admin.core.progress import WithinStage
 from backup_admin.operations import restore_parts as parts
 from backup_admin.operations.backup import back_up_locked
@@ -191,16 +190,10 @@ class _Restore:
             self._reporter.advance(items=1, current=database.name)
         for tree in self._trees:
             source = self._tree_target(tree.name)
-            pairs = parts.plan_tree_swap(tree, source.pinned)
-            carried = parts.carried_paths(source)
-            self._journal.write(
-                Step.SWAPPING,
-                name=tree.name,
-                kind="files",
-                pairs=parts.pairs_to_json(pairs),
-                carried=[path_to_json(path) for path in carried],
-            )
-            parts.swap_tree(tree, pairs, carried)
+            planned = parts.plan_tree(tree, source, self._root(tree.name), self._entries(tree.name))
+            written = parts.tree_swap_to_json(planned)
+            self._journal.write(Step.SWAPPING, name=tree.name, kind="files", **written)
+            parts.swap_tree(tree, planned)
             self._journal.write(Step.SWAPPED, name=tree.name, kind="files")
             self._reporter.advance(items=1, current=tree.name)
         self._journal.write(Step.ALL_SWAPPED)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import suppress
+import stat
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,7 +35,7 @@ from backup_admin.sources.sqlite import (
 from backup_admin.sources.tree import TreeWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from backup_admin.core.progress import Reporter
     from backup_admin.repository.reader import ChunkReader
@@ -99,6 +100,24 @@ class DatabasePart:
 Part = TreePart | DatabasePart
 
 
+@dataclass(frozen=True, slots=True)
+class KeptFolder:
+    """A folder that stays in place; mode and time it gets, and those it had."""
+
+    path: bytes
+    after: tuple[int, int]
+    before: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class TreeSwap:
+    """How one tree is exchanged."""
+
+    pairs: tuple[SwapPair, ...]
+    carried: tuple[bytes, ...]
+    folders: tuple[KeptFolder, ...]
+
+
 def part_from_json(value: Mapping[str, Any]) -> Part:
     """Read a part from the journal; raise `KeyError`."""
     kind = TreePart if value["kind"] == "files" else DatabasePart
@@ -128,7 +147,8 @@ def make_work_folder(part: Part) -> None:
     if not work.parent.is_dir():
         raise RestoreRefused(f"{work.parent} is not there, so nothing can be staged beside {part.live}.")
     try:
-        make_folders(work)
+        with _same_times(work.parent):
+            make_folders(work)
     except OSError as error:
         raise RestoreRefused(f"{work} cannot be made: {error.strerror}. Nothing was touched.") from error
 
@@ -171,32 +191,60 @@ def stage_database(part: DatabasePart, entry: DatabaseEntry, reader: ChunkReader
         raise VerificationFailed(f"{wrong[0].topic}: {wrong[0].found}. Nothing live was touched.")
 
 
-def plan_tree_swap(part: TreePart, pinned: Sequence[Path]) -> tuple[SwapPair, ...]:
+def _plan_pairs(part: TreePart, pinned: Sequence[Path]) -> tuple[SwapPair, ...]:
     """Decide which entries are exchanged, without ever moving a pinned path."""
     inside = Path(part.work).parent == Path(part.live)
     return plan_swaps(Path(part.live), part.staged, (*pinned, Path(part.work)) if inside else pinned)
 
 
 def carried_paths(source: FileSource) -> list[bytes]:
-    """Return the live entries a backup leaves out on purpose: they stay where they are."""
+    """Return the live entries a backup leaves out on purpose: they stay where they are.
+
+    What a restore itself keeps beside the live state is not among them.
+    """
     if not source.root.is_dir():
         return []
-    return [item.path for item in source.walk() if isinstance(item, Skipped) and item.reason in _CARRIED]
+    return [
+        item.path
+        for item in source.walk()
+        if isinstance(item, Skipped)
+        and item.reason in _CARRIED
+        and not item.path.rpartition(b"/")[2].startswith(STAGING_PREFIX)
+    ]
 
 
-def swap_tree(part: TreePart, pairs: Sequence[SwapPair], carried: Sequence[bytes]) -> None:
-    """Exchange the live tree and the staged one."""
-    for pair in pairs:
+def plan_tree(part: TreePart, source: FileSource, root: FilesRoot, entries: Iterable[FileEntry]) -> TreeSwap:
+    """Decide how a tree is exchanged: which entries move, which stay, which folders get times."""
+    pairs = _plan_pairs(part, source.pinned)
+    stay = _folders_that_stay(part, pairs)
+    folders = []
+    if stay:
+        rows = [(entry.path, entry.mode, entry.mtime_ns) for entry in entries if entry.path in stay]
+        for path, mode, mtime_ns in [(b"", root.mode, root.mtime_ns), *rows]:
+            now = (Path(part.live) / os.fsdecode(path)).stat()
+            before = (stat.S_IMODE(now.st_mode), now.st_mtime_ns)
+            folders.append(KeptFolder(path, (mode, mtime_ns), before))
+    return TreeSwap(pairs, tuple(carried_paths(source)), tuple(folders))
+
+
+def swap_tree(part: TreePart, planned: TreeSwap) -> None:
+    """Exchange the live tree and the staged one; folders that stay get mode and time."""
+    for pair in planned.pairs:
         swap(pair)
-    carry(part.staged, Path(part.live), carried)
+    carry(part.staged, Path(part.live), planned.carried)
+    for folder in reversed(planned.folders):
+        _set_folder(part, folder.path, *folder.after)
 
 
-def unswap_tree(part: TreePart, pairs: Sequence[SwapPair], carried: Sequence[bytes]) -> None:
+def unswap_tree(part: TreePart, planned: TreeSwap) -> None:
     """Put back what `swap_tree` exchanged, however far it came."""
+    pairs, carried = planned.pairs, planned.carried
     if part.staged.is_dir() and Path(part.live).is_dir():
         carry(Path(part.live), part.staged, carried)
     for pair in reversed(pairs):
         unswap(pair)
+    for folder in reversed(planned.folders):
+        _set_folder(part, folder.path, *folder.before)
 
 
 def keep_old_database(part: DatabasePart) -> bool:
@@ -263,35 +311,75 @@ def compare_with_copy(part: DatabasePart, copy: Path) -> tuple[CheckLine, ...]:
 
 def remove_staging(part: Part) -> None:
     """Remove everything a part keeps beside the live state."""
-    shutil.rmtree(part.work, ignore_errors=False, onerror=_make_writable_and_retry)
-    with suppress(FileNotFoundError):
-        sync_folder(Path(part.work).parent)
+    folder = Path(part.work).parent
+    if folder.is_dir():
+        with _same_times(folder):
+            shutil.rmtree(part.work, ignore_errors=False, onerror=_make_writable_and_retry)
+        sync_folder(folder)
 
 
-def pairs_to_json(pairs: Sequence[SwapPair]) -> list[list[Any]]:
-    """Write pairs for the journal."""
-    return [
-        [
-            path_to_json(os.fsencode(pair.live)),
-            path_to_json(os.fsencode(pair.staged)),
-            pair.live_inode,
-            pair.staged_inode,
-        ]
-        for pair in pairs
-    ]
+def tree_swap_to_json(planned: TreeSwap) -> dict[str, Any]:
+    """Write how a tree is exchanged for the journal."""
+    return {
+        "pairs": [
+            [_name(pair.live), _name(pair.staged), pair.live_inode, pair.staged_inode]
+            for pair in planned.pairs
+        ],
+        "carried": [path_to_json(path) for path in planned.carried],
+        "folders": [
+            [path_to_json(folder.path), list(folder.after), list(folder.before)] for folder in planned.folders
+        ],
+    }
 
 
-def pairs_from_json(value: Sequence[Sequence[Any]]) -> tuple[SwapPair, ...]:
-    """Read pairs from the journal."""
-    return tuple(
-        SwapPair(
-            Path(os.fsdecode(path_from_json(live))),
-            Path(os.fsdecode(path_from_json(staged))),
-            int(live_inode),
-            int(staged_inode),
-        )
-        for live, staged, live_inode, staged_inode in value
+def tree_swap_from_json(value: Mapping[str, Any]) -> TreeSwap:
+    """Read what `tree_swap_to_json` wrote."""
+    return TreeSwap(
+        tuple(
+            SwapPair(_path(live), _path(staged), int(old), int(new))
+            for live, staged, old, new in value["pairs"]
+        ),
+        tuple(path_from_json(path) for path in value["carried"]),
+        tuple(
+            KeptFolder(path_from_json(path), (int(after[0]), int(after[1])), (int(before[0]), int(before[1])))
+            for path, after, before in value["folders"]
+        ),
     )
+
+
+def _name(path: Path) -> Any:
+    return path_to_json(os.fsencode(path))
+
+
+def _path(value: Any) -> Path:
+    return Path(os.fsdecode(path_from_json(value)))
+
+
+def _folders_that_stay(part: TreePart, pairs: Sequence[SwapPair]) -> set[bytes]:
+    live = Path(part.live)
+    if any(pair.live == live for pair in pairs):
+        return set()
+    stay = {b""}
+    for pair in pairs:
+        for folder in pair.live.parents:
+            if folder == live:
+                break
+            stay.add(os.fsencode(folder.relative_to(live)))
+    return stay
+
+
+def _set_folder(part: TreePart, path: bytes, mode: int, mtime_ns: int) -> None:
+    folder = Path(part.live) / os.fsdecode(path)
+    folder.chmod(mode & 0o777)
+    os.utime(folder, ns=(mtime_ns, mtime_ns))
+
+
+@contextmanager
+def _same_times(folder: Path) -> Iterator[None]:
+    """Leave the times of a folder as they were: what we keep in it is not the app's."""
+    before = folder.stat()
+    yield
+    os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def _same_device(first: Path, second: Path) -> bool:
