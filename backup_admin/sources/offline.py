@@ -71,7 +71,8 @@ def place_offline(copy: Path, live: Path, aside: Path) -> None:
 def undo_place_offline(live: Path, aside: Path) -> None:
     """Put the old database and its sidecars back; the new one stays in `aside`.
 
-    Safe to repeat; does nothing when nothing was placed. Raises `Busy` as
+    Safe to repeat, and the only way on once it has begun; does nothing when
+    nothing was placed. Raises `Busy` as
     `place_offline` does, and `NeedsAttention` when the files in place are
     neither the old nor the new ones.
     """

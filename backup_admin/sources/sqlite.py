@@ -107,13 +107,18 @@ class SqliteSource:
         `Busy` when others keep it locked until the deadline, `SourceInvalid`
         when the copy is not sound, `SourceMissing` and `SourceError`.
         """
+        copy = scratch / f"{uuid.uuid4().hex}.db"
         arguments = {
             "path": str(self.path),
-            "copy": str(scratch / f"{uuid.uuid4().hex}.db"),
+            "copy": str(copy),
             "deadline_seconds": deadline_seconds,
             "describe": True,
         }
-        return _copy_of(self._ask("capture", arguments, deadline_seconds))
+        try:
+            return _copy_of(self._ask("capture", arguments, deadline_seconds))
+        except BaseException:
+            copy.unlink(missing_ok=True)  # when the process was killed at work
+            raise
 
     def _ask(self, operation: str, arguments: dict[str, Any], deadline_seconds: float) -> dict[str, Any]:
         about = f"Database {self.name}: "
