@@ -116,3 +116,19 @@ def test_installed_package_offers_its_commands(home: Path) -> None:
     output = run(home / "venv/bin/python", "-I", "-c", code, cwd=home)
 
     assert set(output.split(" ")) >= {"backup-admin", "flask.commands"}
+
+
+def test_installed_package_serves_every_page(home: Path) -> None:
+    script = Path(__file__).with_name("walk_pages.py")
+    flask = (home / "venv/bin/python", "-I", "-m", "flask", "--app", f"{script}:create_app")
+    for folder in ("storage", "uploads"):
+        (home / folder).mkdir()
+    run(*flask, "backup", "init", cwd=home)
+
+    output = run(home / "venv/bin/python", "-I", script, cwd=home)
+
+    statuses = json.loads(output)
+    assert {page: status for page, status in statuses.items() if status >= 500} == {}
+    assert statuses["/backup-admin/"] < 400
+    assert statuses["/backup-admin/static/backup_admin/htmx.min.js"] == 200
+    assert len(statuses) > 5
