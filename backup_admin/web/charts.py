@@ -31,21 +31,31 @@ _SHAPES = {
 _SAME_SHAPE = {"interrupted": "failed", "cancelled": "skipped", "queued": "running"}
 
 
-def strip(days: Sequence[Day]) -> Markup:
+def strips(days: Sequence[Day]) -> Markup:
+    """Draw the days in two halves, which stand below each other on a phone."""
+    middle = len(days) // 2
+    halves = (strip(days[:middle], "first"), strip(days[middle:], "last"))
+    return Markup('<div class="ba-strips">{}</div>').format(Markup("").join(halves))
+
+
+def strip(days: Sequence[Day], name: str) -> Markup:
     """Draw one mark for each day: disc good, triangle degraded, cross failed, ring skipped."""
     width = _STEP * len(days)
     marks = Markup("").join(_mark(index, item) for index, item in enumerate(days))
-    labels = Markup("").join(_label(index, item) for index, item in enumerate(days) if index % 7 == 0)
+    labels = Markup("").join(_label(index, item) for index, item in enumerate(days) if index % 5 == 0)
+    first, last = (day(days[index].date) for index in (0, -1))
     return Markup(
         '<svg class="ba-strip" viewBox="0 0 {width} {height}" role="img" '
-        'aria-labelledby="ba-strip-name ba-strip-text" preserveAspectRatio="xMidYMid meet">'
-        '<title id="ba-strip-name">Backups on each of the last {days} days</title>'
-        '<desc id="ba-strip-text">{text}</desc>'
+        'aria-labelledby="ba-strip-{name} ba-strip-{name}-text">'
+        '<title id="ba-strip-{name}">Backups from {first} to {last}</title>'
+        '<desc id="ba-strip-{name}-text">{text}</desc>'
         '<path class="ba-axis" d="M0 {axis}h{width}"/>{marks}{labels}</svg>'
     ).format(
+        name=name,
         width=width,
         height=_HEIGHT,
-        days=len(days),
+        first=first,
+        last=last,
         text=_summary(days),
         axis=_TOP + 14,
         marks=marks,

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
+from markupsafe import Markup, escape
+
 from backup_admin.web.words import word
 
 if TYPE_CHECKING:
@@ -14,6 +16,18 @@ if TYPE_CHECKING:
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
 _SPANS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
+
+
+def text(message: str) -> Markup:
+    """Write a message of ours; what stands between backticks is shown as code."""
+    parts = str(message).split("`")
+    if len(parts) % 2 == 0:
+        return escape(message)
+    pieces = (
+        Markup("<code>{}</code>").format(part) if index % 2 else escape(part)
+        for index, part in enumerate(parts)
+    )
+    return Markup("").join(pieces)
 
 
 def number(value: int) -> str:
@@ -25,7 +39,7 @@ def count(value: int, noun: str) -> str:
     """Write a number with its noun: 1 file, 2 files, 3 entries."""
     if value == 1:
         return f"1 {noun}"
-    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") and noun[-2] not in "aeo" else f"{noun}s"
     return f"{value:,} {plural}"
 
 
@@ -91,6 +105,7 @@ def day(value: date) -> str:
 def filters(now: Callable[[], datetime], zone: Callable[[], str]) -> dict[str, Callable[..., object]]:
     """Return the filters; `now` and `zone` are asked at each use."""
     return {
+        "ba_text": text,
         "ba_number": number,
         "ba_count": count,
         "ba_bytes": size,

@@ -37,7 +37,7 @@ _NAVIGATION = (
         Permission.VIEW,
         ("sources", "storage", "schedule", "security", "allowlist", "factor"),
     ),
-    ("Audit log", "audit", "audit", Permission.AUDIT, ("audit",)),
+    ("Audit", "audit", "audit", Permission.AUDIT, ("audit",)),
 )
 
 
@@ -80,6 +80,7 @@ class Frame:
     timezone: str
     version: str
     path: str
+    here: str
     theme: str
     next_theme: str
     next_theme_label: str
@@ -101,6 +102,7 @@ def plain_frame() -> Frame:
         environment=settings.environment,
         timezone=settings.timezone,
         version=__version__,
+        here=request.args.get("on", request.path),
         path=request.full_path.rstrip("?") if request.method == "GET" else url_for("backup_admin.dashboard"),
         theme=theme,
         next_theme=following,

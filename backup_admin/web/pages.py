@@ -12,7 +12,7 @@ from backup_admin.control import onboarding, overview
 from backup_admin.core.errors import UsageError
 from backup_admin.web import current
 from backup_admin.web.addresses import line_url, local_path
-from backup_admin.web.charts import strip
+from backup_admin.web.charts import strips
 from backup_admin.web.frame import THEME_COOKIE, THEMES
 from backup_admin.web.guards import open_to_all, requires
 from backup_admin.web.render import render_fragment, render_page
@@ -44,7 +44,7 @@ def dashboard() -> ResponseReturnValue:
         page=page,
         set_up=set_up,
         first_run=not set_up.complete,
-        strip=strip(page.days),
+        strip=strips(page.days),
         url_of=line_url,
     )
 

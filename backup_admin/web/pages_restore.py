@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from flask.typing import ResponseReturnValue
 
 TYPES = {
-    RestoreType.FULL: ("Everything", "All databases, folders and settings that the backup holds."),
+    RestoreType.FULL: ("Everything", "All databases and folders that the backup holds."),
     RestoreType.DATABASE_ONLY: ("Databases only", "The databases; files stay as they are now."),
     RestoreType.FILES_ONLY: ("Files only", "The folders; databases stay as they are now."),
-    RestoreType.PARTIAL: ("Chosen parts", "You choose databases, folders and settings in the next step."),
+    RestoreType.PARTIAL: ("Chosen parts", "You choose single databases and folders in the next step."),
 }
 _STEPS = (
     ("Backup", "restore_select"),
@@ -150,7 +150,6 @@ def save_components(operation_id: str) -> ResponseReturnValue:
     choice = Choice(
         files=tuple(request.form.getlist("files")),
         databases=tuple(request.form.getlist("databases")),
-        settings="settings" in request.form.getlist("settings"),
     )
     try:
         wizard.choose_components(session, installation, operation.id, choice)

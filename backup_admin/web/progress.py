@@ -44,6 +44,11 @@ RESTORE = (
     Step("check", "Check the live state", 13),
     Step("reopen", "Open the app again", 2),
 )
+UNDO = (
+    Step("maintenance", "Stop writers", 10),
+    Step("swap", "Put back what was there before", 50),
+    Step("check", "Check the live state", 40),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +111,10 @@ def of_run(run: BackupRun, now: datetime) -> Progress:
 def of_restore(operation: RestoreOperation, now: datetime, state: RestoreProgress | None = None) -> Progress:
     """Describe a restore; what its journal says counts before its row."""
     status = state.status if state is not None else operation.status
-    facts = _facts(operation, "restore", "Restore", now, finished=status not in ACTIVE_RESTORES)
+    undoing = operation.action == "undo"
+    facts = _facts(
+        operation, "restore", "Undo" if undoing else "Restore", now, finished=status not in ACTIVE_RESTORES
+    )
     if state is not None:
         facts = replace(
             facts,
@@ -117,7 +125,7 @@ def of_restore(operation: RestoreOperation, now: datetime, state: RestoreProgres
             current=state.current,
             can_cancel=state.can_cancel and not operation.cancel_requested,
         )
-    return _describe(facts, RESTORE, now)
+    return _describe(facts, UNDO if undoing else RESTORE, now)
 
 
 def _facts(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flask import Response, make_response, render_template
+from flask import Response, current_app, make_response
 
 from backup_admin.web import current
 from backup_admin.web.forgery import token
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from backup_admin.web.errors import Problem
 
 
-def render_page(name: str, *, status: int = 200, **context: Any) -> Response:
+def render_page(name: str, /, *, status: int = 200, **context: Any) -> Response:
     """Render `pages/<name>.html` inside the frame."""
     return _respond(f"backup_admin/pages/{name}.html", build_frame(), status, context)
 
 
-def render_fragment(name: str, **context: Any) -> Response:
+def render_fragment(name: str, /, **context: Any) -> Response:
     """Render the fragment `partials/_<name>.html`, without a frame around it."""
     return _respond(f"backup_admin/partials/_{name}.html", build_frame(), 200, context)
 
 
-def render_bare(name: str, *, status: int = 200, **context: Any) -> Response:
+def render_bare(name: str, /, *, status: int = 200, **context: Any) -> Response:
     """Render a page for people who are not signed in."""
     return _respond(f"backup_admin/pages/{name}.html", plain_frame(), status, context)
 
@@ -37,5 +37,7 @@ def render_error(problem: Problem) -> Response:
 def _respond(template: str, frame: Frame, status: int, context: dict[str, Any]) -> Response:
     # Without a frame for a person nobody is asked who it is: that may be what failed.
     may = current.permissions() if frame.nav else current.no_permissions()
-    text = render_template(template, frame=frame, may=may, ba_csrf=token, **context)
-    return make_response(text, status)
+    # Not `render_template`: that runs the host's context processors, which may
+    # need a database that is broken or being restored.
+    page = current_app.jinja_env.get_template(template)
+    return make_response(page.render(frame=frame, may=may, ba_csrf=token, **context), status)

@@ -50,8 +50,7 @@ _WORDS = {
     "confirmed": Word("ok", "ok", "Confirmed"),
     "unconfirmed": Word("warn", "warn", "Not confirmed"),
     # audit
-    "success": Word("ok", "ok", "Done"),
-    "failure": Word("bad", "bad", "Failed"),
+    "done": Word("ok", "ok", "Done"),
     "denied": Word("warn", "warn", "Denied"),
 }
 
