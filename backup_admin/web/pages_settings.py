@@ -156,7 +156,7 @@ def _show_sources(*, status: int = 200, **more: Any) -> Response:
     return render_page(
         "settings_sources",
         status=status,
-        sources=engine.describe_sources(installation),
+        sources=engine.describe_sources(session, installation),
         folders=installation.settings.files,
         added=engine.excludes(session),
         **context,

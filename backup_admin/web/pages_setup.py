@@ -118,7 +118,7 @@ def _show(set_up: SetUp, *, status: int = 200, made: NewRecoveryKey | None = Non
         steps=steps,
         groups=[group.reveal() for group in made.groups] if made else [],
         repository=made.repo_id if made else "",
-        sources=engine.describe_sources(current.installation()),
+        sources=engine.describe_sources(current.session(), current.installation()),
         now=current.now(),
         **{"error": "", "exists": False, "storage": set_up.storage, **more},
     )

@@ -39,5 +39,7 @@ def _respond(template: str, frame: Frame, status: int, context: dict[str, Any]) 
     may = current.permissions() if frame.nav else current.no_permissions()
     # Not `render_template`: that runs the host's context processors, which may
     # need a database that is broken or being restored.
-    page = current_app.jinja_env.get_template(template)
-    return make_response(page.render(frame=frame, may=may, ba_csrf=token, **context), status)
+    templates = current_app.jinja_env
+    pieces = templates.get_template("backup_admin/partials/_ui.html").make_module({"ba_csrf": token})
+    page = templates.get_template(template)
+    return make_response(page.render(frame=frame, may=may, ui=pieces, **context), status)
