@@ -165,11 +165,13 @@ class _Run:
     def _find_parent(self) -> Manifest | None:
         repository = self._repository
         missing = repository.missing_packs()
-        if missing:
+        if missing or repository.index().lost:
             repository.index().ignore(missing)
+            lost = len(repository.index().lost)
             self._parts.notices.append(
-                f"{len(missing)} packs of earlier snapshots are missing from the storage or cut short; "
-                "everything was read again, and what those packs held is stored anew where it still exists."
+                f"{len(missing)} packs and {lost} index objects of earlier snapshots are missing from the "
+                "storage or damaged; everything was read again, and what they held is stored anew where it "
+                "still exists."
             )
             return None
         ids = repository.snapshot_ids()

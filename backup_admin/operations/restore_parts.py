@@ -231,7 +231,8 @@ def swap_tree(part: TreePart, planned: TreeSwap) -> None:
     """Exchange the live tree and the staged one; folders that stay get mode and time."""
     for pair in planned.pairs:
         swap(pair)
-    carry(part.staged, Path(part.live), planned.carried)
+    if planned.carried and part.staged.is_dir():
+        carry(part.staged, Path(part.live), planned.carried)
     for folder in reversed(planned.folders):
         _set_folder(part, folder.path, *folder.after)
 
@@ -239,7 +240,7 @@ def swap_tree(part: TreePart, planned: TreeSwap) -> None:
 def unswap_tree(part: TreePart, planned: TreeSwap) -> None:
     """Put back what `swap_tree` exchanged, however far it came."""
     pairs, carried = planned.pairs, planned.carried
-    if part.staged.is_dir() and Path(part.live).is_dir():
+    if carried and part.staged.is_dir() and Path(part.live).is_dir():
         carry(Path(part.live), part.staged, carried)
     for pair in reversed(pairs):
         unswap(pair)

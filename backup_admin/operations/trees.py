@@ -17,6 +17,7 @@ from backup_admin.repository.types import ChunkRef, Content, FileEntry
 from backup_admin.sources.base import EntryKind, FoundEntry, Problem, Skipped, SkipReason
 
 if TYPE_CHECKING:
+    from io import FileIO
     from pathlib import Path
 
     from backup_admin.core.progress import Reporter
@@ -28,6 +29,7 @@ _BATCH_ITEMS = 512
 _SETTLE_NS = 2_000_000_000
 _ATTEMPTS = 3
 _SHOWN = 20
+_PAGE_SIZES = frozenset(1 << power for power in range(9, 17))
 
 Pages = Callable[[ContentWriter], PageWriter]
 
@@ -171,13 +173,7 @@ class TreeCapture:
             with copy.open("rb", buffering=0) as file:
                 head = file.read(18)
                 file.seek(0)
-                page_size = int.from_bytes(head[16:18], "big")
-                pages = self._pages(writer)
-                content = pages.write(
-                    lambda view: file.readinto(view) or 0,
-                    65_536 if page_size == 1 else page_size,
-                    self._parent.pages.get(found.path),
-                )
+                content = self._write_database(writer, found, _page_size(head), file)
         finally:
             copy.unlink(missing_ok=True)
         name = show_path(found.path)
@@ -185,6 +181,16 @@ class TreeCapture:
             replace(_describe(found, content), size=content.size),
             notice=f"{name} is an SQLite database nobody declared; it was copied safely through SQLite.",
         )
+
+    def _write_database(
+        self, writer: ContentWriter, found: FoundEntry, page_size: int, file: FileIO
+    ) -> Content:
+        def read_into(view: memoryview) -> int:
+            return file.readinto(view) or 0
+
+        if not page_size:
+            return writer.write(read_into)
+        return self._pages(writer).write(read_into, page_size, self._parent.pages.get(found.path))
 
     def _emit(self, results: list[_Read]) -> None:
         for result in results:
@@ -251,6 +257,13 @@ class _ParentEntries:
         self._done = entry is None
         if entry is not None:
             self._key = sort_key(entry.path)
+
+
+def _page_size(head: bytes) -> int:
+    """Return the page size in a database's header, or 0 for one that no database has."""
+    size = int.from_bytes(head[16:18], "big")
+    size = 65_536 if size == 1 else size
+    return size if size in _PAGE_SIZES else 0
 
 
 def _look_again(found: FoundEntry, handle: int) -> FoundEntry:

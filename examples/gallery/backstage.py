@@ -3,18 +3,18 @@
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from examples.gallery.product import worker_command
+from flask import Flask
+
+from examples.gallery.product import worker_command, worker_is_ready
 from examples.services.server import start_server
 from examples.services.valkey import start_valkey
 
 _CALM_SECONDS = 20
 _FIRM_SECONDS = 5
-_BIRTH_SECONDS = 1.0
 
 
 @contextmanager
@@ -37,15 +37,14 @@ def running_queue(data: Path) -> Iterator[str]:
 
 
 @contextmanager
-def running_worker(data: Path) -> Iterator[None]:
+def running_worker(app: Flask, data: Path) -> Iterator[None]:
     """Keep a worker running for the gallery in `data`; its output goes to a log there."""
     os.environ["GALLERY_DATA"] = str(data)
-    began = time.monotonic()
     worker = start_server(
         worker_command(),
         url="",
         log=data / "worker.log",
-        is_ready=lambda: time.monotonic() - began > _BIRTH_SECONDS,
+        is_ready=lambda: worker_is_ready(app),
     )
     try:
         yield

@@ -55,7 +55,7 @@ def serve(data: Path, profile: Profile, *, port: int, fresh: bool) -> None:
         stack.enter_context(running_queue(data))
         app = create_app({"GALLERY_DATA": data})
         init_repository(app)
-        stack.enter_context(running_worker(data))
+        stack.enter_context(running_worker(app, data))
         listener = stack.enter_context(listening_socket(port))
         if house.is_new:
             _make_first_backup(app)

@@ -36,7 +36,7 @@ def rehearse(profile: Profile) -> list[str]:
         with running_queue(data):
             app = create_app({"GALLERY_DATA": data})
             _step("repository made", lambda: init_repository(app))
-            with running_worker(data):
+            with running_worker(app, data):
                 run_id = trigger_backup(app)
                 _expect_success(_step("backed up", lambda: wait_for_run(app, run_id)))
                 _step("destroyed", lambda: destroy(data))

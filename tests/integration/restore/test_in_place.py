@@ -1,0 +1,308 @@
+"""A restore in place: exact, undoable, and harmless when it cannot be done."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from typing import TYPE_CHECKING
+
+import pytest
+
+from backup_admin.core.errors import Busy, Cancelled, RestoreRefused
+from backup_admin.core.progress import QuietReporter
+from backup_admin.operations import restore_parts
+from backup_admin.operations.journal import list_journals
+from backup_admin.operations.restore_report import RestoreHooks
+from backup_admin.operations.undo import remove_expired, undo_restore, undoable
+from backup_admin.operations.validate import Level, validate_restore
+from tests.integration.restore.scene import CLOCK, Scene, damage, make_scene
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    made = make_scene(tmp_path)
+    made.back_up()
+    return made
+
+
+def test_restore_brings_back_exactly_what_was_backed_up(scene: Scene) -> None:
+    good = scene.live()
+    damage(scene)
+
+    report = scene.restore(scene.plan())
+
+    assert report.outcome == "restored", report.message
+    assert scene.live() == good
+    assert all(line.ok for line in report.checks)
+
+
+def test_undo_brings_back_exactly_what_was_there_before(scene: Scene) -> None:
+    damage(scene)
+    damaged = scene.live()
+    scene.restore(scene.plan())
+
+    report = undo_restore(scene.state, None, hooks=RestoreHooks(), reporter=QuietReporter(), clock=CLOCK)
+
+    assert report.outcome == "undone"
+    assert scene.live() == damaged
+    assert undoable(scene.state, CLOCK) == ()
+
+
+def test_open_connections_see_the_restored_rows(scene: Scene) -> None:
+    connection = sqlite3.connect(scene.database)
+    damage(scene)
+    assert connection.execute("select count(*) from photos").fetchone() == (250,)
+
+    scene.restore(scene.plan())
+
+    assert connection.execute("select count(*) from photos").fetchone() == (500,)
+    connection.close()
+
+
+def test_what_a_backup_leaves_out_stays_in_place(scene: Scene) -> None:
+    damage(scene)
+
+    scene.restore(scene.plan())
+
+    assert (scene.tree / "temp" / "scratch").read_text() == "not backed up"
+    assert (scene.tree / "cached" / ".cache" / "thumb").read_text() == "not backed up either"
+
+
+def test_safety_backup_holds_what_was_live(scene: Scene) -> None:
+    damage(scene)
+    damaged = scene.live()
+
+    report = scene.restore(scene.plan())
+    undone = scene.restore(scene.plan(report.safety_snapshot))
+
+    assert undone.outcome == "restored"
+    assert scene.live() == damaged
+
+
+def test_everything_lost_comes_back(scene: Scene) -> None:
+    good = scene.live()
+    shutil.rmtree(scene.tree)
+    scene.database.unlink()
+
+    report = scene.restore(scene.plan())
+
+    assert report.outcome == "restored", report.message
+    assert scene.live()["database"] == good["database"]
+    assert scene.live()["tree"] == good["tree"]
+
+
+def test_a_destroyed_database_is_replaced_and_kept(scene: Scene) -> None:
+    good = scene.live()
+    garbage = b"this is no database" * 1000
+    scene.database.write_bytes(garbage)
+
+    report = scene.restore(scene.plan())
+
+    assert report.outcome == "restored", report.message
+    assert scene.live() == good
+    undo_restore(scene.state, None, hooks=RestoreHooks(), reporter=QuietReporter(), clock=CLOCK)
+    assert scene.database.read_bytes() == garbage
+
+
+def test_a_database_inside_the_folder_is_never_moved(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path)
+    inside = scene.tree / "folder 3" / "app.db"
+    scene.database.rename(inside)
+    scene.database.symlink_to(inside)
+    scene = _InsideScene(scene.root, scene.secret)
+    scene.back_up()
+    good = scene.live()
+    inode = inside.stat().st_ino
+    damage(scene)
+
+    report = scene.restore(scene.plan())
+
+    assert report.outcome == "restored", report.message
+    assert inside.stat().st_ino == inode
+    restored = scene.live()
+    assert restored["database"] == good["database"]
+    assert _without_database(restored["tree"]) == _without_database(good["tree"])
+
+
+class _InsideScene(Scene):
+    @property
+    def database(self) -> Path:
+        return self.tree / "folder 3" / "app.db"
+
+
+def _without_database(tree: object) -> dict[bytes, object]:
+    assert isinstance(tree, dict)
+    left = (b"folder 3/app.db", b"folder 3/.backup-admin")
+    return {path: entry for path, entry in tree.items() if not path.startswith(left) and path != b"folder 3"}
+
+
+def test_a_failing_check_puts_everything_back(scene: Scene) -> None:
+    damage(scene)
+    damaged = scene.live()
+    hooks = RestoreHooks(checks=(("the app", lambda: "broken"),))
+
+    report = _carry_out(scene, hooks)
+
+    assert report == ("rolled_back", 4)
+    assert scene.live() == damaged
+    assert not scene.state.maintenance_flag.exists()
+
+
+def test_a_failing_swap_puts_everything_back(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    damage(scene)
+    damaged = scene.live()
+    monkeypatch.setattr(restore_parts, "swap_tree", _raise_os_error)
+
+    report = scene.restore(scene.plan())
+
+    assert report.outcome == "rolled_back"
+    assert scene.live() == damaged
+    assert list(scene.tree.parent.glob(".backup-admin-*")) == []
+
+
+def _raise_os_error(*_: object) -> None:
+    raise RestoreRefused("the disk is gone")
+
+
+def test_damage_in_the_repository_is_found_before_anything_live_is_touched(scene: Scene) -> None:
+    damage(scene)
+    damaged = scene.live()
+    plan = scene.plan()
+    pack = max((scene.root / "repository" / "packs").rglob("*"), key=lambda path: path.stat().st_size)
+    data = bytearray(pack.read_bytes())
+    data[len(data) // 3] ^= 1
+    pack.write_bytes(data)
+
+    report = scene.restore(plan)
+
+    assert report.outcome == "rolled_back"
+    assert report.exit_code == 4
+    assert scene.live() == damaged
+
+
+def test_maintenance_is_on_from_safety_backup_to_the_end(scene: Scene) -> None:
+    seen: list[tuple[bool, bool]] = []
+    hooks = RestoreHooks(maintenance=lambda on: seen.append((on, scene.state.maintenance_flag.exists())))
+
+    _carry_out(scene, hooks)
+
+    assert seen == [(True, True), (False, True)]
+    assert not scene.state.maintenance_flag.exists()
+
+
+def test_cancel_before_the_swap_changes_nothing(scene: Scene) -> None:
+    damage(scene)
+    damaged = scene.live()
+
+    class Stops(QuietReporter):
+        def stage(self, name: str, *, total_bytes: int = 0, total_items: int = 0) -> None:
+            self.now = name
+
+        def check_cancelled(self) -> None:
+            if self.now == "safety_backup":
+                raise Cancelled("Stopped on request.")
+
+    report = _carry_out(scene, RestoreHooks(), Stops())
+
+    assert report[0] == "rolled_back"
+    assert scene.live() == damaged
+
+
+def test_a_second_restore_meanwhile_is_refused(scene: Scene) -> None:
+    plan = scene.plan()
+
+    with scene.state.lock("restore"), pytest.raises(Busy):
+        scene.restore(plan)
+
+
+def test_a_plan_for_another_snapshot_is_refused(scene: Scene) -> None:
+    plan = scene.plan()
+    other = make_scene(scene.root / "other")
+    other.back_up()
+
+    with pytest.raises(RestoreRefused):
+        other.restore(plan)
+
+
+def test_only_the_newest_restore_of_a_place_can_be_undone(scene: Scene) -> None:
+    first = scene.restore(scene.plan())
+    damage(scene)
+    second = scene.restore(scene.plan())
+
+    assert [one.restore_id for one in undoable(scene.state, CLOCK)] == [second.restore_id]
+    with pytest.raises(RestoreRefused):
+        undo_restore(
+            scene.state, first.restore_id, hooks=RestoreHooks(), reporter=QuietReporter(), clock=CLOCK
+        )
+
+
+def test_old_state_is_removed_when_its_time_is_over(scene: Scene) -> None:
+    from datetime import timedelta
+
+    class Later:
+        def now(self) -> object:
+            return CLOCK.now() + timedelta(hours=25)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(CLOCK, name)
+
+    damage(scene)
+    scene.restore(scene.plan())
+    assert list(scene.tree.parent.glob(".backup-admin-*"))
+
+    removed = remove_expired(scene.state, Later())  # type: ignore[arg-type]  # a clock ahead of time
+
+    assert len(removed) == 1
+    assert list(scene.tree.parent.glob(".backup-admin-*")) == []
+
+
+def test_validation_names_a_lost_pack(scene: Scene) -> None:
+    plan = scene.plan()
+    for pack in (scene.root / "repository" / "packs").rglob("*"):
+        if pack.is_file():
+            pack.unlink()
+
+    issues = validate_restore(plan, scene.open(), scene.sources, state=scene.state, clock=CLOCK)
+
+    assert [issue.topic for issue in issues if issue.level is Level.BLOCK] == ["Backup"]
+
+
+def test_plan_says_what_would_change(scene: Scene) -> None:
+    damage(scene)
+
+    plan = scene.plan()
+
+    assert (plan.files[0].added, plan.files[0].removed) == (6, 1)
+    rows = {table.table: (table.rows_now, table.rows_then) for table in plan.databases[0].tables}
+    assert rows == {"photos": (250, 500), "later": (0, -1)}
+    assert type(plan).from_json(plan.to_json()) == plan
+
+
+def test_journal_tells_the_story(scene: Scene) -> None:
+    scene.restore(scene.plan())
+
+    (summary,) = list_journals(scene.state, CLOCK)
+
+    assert summary.finished
+    assert summary.actor == "tester"
+
+
+def _carry_out(scene: Scene, hooks: RestoreHooks, reporter: QuietReporter | None = None) -> tuple[str, int]:
+    from dataclasses import replace
+
+    from backup_admin.core.ids import RestoreId, new_ulid
+    from backup_admin.operations.restore import carry_out
+
+    tools = replace(scene.tools(hooks), reporter=reporter or QuietReporter())
+    report = carry_out(
+        scene.plan(),
+        scene.open(),
+        scene.sources,
+        restore_id=RestoreId(new_ulid(CLOCK.now())),
+        actor="tester",
+        tools=tools,
+    )
+    return report.outcome, report.exit_code
