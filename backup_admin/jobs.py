@@ -226,7 +226,9 @@ def tick_once(installation: Installation, *, with_reconcile: bool = True) -> tup
             if with_reconcile:
                 for said in runs.reconcile(session, installation):
                     logger.warning("reconciled", extra={"what": said})
-                recovery.recover_restores(installation)
+                if recovery.needs_recovery(session, installation):
+                    recovery.recover_restores(installation)
+                recovery.remove_old_states(installation)
                 say_alive(session, installation.clock, ProcessRole.SCHEDULER, perform.process_name())
         except Exception as error:  # noqa: BLE001 - the loop must outlive one bad round
             session.rollback()

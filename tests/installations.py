@@ -13,9 +13,11 @@ from limits.storage import MemoryStorage
 from backup_admin.access.permissions import Actor, Permission
 from backup_admin.access.second_factor import Attempts
 from backup_admin.access.step_up import login_id
+from backup_admin.control import onboarding, perform, runs
 from backup_admin.control.installation import Hooks, Installation, QueueUnavailable
+from backup_admin.control.runs import NewRun
 from backup_admin.core.settings import load_settings
-from backup_admin.records import Database
+from backup_admin.records import BackupRun, Database
 from backup_admin.records.upgrade import upgrade
 from backup_admin.repository.secrets import generate_application_key
 
@@ -115,6 +117,29 @@ def make_host(folder: Path, **config: Any) -> Host:
     attempts = Attempts(MemoryStorage())
     installation = Installation(settings, database, Hooks(), clock, attempts, queue)
     return Host(folder, installation, clock, queue, app)
+
+
+def set_up(host: Host) -> None:
+    """Choose a storage, make the repository and confirm the recovery key."""
+    with host.installation.database.new_session() as session:
+        onboarding.choose_storage(session, host.installation, str(host.folder / "storage"), ADMIN)
+        made = onboarding.make_repository(session, host.installation, ADMIN)
+        typed = tuple(made.groups[number - 1].reveal() for number in made.asked)
+        onboarding.confirm_recovery_key(session, host.installation, typed, ADMIN)
+
+
+def back_up(host: Host, *, label: str = "") -> BackupRun:
+    """Make a backup as a command does, and return its row."""
+    with host.installation.database.new_session() as session:
+        run = runs.create_run(session, host.installation, NewRun(label=label), ADMIN)
+    perform.perform_backup(host.installation, run.id)
+    return find_run(host, run.id)
+
+
+def find_run(host: Host, run_id: str) -> BackupRun:
+    """Return a row as it is now."""
+    with host.installation.database.new_session() as session:
+        return runs.find_run(session, run_id)
 
 
 def make_contents(folder: Path) -> None:

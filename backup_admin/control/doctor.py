@@ -120,10 +120,7 @@ def _processes(session: Session, installation: Installation) -> Iterator[Finding
         seen = last_seen(session, installation.clock, role)
         said = f"last seen {seen.at:%Y-%m-%d %H:%M:%S} UTC" if seen.at else "never seen"
         yield Finding(role.value, Health.OK if seen.alive else Health.WARN, said)
-    left = unfinished(installation)
-    if left:
-        names = ", ".join(one.restore_id for one in left)
-        yield Finding("restores", Health.WARN, f"not finished: {names}; run `flask backup recover`")
+    yield _found("restores", lambda: _restores(installation))
     yield _found("audit log", lambda: _audit(installation))
 
 
@@ -135,6 +132,13 @@ def _queue(installation: Installation) -> Finding:
     except QueueUnavailable as error:
         return Finding("queue", Health.FAIL, str(error))
     return Finding("queue", Health.OK, "answers")
+
+
+def _restores(installation: Installation) -> str:
+    left = ", ".join(one.restore_id for one in unfinished(installation))
+    if left:
+        raise BackupAdminError(f"not finished: {left}; run `flask backup recover`")
+    return "none is unfinished"
 
 
 def _audit(installation: Installation) -> str:

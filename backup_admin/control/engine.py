@@ -43,6 +43,7 @@ class SourceState:
     kind: str
     place: str
     problem: str = ""
+    exclude: tuple[str, ...] = ()
 
 
 def storage_address(session: Session, settings: Settings) -> str:
@@ -93,10 +94,11 @@ def describe_sources(session: Session, installation: Installation) -> tuple[Sour
     """List the sources with what is wrong with each; reads no content."""
     settings = installation.settings
     states = [_database_state(one) for one in settings.databases]
-    pinned = pinned_paths(session, settings)
+    more = excludes(session)
     for one in settings.files:
-        problem = _problem_of(FileSource(one.name, one.path, one.exclude, pinned))
-        states.append(SourceState(one.name, "files", str(one.path), problem))
+        exclude = (*one.exclude, *more.get(one.name, ()))
+        problem = _problem_of(FileSource(one.name, one.path, exclude))
+        states.append(SourceState(one.name, "files", str(one.path), problem, exclude))
     if _settings_source(installation):
         states.append(SourceState("settings", "settings", "the app's settings"))
     return tuple(states)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from backup_admin.core.errors import NeedsAttention, UsageError
+from backup_admin.core.errors import UsageError
 from backup_admin.operations.journal import Step, list_journals, open_journal
 from backup_admin.records import RestoreOperation, RestoreStatus
 
@@ -43,12 +43,14 @@ def status_of(operation: RestoreOperation, journal: JournalSummary | None) -> Re
 
 
 def unfinished(installation: Installation) -> tuple[JournalSummary, ...]:
-    """Return the restores that neither ended nor wait for a person; reads a folder, writes nothing."""
-    folder = installation.settings.state_dir / "restores"
-    if not folder.is_dir():
+    """Return the restores that have not ended; reads a folder, writes nothing."""
+    if not (installation.settings.state_dir / "restores").is_dir():
         return ()
-    try:
-        journals = list_journals(installation.state, installation.clock)
-    except NeedsAttention:
-        return ()
-    return tuple(one for one in journals if not one.finished and one.step is not Step.ATTENTION)
+    journals = list_journals(installation.state, installation.clock)
+    return tuple(one for one in journals if not one.finished)
+
+
+def is_closed(installation: Installation) -> bool:
+    """Say whether writers are kept out; the flag outlives a process."""
+    # Not by StateFolder: it would create the folder of an app without set-up.
+    return (installation.settings.state_dir / "maintenance").exists()

@@ -16,7 +16,8 @@ from backup_admin.control.reporting import RowReporter
 from backup_admin.control.wizard import find_operation, stored_plan
 from backup_admin.core.errors import BackupAdminError, RepositoryError
 from backup_admin.core.ids import RestoreId
-from backup_admin.operations.restore import RestoreHooks, RestoreReport, carry_out
+from backup_admin.operations.restore import carry_out
+from backup_admin.operations.restore_report import RestoreHooks, RestoreReport, RestoreTools
 from backup_admin.operations.undo import undo_restore
 from backup_admin.records import RestoreOperation, RestoreStatus
 
@@ -134,17 +135,20 @@ def _restore(
     repository = engine.open_repository(session, installation)
     targets = engine.source_set(session, installation)
     session.commit()  # hold no transaction during the work
+    tools = RestoreTools(
+        state=installation.state,
+        reporter=reporter,
+        clock=installation.clock,
+        hooks=restore_hooks(installation.hooks),
+        undo_hours=installation.settings.undo_hours,
+    )
     report = carry_out(
         plan,
         repository,
         targets,
         restore_id=RestoreId(operation.id),
         actor=operation.restored_by_name or operation.restored_by,
-        hooks=restore_hooks(installation.hooks),
-        state=installation.state,
-        reporter=reporter,
-        clock=installation.clock,
-        undo_hours=installation.settings.undo_hours,
+        tools=tools,
     )
     return {
         **_values(report),

@@ -9,16 +9,19 @@ from sqlalchemy import select
 
 from backup_admin.access.audit import AuditOutcome
 from backup_admin.access.permissions import Actor
-from backup_admin.control.journals import journal_of, status_of, unfinished
+from backup_admin.control.journals import is_closed, journal_of, status_of, unfinished
 from backup_admin.control.perform_restore import restore_hooks, tell_host
 from backup_admin.core.clock import parse_time
 from backup_admin.core.errors import BackupAdminError, Busy
 from backup_admin.core.progress import QuietReporter
 from backup_admin.operations.journal import Step, open_journal
 from backup_admin.operations.recover import Recovered, recover
+from backup_admin.operations.undo import remove_expired
 from backup_admin.records import RestoreOperation, RestoreStatus
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from backup_admin.control.installation import Installation
 
 logger = logging.getLogger(__name__)
@@ -26,55 +29,70 @@ logger = logging.getLogger(__name__)
 _NOBODY = Actor("", "recovery")
 
 
-def has_unfinished(installation: Installation) -> bool:
-    """Say whether a restore neither ended nor waits for a person; reads a folder."""
-    return bool(unfinished(installation))
+def needs_recovery(session: Session, installation: Installation) -> bool:
+    """Say whether there is something to finish that does not wait for a person."""
+    row = RestoreOperation
+    waiting = select(row.id).where(row.status == RestoreStatus.NEEDS_ATTENTION)
+    ids = set(session.scalars(waiting))
+    left = [one for one in unfinished(installation) if one.restore_id not in ids]
+    return bool(left) or (is_closed(installation) and not ids)
 
 
 def recover_restores(installation: Installation) -> tuple[Recovered, ...]:
-    """Finish or undo what a dead process left; nothing when its process lives.
+    """Finish or undo what a dead process left; nothing while one is at work.
 
     Safe at any time and in any number of processes: the engine's lock is held
     by whoever carries out a restore, and ends with that process.
     """
-    recovered: tuple[Recovered, ...] = ()
-    if has_unfinished(installation):
-        try:
-            recovered = recover(
-                installation.state,
-                hooks=restore_hooks(installation.hooks),
-                reporter=QuietReporter(),
-                clock=installation.clock,
-            )
-        except Busy:
-            return ()
+    recovered = recover(
+        installation.state,
+        hooks=restore_hooks(installation.hooks),
+        reporter=QuietReporter(),
+        clock=installation.clock,
+    )
+    with installation.database.new_session() as session:
         for one in recovered:
-            _note(installation, one)
-            tell_host(installation.hooks, one.outcome)
-    settle_rows(installation, recovered)
+            _settle(session, installation, one)
+        _settle_silent(session, installation)
+        session.commit()
+    for one in recovered:
+        _note(installation, one)
+        tell_host(installation.hooks, one.outcome)
     return recovered
 
 
-def settle_rows(installation: Installation, recovered: tuple[Recovered, ...] = ()) -> None:
-    """Write into the rows how restores ended, where their journals know it.
+def remove_old_states(installation: Installation) -> tuple[str, ...]:
+    """Remove what was kept for an undo whose time is over; nothing while a restore is at work."""
+    if not (installation.settings.state_dir / "restores").is_dir():
+        return ()
+    try:
+        return tuple(remove_expired(installation.state, installation.clock))
+    except Busy:
+        return ()
 
-    Only of rows whose process was given up: a living one writes its own end.
-    """
-    messages = {str(one.restore_id): one.message for one in recovered}
-    with installation.database.new_session() as session:
-        row = RestoreOperation
-        lost = select(row).where(row.status == RestoreStatus.INTERRUPTED)
-        for operation in session.scalars(lost).all():
-            journal = journal_of(installation, operation.id)
-            status = status_of(operation, journal)
-            if journal is None or status is RestoreStatus.INTERRUPTED:
-                continue
-            operation.status = status
-            operation.completed_at = journal.updated_at
-            operation.message = messages.get(operation.id, operation.message)
-            if status is RestoreStatus.RESTORED:
-                _fill(installation, operation)
-        session.commit()
+
+def _settle(session: Session, installation: Installation, one: Recovered) -> None:
+    """Write into its row how a restore ended; its process is dead, for we had its lock."""
+    operation = session.get(RestoreOperation, one.restore_id)
+    if operation is None:
+        return
+    operation.status = RestoreStatus(one.outcome)
+    operation.completed_at = operation.updated_at = installation.clock.now()
+    operation.message = operation.error_message = one.message
+    _fill(installation, operation)
+
+
+def _settle_silent(session: Session, installation: Installation) -> None:
+    """The same for rows whose process died after the journal's end, before the row's."""
+    lost = select(RestoreOperation).where(RestoreOperation.status == RestoreStatus.INTERRUPTED)
+    for operation in session.scalars(lost).all():
+        journal = journal_of(installation, operation.id)
+        status = status_of(operation, journal)
+        if journal is None or status is RestoreStatus.INTERRUPTED:
+            continue
+        operation.status = status
+        operation.completed_at = journal.updated_at
+        _fill(installation, operation)
 
 
 def _note(installation: Installation, one: Recovered) -> None:
@@ -96,7 +114,10 @@ def _fill(installation: Installation, operation: RestoreOperation) -> None:
     """Take from the journal what the dead process could not write."""
     journal = open_journal(installation.state, operation.id, installation.clock)
     end = journal.find(Step.COMMITTED) or {}
-    operation.error_message = ""
+    if operation.status is RestoreStatus.UNDONE:
+        operation.undone_at = operation.completed_at
+    if operation.status in (RestoreStatus.RESTORED, RestoreStatus.UNDONE):
+        operation.error_message = ""
     operation.checks = list((journal.find(Step.CHECKED) or {}).get("checks", ()))
     operation.safety_snapshot_id = str(end.get("safety", ""))
     if "undo_until" in end:

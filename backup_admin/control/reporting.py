@@ -77,6 +77,8 @@ class RowReporter:
     def __exit__(self, *_about: object) -> None:
         self._stop.set()
         self._thread.join()
+        with suppress(OperationalError):
+            self._write()
 
     def stage(self, name: str, *, total_bytes: int = 0, total_items: int = 0) -> None:
         """Begin a named stage."""

@@ -19,6 +19,7 @@ from backup_admin.control.runs import SILENT_AFTER
 from backup_admin.control.wizard import find_operation, stored_plan, stored_review
 from backup_admin.core.errors import BackupAdminError, Busy, NotPermitted, RestoreRefused, UsageError
 from backup_admin.operations.journal import Step
+from backup_admin.operations.validate import Level
 from backup_admin.records import ACTIVE_RESTORES, RestoreOperation, RestoreStatus
 
 if TYPE_CHECKING:
@@ -215,7 +216,7 @@ def _check_plan(installation: Installation, operation: RestoreOperation) -> None
     if installation.clock.now() - operation.planned_at > PLAN_LIFETIME:
         raise UsageError("The plan is older than 30 minutes; look at a fresh one before you confirm.")
     if review.blocked:
-        reasons = " ".join(issue.message for issue in review.issues if issue.level == "block")
+        reasons = " ".join(issue.message for issue in review.issues if issue.level is Level.BLOCK)
         raise RestoreRefused(f"{reasons} Nothing was touched.")
 
 

@@ -16,7 +16,7 @@ from backup_admin.core.ids import SnapshotId, new_ulid
 from backup_admin.core.progress import QuietReporter
 from backup_admin.operations.plan_restore import plan_restore
 from backup_admin.operations.plans import RestorePlan, Selection
-from backup_admin.operations.validate import Issue, validate_restore
+from backup_admin.operations.validate import Issue, Level, validate_restore
 from backup_admin.records import RestoreOperation, RestoreStatus
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Review:
     @property
     def blocked(self) -> bool:
         """Say whether something forbids the restore."""
-        return any(issue.level == "block" for issue in self.issues)
+        return any(issue.level is Level.BLOCK for issue in self.issues)
 
 
 def create_draft(session: Session, installation: Installation, actor: Actor) -> RestoreOperation:
@@ -177,11 +177,11 @@ def review(session: Session, installation: Installation, operation_id: str) -> R
         state=installation.state,
         reporter=QuietReporter(),
     )
-    issues = tuple(validate_restore(plan, repository, targets, installation.state))
+    issues = validate_restore(plan, repository, targets, state=installation.state, clock=installation.clock)
     operation.plan = dump_canonical(plan.to_json()).decode()
     operation.plan_digest = plan.digest
     operation.planned_at = installation.clock.now()
-    operation.issues = [asdict(issue) for issue in issues]
+    operation.issues = [{**asdict(issue), "level": issue.level.value} for issue in issues]
     operation.step = 4
     _save(session, installation, operation)
     return Review(plan, issues, plan.digest)
@@ -191,7 +191,9 @@ def stored_review(operation: RestoreOperation) -> Review | None:
     """Return what `review` kept; None when there is no plan or it was made void."""
     if not operation.plan:
         return None
-    issues = tuple(Issue(**issue) for issue in operation.issues)
+    issues = tuple(
+        Issue(Level(issue["level"]), issue["topic"], issue["message"]) for issue in operation.issues
+    )
     return Review(stored_plan(operation), issues, operation.plan_digest)
 
 

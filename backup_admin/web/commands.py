@@ -161,7 +161,7 @@ def list_command(*, as_json: bool) -> None:
     """List the newest backups."""
     with _ready().database.new_session() as session:
         rows, _ = overview.snapshots(session)
-    data = [
+    data: list[dict[str, Any]] = [
         {
             "snapshot": row.snapshot_id,
             "created_at": format_time(row.created_at),
@@ -225,7 +225,7 @@ def tick_command(*, as_json: bool) -> None:
 def schedules_command(*, as_json: bool) -> None:
     """List the schedules and when each comes next."""
     with _ready().database.new_session() as session:
-        data = [
+        data: list[dict[str, Any]] = [
             {
                 "name": one.name,
                 "cron": one.cron,

@@ -17,8 +17,9 @@ from backup_admin import jobs
 from backup_admin.access.second_factor import Attempts
 from backup_admin.control import recovery
 from backup_admin.control.installation import Hooks, Installation
+from backup_admin.control.journals import is_closed, unfinished
 from backup_admin.core.clock import SystemClock
-from backup_admin.core.errors import NotPermitted
+from backup_admin.core.errors import BackupAdminError, NotPermitted
 from backup_admin.core.settings import Settings, load_settings
 from backup_admin.records import Database
 from backup_admin.records.upgrade import is_current, require_current
@@ -162,7 +163,7 @@ class _Gate:
         if endpoint.startswith(f"{BLUEPRINT}."):
             self._require_current(installation)
             return None
-        if not installation.settings.maintenance_gate or not _is_closed(installation):
+        if not installation.settings.maintenance_gate or not is_closed(installation):
             return None
         return Response(
             _CLOSED, 503, {"Retry-After": str(RETRY_AFTER_SECONDS), "Cache-Control": "no-store"}, "text/plain"
@@ -177,26 +178,29 @@ class _Gate:
         """Once at the start, and while closed: finish or undo what a dead process left."""
         now = installation.clock.monotonic()
         first = self._looked_at == float("-inf")
-        if not first and (now - self._looked_at < RETRY_AFTER_SECONDS or not _is_closed(installation)):
+        if not first and (now - self._looked_at < RETRY_AFTER_SECONDS or not is_closed(installation)):
             return
         self._looked_at = now
-        if not recovery.has_unfinished(installation):
+        try:
+            if not (is_closed(installation) or unfinished(installation)):
+                return
+        except BackupAdminError:  # a damaged journal waits for a person, the host does not
+            logger.exception("journals cannot be read")
             return
         app = current_app._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
         threading.Thread(target=_recover, args=(app,), name="recover", daemon=True).start()
-
-
-def _is_closed(installation: Installation) -> bool:
-    # Not StateFolder: that would create the folder of an app without set-up.
-    return (installation.settings.state_dir / "maintenance").exists()
 
 
 def _recover(app: Flask) -> None:
     installation = jobs.installation_of(app)
     with app.app_context():
         try:
-            if is_current(installation.database):
-                recovery.recover_restores(installation)
+            if not is_current(installation.database):
+                return
+            with installation.database.new_session() as session:
+                if not recovery.needs_recovery(session, installation):
+                    return
+            recovery.recover_restores(installation)
         except Exception:
             logger.exception("recovery failed")
 
