@@ -59,6 +59,7 @@ def carry_out(
     plan no longer fits the repository; everything later ends in the report.
     """
     manifest = _manifest_of(plan, repository)
+    _check_places(plan, targets)
     state = tools.state
     with state.lock("restore"):
         refuse_unfinished(state, tools.clock)
@@ -225,6 +226,8 @@ class _Restore:
             notices=self.notices,
         )
         reopen(self._state, self._hooks.maintenance)
+        for database in self._databases:
+            database.copy.unlink(missing_ok=True)
         return RestoreReport(
             self._journal.restore_id,
             "restored",
@@ -295,6 +298,18 @@ class _Restore:
 
     def _tree_target(self, name: str) -> FileSource:
         return next(source for source in self._targets.files if source.name == name)
+
+
+def _check_places(plan: RestorePlan, targets: SourceSet) -> None:
+    """Refuse a plan whose places are no longer those that are configured."""
+    places = {source.name: str(source.root.resolve()) for source in targets.files}
+    databases = {source.name: str(source.path.resolve()) for source in targets.databases}
+    wrong = [part.name for part in plan.files if places.get(part.name) != part.root]
+    wrong += [part.name for part in plan.databases if databases.get(part.name) != part.path]
+    if wrong:
+        raise RestoreRefused(
+            f"The plan was made for another place of {wrong[0]}; plan again. Nothing was touched."
+        )
 
 
 def _manifest_of(plan: RestorePlan, repository: Repository) -> Manifest:

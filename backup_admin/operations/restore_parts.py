@@ -160,12 +160,25 @@ def stage_tree(
     writer = TreeWriter(part.staged)
     report = write_tree(entries, writer, reader=reader, wanted=lambda _: True, reporter=reporter)
     writer.finish(root.mode, root.mtime_ns)
+    _take_owner(part)
     if report.problems:
         raise VerificationFailed(
             f"{part.name} cannot be staged: {report.problems[0]}"
             + (f" and {len(report.problems) - 1} more" if len(report.problems) > 1 else "")
             + ". Nothing live was touched."
         )
+
+
+def _take_owner(part: TreePart) -> None:
+    """Give what root staged to whom the live tree belongs: the app must be able to write."""
+    live = Path(part.live)
+    model = (live if live.is_dir() else live.parent).stat()
+    if os.geteuid() != 0 or (model.st_uid, model.st_gid) == (0, 0):
+        return
+    os.lchown(part.staged, model.st_uid, model.st_gid)
+    for folder, folders, files in os.walk(part.staged):
+        for name in (*folders, *files):
+            os.lchown(Path(folder) / name, model.st_uid, model.st_gid)
 
 
 def verify_staged_tree(part: TreePart, entries: Iterable[FileEntry], reporter: Reporter) -> int:

@@ -146,16 +146,16 @@ class TreeCapture:
         return results
 
     def _read_one(self, writer: ContentWriter, found: FoundEntry) -> _Read:
+        name = show_path(found.path)
         try:
             if found.is_database:
                 return self._read_database(writer, found)
             return self._read_file(writer, found)
-        except FileNotFoundError:
-            return _Read(None, notice=f"{show_path(found.path)} vanished while the backup ran.")
-        except OSError as error:
-            return _Read(None, warning=f"{show_path(found.path)}: {error.strerror}.")
-        except SourceError as error:
-            return _Read(None, warning=f"{show_path(found.path)}: {error}")
+        except (OSError, SourceError) as error:
+            if isinstance(error, FileNotFoundError) or isinstance(error.__cause__, FileNotFoundError):
+                return _Read(None, notice=f"{name} vanished while the backup ran.")
+            reason = f"{error.strerror}." if isinstance(error, OSError) else str(error)
+            return _Read(None, warning=f"{name}: {reason}")
 
     def _read_file(self, writer: ContentWriter, found: FoundEntry) -> _Read:
         for _ in range(_ATTEMPTS):
