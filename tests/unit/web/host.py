@@ -110,6 +110,11 @@ class Host:
                 data["person"] = person
         return client
 
+    def read_only(self) -> None:
+        """Let the deployment only show."""
+        settings = replace(self.installation.settings, read_only=True)
+        self.app.extensions[jobs.INSTALLATION] = replace(self.installation, settings=settings)
+
     def work(self) -> None:
         """Do what waits in the queue."""
         while self.queue.waiting:
