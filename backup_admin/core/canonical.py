@@ -8,6 +8,7 @@ with more than 32 digits, too deep nesting and anything that is not UTF-8.
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 
@@ -37,6 +38,7 @@ def load_strict(data: bytes | bytearray | memoryview, *, max_bytes: int = 64 << 
             object_pairs_hook=_no_doubles,
             parse_constant=_no_constant,
             parse_int=_short_int,
+            parse_float=_finite,
         )
     except RecursionError as error:
         raise ValueError("JSON nested too deeply") from error
@@ -71,3 +73,10 @@ def _short_int(text: str) -> int:
     if len(text) > _MAX_DIGITS:
         raise ValueError("JSON number with too many digits")
     return int(text)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"JSON number {text[:20]} is not finite")
+    return value

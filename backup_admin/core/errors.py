@@ -72,6 +72,13 @@ class StorageFull(StorageError):
     code = "storage_full"
 
 
+class StorageDenied(StorageError):
+    """Owner or mode of the storage do not let us in."""
+
+    code = "storage_denied"
+    exit_code = 6
+
+
 class ObjectMissing(StorageError):
     """The named object is not in the storage."""
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from contextlib import contextmanager
+import stat
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from backup_admin.core.durable import TEMPORARY_PREFIX, make_folders, replace_file, sync_folder, write_new
 from backup_admin.core.errors import (
-    NotPermitted,
     ObjectMissing,
+    StorageDenied,
     StorageError,
     StorageFull,
     StorageUnavailable,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -56,11 +58,8 @@ class LocalStorage:
     def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """Read an object or a part of it."""
         with self._errors(name, "read"), self._path(name).open("rb", buffering=0) as file:
-            if offset:
-                file.seek(offset)
-            if length is None:
-                return file.read()
-            buffer = bytearray(length)
+            rest = max(0, os.fstat(file.fileno()).st_size - offset)
+            buffer = bytearray(rest if length is None else min(length, rest))
             count = _fill(file.fileno(), offset, memoryview(buffer))
             return bytes(buffer[:count])
 
@@ -74,10 +73,11 @@ class LocalStorage:
         path = self._path(name)
         with self._errors(name, "looked up"):
             try:
-                return ObjectInfo(name, path.stat().st_size)
+                found = path.stat()
             except (FileNotFoundError, NotADirectoryError):
                 self._need_folder()
                 return None
+            return ObjectInfo(name, found.st_size) if stat.S_ISREG(found.st_mode) else None
 
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         """List objects in order of name."""
@@ -90,8 +90,10 @@ class LocalStorage:
         path = self._path(name)
         with self._errors(name, "deleted"):
             try:
+                if path.is_dir():
+                    return
                 path.unlink()
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 self._need_folder()
                 return
             sync_folder(path.parent)
@@ -112,7 +114,9 @@ class LocalStorage:
                     if (name + "/").startswith(prefix) or prefix.startswith(name + "/"):
                         folders_and_files.append((name + "/", True, 0))
                 elif name.startswith(prefix):
-                    folders_and_files.append((name, False, entry.stat(follow_symlinks=False).st_size))
+                    with suppress(FileNotFoundError):  # deleted by another process just now
+                        size = entry.stat(follow_symlinks=False).st_size
+                        folders_and_files.append((name, False, size))
         for name, is_folder, size in sorted(folders_and_files):
             if is_folder:
                 yield from self._walk(name, prefix)
@@ -132,8 +136,10 @@ class LocalStorage:
     def _errors(self, name: str, act: str) -> Iterator[None]:
         try:
             yield
-        except FileNotFoundError as error:
+        except _ABSENT as error:
             self._need_folder()
+            if act != "read":
+                raise self._translate(error, name, act) from error
             raise ObjectMissing(f"{name} is not in {self.label}.") from error
         except OSError as error:
             raise self._translate(error, name, act) from error
@@ -148,7 +154,7 @@ class LocalStorage:
             )
             return StorageFull(f"{reason}{free} Earlier snapshots are intact; make room and try again.")
         if error.errno in _DENIED:
-            return NotPermitted(f"{reason} Check owner and mode of the folder.")
+            return StorageDenied(f"{reason} Check owner and mode of the folder.")
         return StorageError(reason)
 
 

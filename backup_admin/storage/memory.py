@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import ObjectMissing
@@ -17,16 +18,16 @@ class MemoryStorage:
     def __init__(self, label: str = "memory") -> None:
         self.label = label
         self._objects: dict[str, bytes] = {}
+        self._lock = threading.Lock()
 
     def put(self, name: str, data: Buffer, *, if_absent: bool = True) -> PutResult:
         """Store an object."""
         check_name(name)
-        if not if_absent:
-            self._objects[name] = bytes(data)
-            return PutResult.STORED
         fresh = bytes(data)
-        if self._objects.setdefault(name, fresh) is not fresh:
-            return PutResult.EXISTS
+        with self._lock:
+            if if_absent and name in self._objects:
+                return PutResult.EXISTS
+            self._objects[name] = fresh
         return PutResult.STORED
 
     def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
@@ -47,9 +48,11 @@ class MemoryStorage:
 
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         """List objects in order of name."""
-        for name in sorted(self._objects):
-            if name.startswith(prefix):
-                yield ObjectInfo(name, len(self._objects[name]))
+        with self._lock:
+            found = [ObjectInfo(name, len(data)) for name, data in self._objects.items()]
+        yield from sorted(
+            (info for info in found if info.name.startswith(prefix)), key=lambda info: info.name
+        )
 
     def delete(self, name: str) -> None:
         """Remove an object."""
