@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from contextlib import ExitStack, suppress
@@ -215,7 +216,7 @@ class _Run:
                 engine="sqlite",
                 format="pages",
                 engine_version=copy.sqlite_version,
-                path=str(source.path),
+                path=_as_text(source.path),
                 page_size=copy.page_size,
                 content=content,
                 tables=tuple(TableEntry(t.name, t.rows, t.size, t.checksum) for t in copy.tables),
@@ -246,7 +247,7 @@ class _Run:
         self._parts.files.append(
             FilesRoot(
                 name=source.name,
-                path=str(source.root),
+                path=_as_text(source.root),
                 mode=root_info.mode,
                 mtime_ns=root_info.mtime_ns,
                 scan_started_ns=started_ns,
@@ -319,6 +320,11 @@ class _Run:
             "database_type": "sqlite" if self._sources.databases else "",
             "host": platform.node(),
         }
+
+
+def _as_text(path: Path) -> str:
+    """Write a path for the manifest, which is UTF-8; a name that is not is escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _shorten(notes: Sequence[str]) -> tuple[str, ...]:
