@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_PAUSE_SECONDS = 0.05
+_PAUSE_SECONDS = 0.005  # short: a busy writer leaves small gaps only
 _PROBE = "SELECT count(*) FROM sqlite_master"
 
 

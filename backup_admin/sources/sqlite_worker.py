@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":
-    # `python -I` knows no folder of ours; last, so that nothing is shadowed.
-    sys.path.append(str(Path(__file__).resolve().parents[2]))
+    # `python -I` may know another copy of this package or none; this is the one.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from backup_admin.sources.base import SQLITE_MAGIC
 from backup_admin.sources.sqlite_digest import (

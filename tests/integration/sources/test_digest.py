@@ -117,6 +117,19 @@ def test_the_algorithm_is_the_one_in_the_docstring(tmp_path: Path) -> None:
     assert (table.rows, table.size) == (3, len(b"".join(rows)))
 
 
+def test_virtual_generated_columns_are_left_out_and_stored_ones_are_not(tmp_path: Path) -> None:
+    path = make(
+        tmp_path / "app.db",
+        "CREATE TABLE t(a INT, twice INT AS (a * 2), kept INT AS (a * 3) STORED)",
+        "INSERT INTO t(a) VALUES (5)",
+    )
+    expected = encode_row(["a", "kept"], (True, True)) + encode_row([5, 15], (False, False))
+
+    (table,) = capture(path).tables
+
+    assert table.checksum == f"sha256:{hashlib.sha256(expected).hexdigest()}"
+
+
 def test_marshal_and_the_encoding_by_hand_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make(tmp_path / "app.db", *ALL)
     assert sqlite_digest._marshal_is_exact()
@@ -168,7 +181,12 @@ def test_each_change_is_seen_in_its_table(tmp_path: Path, table: str, statement:
 
 @pytest.mark.parametrize(
     "statement",
-    ["DROP VIEW seen", "DROP INDEX covers", "CREATE TRIGGER t1 INSERT ON plain BEGIN SELECT 1; END"],
+    [
+        "DROP VIEW seen",
+        "DROP INDEX covers",
+        "DROP INDEX cover_keyed",
+        "CREATE TRIGGER t1 INSERT ON plain BEGIN SELECT 1; END",
+    ],
 )
 def test_a_change_of_the_schema_alone_is_seen(tmp_path: Path, statement: str) -> None:
     path = make(tmp_path / "app.db", *ALL)

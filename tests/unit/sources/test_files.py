@@ -12,6 +12,7 @@ import pytest
 
 from backup_admin.core.errors import ConfigurationError, SourceError, SourceMissing
 from backup_admin.core.paths import sort_key
+from backup_admin.sources import beneath
 from backup_admin.sources.base import EntryKind, FoundEntry, Problem, Skipped, SkipReason
 from backup_admin.sources.files import FileSource
 
@@ -47,7 +48,7 @@ def database(path: Path) -> Path:
 
 
 def test_entries_come_in_the_order_of_the_sort_key(root: Path) -> None:
-    for name in (b"b", b"a", b"a!", b"a-b", b"a.b", b"\xff\xfe", b"\xc3\xa9", b"A", b"a\x01"):
+    for name in (b"b", b"a", b"a!", b"a-b", b"a.b", b"\xff\xfe", b"\xc3\xa9", b"B", b"a\x01"):
         (root / os.fsdecode(name)).mkdir()
         for inner in (b"z", b"\x01", b"~", b"b"):
             path = b"/".join((os.fsencode(root), name, inner))
@@ -403,3 +404,16 @@ def test_an_empty_file_is_not_opened_in_a_way_that_drops_locks(root: Path) -> No
     assert locks > 0
     assert Path("/proc/locks").read_text().count(f":{(root / 'new.db').stat().st_ino} ") == locks
     connection.close()
+
+
+def test_a_file_exchanged_for_a_symlink_is_not_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "file").write_bytes(b"mine")
+    source = FileSource("files", root)
+    entry = found(root)[b"file"]
+    (root / "file").rename(root / "kept")
+    (root / "file").symlink_to("kept")
+
+    for has_openat2 in (beneath._has_openat2(), False):
+        monkeypatch.setattr(beneath, "_has_openat2", lambda has=has_openat2: has)
+        with pytest.raises(SourceError), source.open(entry):
+            pass

@@ -208,6 +208,27 @@ def test_symlinks_in_a_used_folder_are_not_followed(tmp_path: Path, root: Path) 
     assert (outside / "victim").stat().st_nlink == 1
 
 
+def test_a_symlink_that_stays_inside_is_not_followed_either(root: Path) -> None:
+    (root / "real").mkdir(parents=True)
+    (root / "way").symlink_to("real")
+    with TreeWriter(root) as tree, pytest.raises(RestoreRefused):
+        put(tree, b"way/file")
+
+    assert list((root / "real").iterdir()) == []
+
+
+@pytest.mark.usefixtures("ordinary_user")
+def test_folders_nobody_may_enter_are_finished_all_the_same(tree: TreeWriter, root: Path) -> None:
+    tree.folder(b"closed", 0, TIME)
+    tree.folder(b"closed/inner", 0o500, TIME)
+    put(tree, b"closed/inner/file", mode=0)
+    tree.finish(0o755, TIME)
+
+    assert (root / "closed").stat().st_mode & 0o777 == 0
+    (root / "closed").chmod(0o700)
+    assert (root / "closed/inner").stat().st_mode & 0o777 == 0o500
+
+
 def test_a_file_that_was_there_is_neither_overwritten_nor_linked(root: Path) -> None:
     root.mkdir(parents=True)
     (root / "mine").write_bytes(b"mine")
