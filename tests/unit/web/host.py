@@ -112,7 +112,14 @@ class Host:
 
     def read_only(self) -> None:
         """Let the deployment only show."""
-        settings = replace(self.installation.settings, read_only=True)
+        self._set(read_only=True)
+
+    def allow(self, *networks: str) -> None:
+        """Let restores come from these addresses only."""
+        self._set(restore_ip_allowlist=networks)
+
+    def _set(self, **values: Any) -> None:
+        settings = replace(self.installation.settings, **values)
         self.app.extensions[jobs.INSTALLATION] = replace(self.installation, settings=settings)
 
     def work(self) -> None:

@@ -1,0 +1,199 @@
+"""`flask backup ...`: the same functions, with statuses and JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from flask import Flask
+
+from backup_admin import BackupAdmin, jobs
+from backup_admin.records import BackupRun, BackupSchedule
+from tests.installations import make_contents
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from click.testing import Result
+
+
+@dataclass
+class Shell:
+    """A shell on the server of one app."""
+
+    folder: Path
+    app: Flask
+
+    def __call__(self, *words: str, typed: str | None = None) -> Result:
+        return self.app.test_cli_runner().invoke(args=["backup", *words], input=typed)
+
+    def json(self, *words: str) -> tuple[int, dict[str, Any]]:
+        result = self(*words, "--json")
+        return result.exit_code, json.loads(result.output)
+
+
+def make_app(folder: Path, **config: Any) -> Flask:
+    make_contents(folder)
+    app = Flask("gallery", instance_path=str(folder / "instance"))
+    app.config.update(
+        {
+            "SECRET_KEY": "x",
+            "BACKUP_ADMIN_STATE_DIR": str(folder / "state"),
+            "BACKUP_ADMIN_KEY_FILE": str(folder / "backup.key"),
+            "BACKUP_ADMIN_STORAGE": str(folder / "storage"),
+            "BACKUP_ADMIN_DATABASES": {"main": str(folder / "app.db")},
+            "BACKUP_ADMIN_FILES": {"uploads": str(folder / "uploads")},
+            **config,
+        }
+    )
+    BackupAdmin(app)
+    return app
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    """A shell on a server where nothing was set up yet."""
+    return Shell(tmp_path, make_app(tmp_path))
+
+
+@pytest.fixture
+def ready(shell: Shell) -> Shell:
+    """The same after `init` and the confirmation of the recovery key."""
+    shown = re.search(r"^ {4}(\S+)$", shell("init").output, re.MULTILINE)
+    assert shown is not None
+    assert shell("confirm-recovery-key", typed=f"{shown[1]}\n").exit_code == 0
+    return shell
+
+
+def test_init_makes_what_is_missing_and_may_be_repeated(shell: Shell) -> None:
+    first = shell("init")
+    assert first.exit_code == 0, first.output
+    assert "shown this once" in first.output
+    assert stat.S_IMODE((shell.folder / "backup.key").stat().st_mode) == 0o600
+    key = (shell.folder / "backup.key").read_bytes()
+    again = shell("init")
+    assert again.exit_code == 0, again.output
+    assert "shown this once" not in again.output
+    assert (shell.folder / "backup.key").read_bytes() == key
+
+
+def test_before_upgrade_every_command_says_so(shell: Shell) -> None:
+    for command in ("run", "list", "tick", "status", "recover"):
+        result = shell(command)
+        assert result.exit_code == 2
+        assert "flask backup upgrade" in result.output
+    assert not (shell.folder / "state").exists()
+    assert shell("upgrade").exit_code == 0
+    assert shell("list").exit_code == 0
+
+
+def test_errors_are_json_too(shell: Shell) -> None:
+    code, answer = shell.json("run")
+    assert code == 2
+    assert answer["error"]["code"] == "configuration"
+
+
+def test_a_wrong_recovery_key_confirms_nothing(shell: Shell) -> None:
+    shell("init")
+    result = shell("confirm-recovery-key", typed="AAAA\n")
+    assert result.exit_code == 12
+    assert "AAAA" not in result.output
+    assert shell.json("run")[0] == 1
+
+
+def test_run_list_verify_and_status_tell_one_story(ready: Shell) -> None:
+    code, made = ready.json("run", "--label", "before the upgrade")
+    assert (code, made["status"], made["warnings"]) == (0, "completed", [])
+    assert made["bytes_read"] > 0
+    _, listed = ready.json("list")
+    (row,) = listed["snapshots"]
+    assert (row["snapshot"], row["label"], row["states"]) == (
+        made["snapshot"],
+        "before the upgrade",
+        ["verified"],
+    )
+    code, read = ready.json("verify", made["snapshot"][:10])
+    assert (code, read["status"], read["snapshot"]) == (0, "completed", made["snapshot"])
+    code, state = ready.json("status")
+    assert (code, state["state"]) == (1, "at_risk")
+    assert "no schedule is on" in state["sentence"]
+    assert ready("run").exit_code == 0
+
+
+def test_a_failed_backup_ends_with_a_status(ready: Shell) -> None:
+    (ready.folder / "uploads").rename(ready.folder / "gone")
+    code, made = ready.json("run")
+    assert (code, made["status"], made["snapshot"]) == (1, "failed", "")
+    assert "uploads" in made["message"]
+
+
+def test_without_a_queue_nothing_is_queued(ready: Shell) -> None:
+    result = ready("run", "--queue")
+    assert result.exit_code == 2
+    assert "BACKUP_ADMIN_REDIS_URL" in result.output
+
+
+def test_doctor_names_what_is_wrong_and_what_is_right(ready: Shell) -> None:
+    code, found = ready.json("doctor")
+    health = {one["topic"]: one["health"] for one in found["findings"]}
+    assert code == 0
+    assert health["storage"] == health["repository"] == health["recovery key"] == health["audit log"] == "ok"
+    assert health["queue"] == "warn"
+    (ready.folder / "state").chmod(0o755)
+    (ready.folder / "app.db").unlink()
+    code, found = ready.json("doctor")
+    health = {one["topic"]: one["health"] for one in found["findings"]}
+    assert (code, health["state folder"], health["database main"]) == (1, "fail", "fail")
+    assert not [path for path in (ready.folder / "storage").iterdir() if "probe" in path.name]
+
+
+def test_doctor_helps_before_anything_is_there(shell: Shell) -> None:
+    code, found = shell.json("doctor")
+    assert code == 1
+    assert any("flask backup init" in one["message"] for one in found["findings"])
+
+
+def test_tick_starts_what_is_due(ready: Shell) -> None:
+    installation = jobs.installation_of(ready.app)
+    now = installation.clock.now()
+    with installation.database.new_session() as session:
+        session.add(
+            BackupSchedule(name="s", cron="0 2 * * *", created_at=now, updated_at=now, next_run_at=now)
+        )
+        session.commit()
+    assert ready.json("schedules")[1]["schedules"][0]["name"] == "s"
+    result = ready("tick", "--json")
+    assert result.exit_code == 0
+
+
+def test_recover_and_undo_say_when_there_is_nothing(ready: Shell) -> None:
+    assert ready.json("recover") == (0, {"recovered": []})
+    assert ready("undo", "nothing", "--yes").exit_code == 2
+
+
+def test_reindex_learns_the_backups_from_the_storage(ready: Shell) -> None:
+    ready("run")
+    lost = Shell(ready.folder, make_app(ready.folder, BACKUP_ADMIN_STATE_DIR=str(ready.folder / "new")))
+    assert lost("init").exit_code == 0
+    assert lost.json("reindex") == (0, {"problems": []})
+    assert len(lost.json("list")[1]["snapshots"]) == 1
+
+
+def test_a_changed_audit_log_is_named(ready: Shell) -> None:
+    assert ready.json("audit-verify")[1]["ok"] is True
+    log = ready.folder / "state" / "audit.jsonl"
+    log.write_bytes(log.read_bytes().replace(b"repository.make", b"repository.mine", 1))
+    code, answer = ready.json("audit-verify")
+    assert (code, answer["ok"]) == (4, False)
+    assert answer["first_bad"] > 0
+
+
+def test_every_command_has_a_help_line(shell: Shell) -> None:
+    result = shell("--help")
+    for name in ("init", "upgrade", "run", "worker", "scheduler", "tick", "doctor", "recover", "undo"):
+        assert re.search(rf"^ +{name} +\S", result.output, re.MULTILINE), name
+    assert BackupRun.__tablename__ not in result.output

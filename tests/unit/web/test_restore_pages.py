@@ -1,0 +1,283 @@
+"""The restore wizard, step by step, without JavaScript, with a real restore behind it."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from contextlib import closing
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pyotp
+import pytest
+
+from backup_admin.records import BackupManifest, RestoreStatus
+from tests.unit.web import seeds
+from tests.unit.web.forms import follow, get, post, title
+from tests.unit.web.host import APP_NAME, PREFIX, Host
+
+if TYPE_CHECKING:
+    from flask.testing import FlaskClient
+
+_CODE = re.compile(r"<code>([A-Z2-7]{32})</code>")
+_RECOVERY = re.compile(r"<li>([A-Z2-7]{4}(?:-[A-Z2-7]{4}){3})</li>")
+_DIGEST = re.compile(r'name="digest" value="([0-9a-f]{64})"')
+
+
+@pytest.fixture
+def backed_up(ready: Host) -> Host:
+    """A host with one backup, and rows and files that are newer."""
+    post(ready.client(), "/backups")
+    ready.work()
+    with closing(sqlite3.connect(ready.folder / "gallery.db")) as database, database:
+        database.execute("DELETE FROM photos WHERE id > 300")
+        database.execute("INSERT INTO guests (name) VALUES ('late')")
+    (ready.folder / "photos/2026/IMG_0003.jpg").unlink()
+    (ready.folder / "photos/2026/new.jpg").write_bytes(b"new")
+    return ready
+
+
+def photos(host: Host) -> int:
+    """Count the rows of the app's table."""
+    with closing(sqlite3.connect(host.folder / "gallery.db")) as database:
+        return int(database.execute("SELECT count(*) FROM photos").fetchone()[0])
+
+
+def enrol(client: FlaskClient) -> list[str]:
+    """Enrol an authenticator and return the recovery codes."""
+    shown = post(client, "/settings/security/factor").text
+    found = _CODE.search(shown)
+    assert found is not None
+    done = post(client, "/settings/security/factor/confirm", code=pyotp.TOTP(found[1]).now())
+    return _RECOVERY.findall(done.text)
+
+
+def plan(client: FlaskClient, restore_type: str = "full", **parts: str) -> str:
+    """Go to the review, and return the path of the restore."""
+    page = get(client, "/restore").text
+    snapshot = re.search(r'name="snapshot" value="([0-9a-z]{26})"', page)
+    assert snapshot is not None
+    path = (
+        str(post(client, "/restore", snapshot=snapshot[1]).location).removeprefix(PREFIX).rpartition("/")[0]
+    )
+    post(client, f"{path}/type", restore_type=restore_type)
+    answer = post(client, f"{path}/components", **parts)
+    assert answer.status_code == 303, answer.text
+    return path
+
+
+def confirm(client: FlaskClient, path: str, code: str, /, **more: str) -> str:
+    """Confirm what the review shows; return where it leads, or the page that refuses."""
+    digest = _DIGEST.search(get(client, f"{path}/review").text)
+    fields = {"digest": digest[1] if digest else "", "reason": "test", "app_name": APP_NAME, "code": code}
+    answer = post(client, f"{path}/review", **{**fields, **more})
+    return str(answer.location) if answer.status_code == 303 else answer.text
+
+
+def test_the_whole_way_there_and_back(backed_up: Host) -> None:
+    client = backed_up.client()
+    codes = enrol(client)
+    path = plan(client)
+
+    review = get(client, f"{path}/review").text
+    where = confirm(client, path, codes[0])
+    waiting = client.get(where)
+    backed_up.work()
+    result = follow(client, client.get(where))
+    rows_restored = photos(backed_up)
+    post(client, f"{path}/undo", code=codes[1], reason="wrong one")
+    backed_up.work()
+    undone = get(client, f"{path}/verify")
+
+    assert "40 rows more" in review
+    assert "1 row more in guests than in the backup" in review
+    assert "1 file made since the backup" in review
+    assert title(waiting) == "Restore in progress"
+    assert title(result) == "The restore is done and checked"
+    assert result.text.count("As expected") >= 6
+    assert rows_restored == 340
+    assert (title(undone), photos(backed_up)) == ("The restore was undone", 300)
+
+
+def test_without_a_second_factor_no_restore_starts(backed_up: Host) -> None:
+    client = backed_up.client()
+    path = plan(client)
+
+    review = get(client, f"{path}/review").text
+    confirm(client, path, "123456")
+
+    assert "A restore needs your second factor" in review
+    assert _DIGEST.search(review) is None
+    assert backed_up.queue.waiting == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"reason": " "}, "Say why"),
+        ({"app_name": "gallery"}, "This is not the name of the app."),
+        ({"code": "000000"}, "This code is not right"),
+        ({"code": ""}, "Type the code"),
+        ({"digest": "0" * 64}, "The plan has changed since you looked at it"),
+    ],
+)
+def test_one_wrong_field_starts_nothing(backed_up: Host, wrong: dict[str, str], said: str) -> None:
+    client = backed_up.client()
+    codes = enrol(client)
+    path = plan(client)
+
+    page = confirm(client, path, codes[0], **wrong)
+
+    assert said in page
+    assert 'value="test"' in page or "reason" in wrong
+    assert backed_up.queue.waiting == []
+
+
+def test_a_code_works_once(backed_up: Host) -> None:
+    client = backed_up.client()
+    codes = enrol(client)
+    confirm(client, plan(client), codes[0])
+    backed_up.work()
+
+    again = confirm(client, plan(client), codes[0])
+
+    assert "This code is not right" in again
+
+
+def test_an_address_that_is_not_allowed_is_told_so(backed_up: Host) -> None:
+    client = backed_up.client()
+    enrol(client)
+    path = plan(client)
+    backed_up.allow("10.0.0.0/8")
+
+    review = get(client, f"{path}/review").text
+
+    assert "Not from this address" in review
+    assert "127.0.0.1 is not on the list" in review
+    assert _DIGEST.search(review) is None
+
+
+def test_only_chosen_parts_are_planned(backed_up: Host) -> None:
+    client = backed_up.client()
+
+    review = get(client, plan(client, "partial", files="photos") + "/review").text
+
+    assert "Database gallery" not in review.split("What will change")[1]
+    assert "Not touched although it is in the backup: database gallery." in review
+
+
+def test_a_partial_restore_of_nothing_is_refused(backed_up: Host) -> None:
+    client = backed_up.client()
+    path = plan(client)
+    post(client, f"{path}/type", restore_type="partial")
+
+    answer = post(client, f"{path}/components")
+
+    assert answer.status_code == 422
+    assert "Choose at least one part" in answer.text
+
+
+def test_going_back_keeps_the_draft(backed_up: Host) -> None:
+    client = backed_up.client()
+    path = plan(client)
+
+    assert "Go on with it" in get(client, "/restore").text
+    assert follow(client, get(client, path)).status_code == 200
+    assert title(get(client, f"{path}/components")) == "Which parts?"
+
+
+def test_the_draft_of_another_person_is_not_found(backed_up: Host) -> None:
+    path = plan(backed_up.client())
+
+    assert get(backed_up.client("restorer"), f"{path}/review").status_code == 404
+
+
+def test_looking_at_the_review_makes_no_plan(backed_up: Host) -> None:
+    client = backed_up.client()
+    path = plan(client)
+    post(client, f"{path}/type", restore_type="files_only")
+
+    before = get(client, f"{path}/review").text
+    after = follow(client, post(client, f"{path}/plan")).text
+
+    assert "There is no plan yet" in before
+    assert "Can it be carried out?" in after
+
+
+def test_a_waiting_restore_can_be_cancelled(backed_up: Host) -> None:
+    client = backed_up.client()
+    path = plan(client)
+    confirm(client, path, enrol(client)[0])
+
+    post(client, f"{path}/cancel")
+    backed_up.work()
+
+    assert title(get(client, f"{path}/verify")) == "The restore was cancelled"
+    assert photos(backed_up) == 300
+
+
+def test_there_is_nothing_to_restore_at_first(ready: Host) -> None:
+    assert "There is no backup to restore" in get(ready.client(), "/restore").text
+
+
+def test_a_damaged_backup_cannot_be_chosen(month: Host) -> None:
+    with month.app.app_context():
+        session = month.installation.database.session()
+        session.query(BackupManifest).update({"problem": "2 chunks are gone"})
+        session.commit()
+
+    page = get(month.client(), "/restore").text
+
+    assert "Damaged" in page
+    assert page.count(" disabled>") == 25
+
+
+@pytest.mark.parametrize(
+    ("status", "headline"),
+    [
+        (RestoreStatus.ROLLED_BACK, "The restore was taken back"),
+        (RestoreStatus.NEEDS_ATTENTION, "A person has to look"),
+        (RestoreStatus.FAILED, "The restore failed"),
+        (RestoreStatus.INTERRUPTED, "The restore was interrupted"),
+    ],
+)
+def test_each_end_of_a_restore_has_its_words(month: Host, status: RestoreStatus, headline: str) -> None:
+    with month.app.app_context():
+        session, now = month.installation.database.session(), month.installation.clock.now()
+        operation = seeds.add_restore(session, now - timedelta(hours=1), status)
+        session.commit()
+
+    page = get(month.client(), f"/restore/{operation.id}/verify")
+
+    assert title(page) == headline
+    assert "Undo this restore" not in page.text
+
+
+def test_a_wrong_code_does_not_enrol(ready: Host) -> None:
+    client = ready.client()
+    post(client, "/settings/security/factor")
+
+    answer = post(client, "/settings/security/factor/confirm", code="\uff11\uff12\uff13\uff14\uff15\uff16")
+
+    assert answer.status_code == 422
+    assert "This code is not right" in answer.text
+    assert "Show a new QR code" in answer.text
+
+
+def test_another_authenticator_takes_a_code_of_the_present_one(ready: Host) -> None:
+    client = ready.client()
+    codes = enrol(client)
+
+    refused = post(client, "/settings/security/factor", code="000000")
+    begun = post(client, "/settings/security/factor", code=codes[0])
+
+    assert (refused.status_code, begun.status_code) == (422, 200)
+    assert 'aria-label="QR code for the authenticator app"' in begun.text
+
+
+def test_the_secret_is_in_no_later_page(ready: Host) -> None:
+    client = ready.client()
+    shown = _CODE.search(post(client, "/settings/security/factor").text)
+    assert shown is not None
+
+    assert shown[1] not in get(client, "/settings/security").text
