@@ -29,7 +29,7 @@ from backup_admin.control.installation import (
     QueueUnavailable,
 )
 from backup_admin.control.liveness import ProcessRole, say_alive, say_gone
-from backup_admin.core.errors import BackupAdminError
+from backup_admin.core.errors import BackupAdminError, ConfigurationError
 from backup_admin.core.ids import is_ulid
 from backup_admin.records.upgrade import require_current
 
@@ -99,9 +99,10 @@ def bind(app: Flask) -> None:
 
 
 def installation_of(app: Flask) -> Installation:
-    """Return what `BackupAdmin` made of the app."""
-    found = app.extensions[INSTALLATION]
-    assert isinstance(found, Installation)  # noqa: S101 - ours by name
+    """Return what `BackupAdmin` made of the app; raise `ConfigurationError` without one."""
+    found = app.extensions.get(INSTALLATION)
+    if not isinstance(found, Installation):
+        raise ConfigurationError(f"The app {app.name!r} has no backup_admin; add: BackupAdmin(app)")
     return found
 
 
@@ -196,7 +197,9 @@ def work(app: Flask, *, burst: bool = False, with_scheduler_loop: bool = True) -
     companion = _start_companion(app) if with_scheduler_loop else None
     try:
         with _translated():
-            _worker(installation).work(burst=burst, with_scheduler=True, logging_level="WARNING")
+            # Without RQ's own scheduler: nothing of ours is delayed there, and its
+            # process lives on for ever when this one is killed.
+            _worker(installation).work(burst=burst, with_scheduler=False, logging_level="WARNING")
     finally:
         _stop_companion(companion)
         with installation.database.new_session() as session:
@@ -211,7 +214,10 @@ def scheduler_loop(app: Flask, *, rounds: int | None = None) -> None:
     with app.app_context():
         while rounds is None or rounds > 0:
             reconcile_now = clock.monotonic() - reconciled >= _RECONCILE_SECONDS
-            tick_once(installation, with_reconcile=reconcile_now)
+            try:
+                tick_once(installation, with_reconcile=reconcile_now)
+            except Exception as error:  # noqa: BLE001 - the loop must outlive one bad round
+                perform.failure(installation, error, "tick")
             if reconcile_now:
                 reconciled = clock.monotonic()
             rounds = None if rounds is None else rounds - 1
@@ -221,19 +227,16 @@ def scheduler_loop(app: Flask, *, rounds: int | None = None) -> None:
 def tick_once(installation: Installation, *, with_reconcile: bool = True) -> tuple[str, ...]:
     """Do what the loop does once; return the ids of the runs that were started."""
     with installation.database.new_session() as session:
-        try:
-            started = schedules.tick(session, installation)
-            if with_reconcile:
-                for said in runs.reconcile(session, installation):
-                    logger.warning("reconciled", extra={"what": said})
-                if recovery.needs_recovery(session, installation):
-                    recovery.recover_restores(installation)
-                recovery.remove_old_states(installation)
-                say_alive(session, installation.clock, ProcessRole.SCHEDULER, perform.process_name())
-        except Exception as error:  # noqa: BLE001 - the loop must outlive one bad round
-            session.rollback()
-            perform.failure(installation, error, "tick")
-            return ()
+        started = schedules.tick(session, installation)
+        if with_reconcile:
+            for said in runs.reconcile(session, installation):
+                logger.warning("reconciled", extra={"what": said})
+            if recovery.needs_recovery(session, installation):
+                recovery.recover_restores(installation)
+            recovery.remove_old_states(installation)
+            say_alive(session, installation.clock, ProcessRole.SCHEDULER, perform.process_name())
+        if installation.queue is None:
+            perform.perform_waiting(session, installation)
     return started
 
 

@@ -19,7 +19,7 @@ from backup_admin.core.ids import SnapshotId, new_ulid
 from backup_admin.operations.backup import back_up
 from backup_admin.operations.types import BackupOptions, BackupResult, Outcome
 from backup_admin.operations.verify import verify_snapshot
-from backup_admin.records import BackupRun, RunStatus, Trigger
+from backup_admin.records import BackupRun, RunKind, RunStatus, Trigger
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -57,6 +57,12 @@ def perform_backup(installation: Installation, run_id: str) -> None:
 def perform_verify(installation: Installation, run_id: str) -> None:
     """Read back the snapshot a row asks for; how it ended stands in the row."""
     _perform(installation, run_id, _verify)
+
+
+def perform_waiting(session: Session, installation: Installation) -> None:
+    """Do here what waits: for a deployment without a queue."""
+    for run in runs.waiting_runs(session):
+        (perform_backup if run.kind is RunKind.BACKUP else perform_verify)(installation, run.id)
 
 
 def failure(installation: Installation, error: Exception, subject: str) -> Values:

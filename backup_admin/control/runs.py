@@ -101,15 +101,26 @@ def create_run(session: Session, installation: Installation, new: NewRun, actor:
 
 
 def hand_on(session: Session, installation: Installation, run: BackupRun) -> None:
-    """Give a waiting run to the queue; `reconcile` does it again when that fails."""
+    """Give a waiting run to the queue; `reconcile` does it again when that fails.
+
+    Without a queue it waits for the process that ticks.
+    """
+    if installation.queue is None:
+        return
     try:
-        installation.require_queue().enqueue(_JOBS[run.kind], run.id)
+        installation.queue.enqueue(_JOBS[run.kind], run.id)
         note = ""
     except QueueUnavailable as error:
         note = f"Waiting: {error}"
     if run.error_message != note:
         run.error_message = note
         session.commit()
+
+
+def waiting_runs(session: Session) -> tuple[BackupRun, ...]:
+    """Return the runs that nothing has started yet, oldest first."""
+    waiting = select(BackupRun).where(BackupRun.status == RunStatus.QUEUED)
+    return tuple(session.scalars(waiting.order_by(BackupRun.created_at)))
 
 
 def find_run(session: Session, run_id: str) -> BackupRun:

@@ -340,9 +340,8 @@ def _run(new: runs.NewRun, queued: bool, as_json: bool) -> None:
             _say(as_json, {"run": run.id, "status": run.status.value}, f"Run {run.id} is queued.")
             return
         run = runs.create_run(session, installation, new, _actor())
-    perform.perform_backup(installation, run.id) if new.kind is RunKind.BACKUP else perform.perform_verify(
-        installation, run.id
-    )
+    work = perform.perform_backup if new.kind is RunKind.BACKUP else perform.perform_verify
+    work(installation, run.id)
     with installation.database.new_session() as session:
         run = runs.find_run(session, run.id)
     data = {

@@ -24,6 +24,7 @@ from backup_admin.core.settings import Settings, load_settings
 from backup_admin.records import Database
 from backup_admin.records.upgrade import is_current, require_current
 from backup_admin.web.blueprint import create_blueprint
+from backup_admin.web.commands import backup
 from backup_admin.web.users import FlaskLoginUsers, PermissionLoader, UserAdapter, build_actor
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class BackupAdmin:
         )
         app.extensions[EXTENSION] = self
         app.register_blueprint(create_blueprint(), url_prefix=settings.url_prefix)
+        app.cli.add_command(backup)
         # First of all: what the host does before a request may need what is being restored.
         app.before_request_funcs.setdefault(None, []).insert(0, _Gate().before_request)
 
