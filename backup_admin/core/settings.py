@@ -5,16 +5,17 @@ from __future__ import annotations
 import difflib
 import hmac
 from dataclasses import dataclass
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from backup_admin.core import parsing
 from backup_admin.core.errors import ConfigurationError
 from backup_admin.core.secret import Secret
 
 if TYPE_CHECKING:
-    from backup_admin.core.parsing import DatabaseSetting, FilesSetting
-    from pathlib import Path
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from backup_admin.core.parsing import DatabaseSetting, FilesSetting
 
 PREFIX = "BACKUP_ADMIN_"
 

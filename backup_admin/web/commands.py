@@ -16,8 +16,8 @@ from backup_admin import jobs
 from backup_admin.access.permissions import Actor, Permission
 from backup_admin.control import (
     catalogue,
-    doctor,
     engine,
+    examination,
     onboarding,
     overview,
     perform,
@@ -249,11 +249,11 @@ def doctor_command(*, as_json: bool) -> None:
     """Examine everything that backups and restores need."""
     installation = _installation()
     with installation.database.new_session() as session:
-        findings = doctor.examine(session, installation)
+        findings = examination.examine(session, installation)
     data = [{"topic": f.topic, "health": f.health.value, "message": f.message} for f in findings]
     text = "\n".join(f"{f.health.value:<4} {f.topic}: {f.message}" for f in findings)
     _say(as_json, {"findings": data}, text)
-    sys.exit(1 if any(f.health is doctor.Health.FAIL for f in findings) else 0)
+    sys.exit(1 if any(f.health is examination.Health.FAIL for f in findings) else 0)
 
 
 @backup.command("recover")
