@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.canonical import dump_canonical, load_strict
 from backup_admin.core.durable import replace_file
-from backup_admin.core.errors import Damaged, HistoryChanged, ObjectMissing
+from backup_admin.core.errors import Damaged, HistoryChanged, NewerVersion, ObjectMissing, StorageError
 from backup_admin.repository.keys import RepositoryKeys, sha256
 from backup_admin.repository.objects import ObjectType, open_object, seal_object
-from backup_admin.storage.base import PutResult, Storage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from backup_admin.storage.base import Storage
 
 PREFIX = "chain/"
 NO_DIGEST = bytes(32).hex()
@@ -137,7 +138,7 @@ class Chain:
             "base": entry.base,
         }
         data = seal_object(self._keys, ObjectType.CHAIN, name, [dump_canonical(body)])
-        if self._storage.put(name, data) is PutResult.EXISTS and self._storage.get(name) != data:
+        if not self._publish(name, data):
             return None
         self._take(data)
         self.pin()
@@ -150,6 +151,20 @@ class Chain:
             text = dump_canonical(body)
             if not self._pin_file.exists() or self._pin_file.read_bytes() != text:
                 replace_file(self._pin_file, text)
+
+    def _publish(self, name: str, data: bytes) -> bool:
+        """Put an entry; what is read back decides, whatever the answer was."""
+        failure: StorageError | None = None
+        try:
+            self._storage.put(name, data)
+        except StorageError as error:
+            failure = error
+        try:
+            return self._storage.get(name) == data
+        except ObjectMissing as error:
+            raise failure or StorageError(
+                f"{name} was stored in {self._storage.label} and is not there."
+            ) from error
 
     def _take(self, data: bytes) -> ChainEntry:
         seq = self.head.seq + 1
@@ -165,7 +180,9 @@ class Chain:
                 str(value["prev"]),
                 int(value["base"]),
             )
-            if entry.seq != seq or entry.prev != self.head.digest or entry.op not in OPERATIONS:
+            if entry.op not in OPERATIONS:
+                raise NewerVersion(f"{name} was written by a newer version; nothing was written.")
+            if entry.seq != seq or entry.prev != self.head.digest:
                 raise Damaged(f"{name} does not continue the chain.")
             self.state.apply(entry)
         except Damaged as error:

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import heapq
 import mmap
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
 from backup_admin.core.durable import TEMPORARY_PREFIX, replace_file
-from backup_admin.core.errors import Damaged
+from backup_admin.core.errors import Damaged, ObjectMissing
 from backup_admin.repository.objects import HEADER_BYTES, ObjectType, open_object, seal_object
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ _PACK_ROW = 32 + HEADER_BYTES + 4
 _FRAME_RECORDS = 65_536
 _CACHE_MAGIC = b"BKI1"
 _CACHE_FILES = 8
+_CACHE_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,21 @@ class IndexFile:
         """Return how many packs the table lists."""
         return (self._start - self._table) // _PACK_ROW
 
+    def positions(self, chunk_id: bytes) -> Iterator[int]:
+        """Return the position of every record of a chunk; a merged file may have several."""
+        first = last = self.find(chunk_id)
+        if first < 0:
+            return
+        while first > 0 and self._id(first - 1) == chunk_id:
+            first -= 1
+        while last + 1 < self.count and self._id(last + 1) == chunk_id:
+            last += 1
+        yield from range(first, last + 1)
+
+    def _id(self, position: int) -> bytes:
+        at = self._start + position * RECORD_BYTES
+        return self._map[at : at + ID_BYTES]
+
     def location(self, position: int) -> Location:
         """Decode the record at a position."""
         at = self._start + position * RECORD_BYTES + ID_BYTES
@@ -180,18 +197,24 @@ class Index:
         self._cache = cache
         self._files: list[IndexFile] = []
         self._collected: set[str] = set()
+        self.lost: dict[str, str] = {}
 
     def load(self, names: Iterable[str], collected: Iterable[str]) -> None:
         """Make exactly these index objects searchable, through the local cache.
 
         The cache may be damaged, stale or gone: it is rebuilt from the storage.
+        An index object that cannot be read is `lost`; its chunks are not known.
         """
         wanted = set(names)
         self._collected = set(collected)
+        self.lost = {}
         self._files = self._usable_files(wanted)
         known = {name for file in self._files for name in file.names}
         for name in sorted(wanted - known):
-            self.add(name, self._storage.get(name))
+            try:
+                self.add(name, self._storage.get(name))
+            except (Damaged, ObjectMissing) as error:
+                self.lost[name] = str(error)
         while len(self._files) > _CACHE_FILES:
             self._merge_smallest()
 
@@ -204,15 +227,21 @@ class Index:
         """Treat these packs (hex names) as gone: their chunks are not known any more."""
         self._collected.update(packs)
 
+    def names(self) -> frozenset[str]:
+        """Return the names of the index objects taken into account."""
+        return frozenset(name for file in self._files for name in file.names).union(self.lost)
+
     def find(self, chunk_id: bytes) -> Location | None:
         """Return where a chunk lies, or None."""
+        return next(self.locations(chunk_id), None)
+
+    def locations(self, chunk_id: bytes) -> Iterator[Location]:
+        """Return every place a chunk lies in: one whose pack was lost is stored again."""
         for file in self._files:
-            position = file.find(chunk_id)
-            if position >= 0:
+            for position in file.positions(chunk_id):
                 location = file.location(position)
                 if not self._collected or location.pack.name.hex() not in self._collected:
-                    return location
-        return None
+                    yield location
 
     def has(self, chunk_id: bytes) -> bool:
         """Say whether a chunk is stored."""
@@ -233,18 +262,20 @@ class Index:
     def _usable_files(self, wanted: set[str]) -> list[IndexFile]:
         files: list[IndexFile] = []
         covered: set[str] = set()
-        for path in sorted(self._cache.glob("*.idx"), key=lambda p: -p.stat().st_size):
-            try:
-                file = IndexFile(path)
-            except (Damaged, OSError, ValueError):
-                path.unlink(missing_ok=True)  # a cache: the storage has the truth
-                continue
+        for file in sorted(self._whole_files(), key=lambda file: -file.count):
             if covered.isdisjoint(file.names) and wanted.issuperset(file.names):
                 files.append(file)
                 covered.update(file.names)
             else:
-                path.unlink(missing_ok=True)
+                file.path.unlink(missing_ok=True)
         return files
+
+    def _whole_files(self) -> Iterator[IndexFile]:
+        for path in self._cache.glob("*.idx"):
+            try:
+                yield IndexFile(path)
+            except (Damaged, OSError, ValueError):
+                path.unlink(missing_ok=True)  # a cache: the storage has the truth
 
     def _merge_smallest(self) -> None:
         self._files.sort(key=lambda file: file.count)
@@ -268,8 +299,12 @@ class Index:
         for record in records:
             body += record
         path = self._cache / f"{blake3(''.join(names).encode()).hexdigest()[:32]}.idx"
-        replace_file(path, bytes(body) + blake3(body).digest())
-        return IndexFile(path)
+        body += blake3(body).digest()
+        for _ in range(_CACHE_ATTEMPTS):
+            replace_file(path, bytes(body))
+            with suppress(FileNotFoundError):  # another process tidied the cache just now
+                return IndexFile(path)
+        raise Damaged(f"The cache folder {self._cache} is being cleared by another process; try again.")
 
 
 def _records(file: IndexFile, shift: int) -> Iterator[bytes]:

@@ -41,6 +41,9 @@ class ObjectType(IntEnum):
     JOURNAL = 6
 
 
+_TYPES = frozenset(ObjectType)
+
+
 class ObjectCipher:
     """Seals and opens the frames of one object."""
 
@@ -93,6 +96,8 @@ def check_header(header: bytes, kind: ObjectType) -> None:
         raise Damaged("The bytes do not begin as an object of this product does.")
     if header[4] != _VERSION or header[6] != _CIPHER or header[7] != 0 or header[10:12] != bytes(2):
         raise NewerVersion("An object was made by a newer version; nothing was written.")
+    if header[5] not in _TYPES:
+        raise NewerVersion(f"An object of type {header[5]} was made by a newer version; nothing was written.")
     if header[5] != kind:
         raise Damaged(f"An object of type {header[5]} stands where type {int(kind)} belongs.")
 

@@ -37,13 +37,19 @@ class ChunkReader:
         self.bytes_read = 0
 
     def read(self, kind: ChunkKind, ref: ChunkRef) -> memoryview:
-        """Return the plain bytes of a chunk.
+        """Return the plain bytes of a chunk; one that lies in several packs from any of them.
 
         Raises `Damaged` when it is missing or not what its name says.
         """
-        location = self._index.find(ref.id)
-        if location is None:
-            raise Damaged(f"Chunk {ref.id.hex()[:16]} is in no pack the index knows.")
+        failure: Damaged | None = None
+        for location in self._index.locations(ref.id):
+            try:
+                return self._read_at(location, kind, ref)
+            except Damaged as error:
+                failure = failure or error
+        raise failure or Damaged(f"Chunk {ref.id.hex()[:16]} is in no pack the index knows.")
+
+    def _read_at(self, location: Location, kind: ChunkKind, ref: ChunkRef) -> memoryview:
         segment = self._segment(location)
         data = memoryview(segment)[location.offset : location.offset + location.length]
         if len(data) != ref.size or self._keys.chunk_id(kind, data) != ref.id:

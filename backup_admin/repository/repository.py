@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 
 from backup_admin.core.clock import Clock, format_time
 from backup_admin.core.errors import (
-    BackupAdminError,
     ChainConflict,
     Damaged,
     ObjectMissing,
     PacksCollected,
     RepositoryExists,
     SnapshotMissing,
+    StorageError,
     StorageNotEmpty,
     UsageError,
 )
 from backup_admin.core.ids import SnapshotId
 from backup_admin.repository import chain as chain_log
 from backup_admin.repository import config as repository_config
-from backup_admin.repository import manifests, packs, slots
+from backup_admin.repository import manifests, packs, pending, slots
 from backup_admin.repository.chain import Chain
 from backup_admin.repository.config import Config, Parameters
 from backup_admin.repository.entries import iterate_entries
@@ -41,6 +41,7 @@ from backup_admin.storage.base import CanBeMade, PutResult, Storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from backup_admin.core.state import StateFolder
     from backup_admin.repository.secrets import RepositorySecret
@@ -140,8 +141,10 @@ class Repository:
         return self._chain.head
 
     def refresh(self) -> None:
-        """See what others committed."""
-        if self._chain.refresh():
+        """See what others committed; forget what a failed run stored and never committed."""
+        if self._chain.refresh() or (
+            self._index is not None and self._index.names() != set(self.index_names())
+        ):
             self._index = None
 
     def slots(self) -> tuple[SlotInfo, ...]:
@@ -171,6 +174,8 @@ class Repository:
         try:
             data = self.storage.get(name, 0, _HEADER_READ)
             size = int.from_bytes(data[HEADER_BYTES : HEADER_BYTES + 4], "big")
+            if len(data) == _HEADER_READ < HEADER_BYTES + 4 + size:
+                data = self.storage.get(name, 0, HEADER_BYTES + 4 + size)
             check_header(data[:HEADER_BYTES], ObjectType.MANIFEST)
             cipher = ObjectCipher(self.keys, data[:HEADER_BYTES], name)
             frame = cipher.open(data[HEADER_BYTES + 4 : HEADER_BYTES + 4 + size], 0, last=False)
@@ -213,11 +218,7 @@ class Repository:
     def index(self) -> Index:
         """Return the index of everything committed."""
         if self._index is None:
-            if self._state is None:
-                raise UsageError("A repository opened without a state folder has no index.")
-            cache = self._state.cache / self.repo_id[:32]
-            cache.mkdir(mode=0o700, exist_ok=True)
-            index = Index(self.storage, self.keys, cache)
+            index = Index(self.storage, self.keys, self._cache())
             index.load(self._chain.state.indexes, self._chain.state.collected)
             self._index = index
         return self._index
@@ -251,9 +252,20 @@ class Repository:
         return tuple(missing)
 
     def new_store(self, *, threads: int = 2) -> ChunkStore:
-        """Begin to add chunks; nothing is visible before `commit`."""
+        """Begin to add chunks; nothing is visible before `commit`.
+
+        What a run before stored and could not commit is taken over.
+        """
         self._chain.require_history()
-        return ChunkStore(self.storage, self.keys, self.config.parameters, self.index(), threads=threads)
+        index, notes = self.index(), pending.PendingPacks(self._cache())
+        store = ChunkStore(self.storage, self.keys, self.config.parameters, index, notes, threads=threads)
+        if names := notes.names():
+            known = {pack.name for pack in index.packs()}
+            left = [
+                name for name in names if name not in known and name.hex() not in self._chain.state.collected
+            ]
+            store.adopt(pending.whole_packs(self.storage, self.keys, left))
+        return store
 
     def commit(self, manifest: Manifest, store: ChunkStore, *, actor: str) -> Snapshot:
         """Store the manifest and append the chain entry that makes it real.
@@ -264,16 +276,25 @@ class Repository:
         snapshot = manifest.snapshot
         name = manifests.manifest_name(snapshot.id)
         data = seal_object(self.keys, ObjectType.MANIFEST, name, manifests.manifest_frames(manifest))
-        if self.storage.put(name, data) is PutResult.EXISTS and self.storage.get(name) != data:
-            raise BackupAdminError(f"{name} exists already; nothing was overwritten.")
+        self.storage.put(name, data)
+        if self.storage.get(name) != data:
+            raise StorageError(f"{name} in {self.label} is not what was written; no snapshot was made.")
         payload = {
             "id": snapshot.id,
             "manifest": sha256(data).hex(),
             "indexes": store.new_indexes,
         }
         self._append("snapshot", payload, actor=actor)
+        store.forget_pending()
         self._index = None
         return snapshot
+
+    def _cache(self) -> Path:
+        if self._state is None:
+            raise UsageError("A repository opened without a state folder has no index.")
+        cache = self._state.cache / self.repo_id[:32]
+        cache.mkdir(mode=0o700, exist_ok=True)
+        return cache
 
     def _append(self, op: str, payload: Mapping[str, object], *, actor: str) -> None:
         for _ in range(_ATTEMPTS):

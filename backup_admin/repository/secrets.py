@@ -8,7 +8,6 @@ a checksum. *Passphrase*: what a person chose.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import os
 import stat
@@ -94,19 +93,21 @@ def read_key_file(path: Path) -> Secret:
     missing.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # Not to wait for ever where a pipe stands.
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise UsageError(f"The key file {path} cannot be read: {error.strerror}.") from error
-    with os.fdopen(handle, "r", encoding="utf-8") as file:
-        status = os.fstat(file.fileno())
+    try:
+        status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):
             raise UsageError(f"The key file {path} is no regular file.")
         if stat.S_IMODE(status.st_mode) & 0o077:
             raise NotPermitted(f"The key file {path} can be read by others; run: chmod 600 {path}")
-        try:
-            return Secret(file.read(4096).strip())
-        except UnicodeDecodeError as error:
-            raise BadSecret(f"The key file {path} holds no text.") from error
+        return Secret(os.read(file, 4096).decode("utf-8").strip())
+    except UnicodeDecodeError as error:
+        raise BadSecret(f"The key file {path} holds no text.") from error
+    finally:
+        os.close(file)
 
 
 def write_key_file(path: Path, secret: Secret) -> None:
@@ -128,9 +129,9 @@ def _decode(text: str, purpose: str, what: str) -> bytes:
         raise BadSecret(f"The {what} has {len(text)} characters instead of {_BODY + _CHECK}.")
     try:
         raw = base64.b32decode(text[:_BODY] + "====")
-    except binascii.Error as error:
+    except ValueError as error:
         raise BadSecret(f"The {what} holds a character that none can have.") from error
-    if _check(raw, purpose) != text[_BODY:]:
+    if _encode(raw, purpose) != text:
         raise BadSecret(f"The {what} has a mistyped character: its checksum does not fit.")
     return raw
 

@@ -36,6 +36,8 @@ _LABEL = b"backup_admin/v1/"
 _NONCE = bytes(12)
 _LOG2N_RANGE = range(15, 21)
 _MAX_R = 16
+_MAX_P = 4
+_MAX_MEMORY = 1 << 30
 _DEFAULT_LOG2N = 17
 
 
@@ -102,7 +104,7 @@ def make_slot(
 
 def list_slots(storage: Storage) -> tuple[SlotInfo, ...]:
     """Return what stands in clear about all slots."""
-    return tuple(slot.info for slot in _read_slots(storage))
+    return tuple(_parse_slot(slot_id, data).info for slot_id, data in _read_slots(storage))
 
 
 def open_slots(storage: Storage, secret: RepositorySecret, repo_id: bytes) -> Keyring:
@@ -112,11 +114,10 @@ def open_slots(storage: Storage, secret: RepositorySecret, repo_id: bytes) -> Ke
     no other opens.
     """
     damaged: RepositoryError | None = None
-    for slot in _read_slots(storage):
-        if slot.info.kind != secret.kind.value:
-            continue
+    for slot_id, data in _read_slots(storage):
         try:
-            keyring = _open(slot, secret, repo_id)
+            slot = _parse_slot(slot_id, data)
+            keyring = _open(slot, secret, repo_id) if slot.info.kind == secret.kind.value else None
         except RepositoryError as error:
             damaged = error
             continue
@@ -147,15 +148,15 @@ def _root(slot: _Slot, secret: RepositorySecret) -> bytes:
     return hmac.digest(slot.salt, secret.material, "sha256")
 
 
-def _read_slots(storage: Storage) -> Iterator[_Slot]:
+def _read_slots(storage: Storage) -> Iterator[tuple[str, bytes]]:
     for number, info in enumerate(storage.list_objects(PREFIX)):
         if number >= _MAX_SLOTS:
             raise Damaged(f"{storage.label} has more than {_MAX_SLOTS} key slots.")
-        yield _parse_slot(info.name.removeprefix(PREFIX), storage.get(info.name, 0, 64 << 10))
+        yield info.name.removeprefix(PREFIX), storage.get(info.name, 0, 64 << 10)
 
 
 def _parse_slot(slot_id: str, data: bytes) -> _Slot:
-    if data[:3] != _MAGIC[:3]:
+    if data[:3] != _MAGIC[:3] or len(data) < 4:
         raise Damaged(f"Key slot {slot_id} is not a slot.")
     if data[:4] != _MAGIC:
         raise NewerVersion(f"Key slot {slot_id} was made by a newer version; nothing was changed.")
@@ -185,8 +186,11 @@ def _check_kdf(slot: _Slot) -> None:
         return
     if name != "scrypt":
         raise NewerVersion(f"Key slot {slot.info.id} uses {name!r}, which this version does not know.")
-    strong = slot.kdf["log2n"] in _LOG2N_RANGE and 8 <= slot.kdf["r"] <= _MAX_R and 1 <= slot.kdf["p"] <= 4
-    if not strong or len(slot.salt) < 16:
+    log2n, r, p = (slot.kdf[key] for key in ("log2n", "r", "p"))
+    if not all(type(number) is int for number in (log2n, r, p)):
+        raise ValueError("scrypt parameters that are no whole numbers")
+    strong = log2n in _LOG2N_RANGE and 8 <= r <= _MAX_R and 1 <= p <= _MAX_P
+    if not strong or 128 * r << log2n > _MAX_MEMORY or len(slot.salt) < 16:
         raise Damaged(f"Key slot {slot.info.id} asks for weak or hostile scrypt parameters; refused.")
 
 

@@ -20,8 +20,11 @@ from backup_admin.repository.types import MAX_SEGMENT_BYTES, ChunkKind, ChunkRef
 from backup_admin.storage.base import PutResult, Storage
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from backup_admin.repository.config import Parameters
     from backup_admin.repository.keys import RepositoryKeys
+    from backup_admin.repository.pending import PendingPacks
 
 _SMALL = 256 << 10
 _INDEX_RECORDS = 200_000
@@ -37,10 +40,12 @@ class ChunkStore:
         keys: RepositoryKeys,
         parameters: Parameters,
         index: Index,
+        pending: PendingPacks,
         *,
         threads: int = 2,
     ) -> None:
         self._storage = storage
+        self._pending = pending
         self._keys = keys
         self.parameters = parameters
         self._index = index
@@ -66,6 +71,16 @@ class ChunkStore:
         writer = ChunkWriter(self, self._keys)
         self._writers.append(writer)
         return writer
+
+    def adopt(self, packs: Iterable[tuple[PackInfo, list[Segment]]]) -> None:
+        """Take over packs that an earlier run left behind. Call before anything is stored."""
+        for info, segments in packs:
+            self._list_pack(info, segments)
+        self._flush_index()
+
+    def forget_pending(self) -> None:
+        """Drop the notes about packs, once the chain names them."""
+        self._pending.clear()
 
     def claim(self, chunk_id: bytes) -> bool:
         """Reserve a chunk; False when it is stored already or by another thread."""
@@ -131,13 +146,17 @@ class ChunkStore:
 
     def _store(self, builder: PackBuilder) -> None:
         data, info = builder.finish(self.parameters.pack_padding)
+        self._pending.note(info.name)
         put_object(self._storage, pack_name(info.name), data)
-        segments: list[Segment] = builder.segments
-        self.new_packs.append(info)
         self.stored_bytes += info.size
+        segments = builder.segments
+        self._buffers.put(builder.release())
+        self._list_pack(info, segments)
+
+    def _list_pack(self, info: PackInfo, segments: list[Segment]) -> None:
+        self.new_packs.append(info)
         self._packs.append(info)
         self._records += b"".join(index_records(len(self._packs) - 1, segments))
-        self._buffers.put(builder.release())
         if len(self._records) >= _INDEX_RECORDS * RECORD_BYTES:
             self._flush_index()
 

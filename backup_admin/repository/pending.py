@@ -1,0 +1,77 @@
+"""Packs that were stored and not committed yet: the next run takes them over.
+
+A run that is killed leaves packs that no index names. Each pack is noted in the
+local cache before it is stored, so that finding it needs no listing. The note
+is a hint: what it names is read whole and compared with its name first.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from blake3 import blake3
+
+from backup_admin.core.errors import Damaged, ObjectMissing, RepositoryError
+from backup_admin.repository.index import PackInfo
+from backup_admin.repository.objects import HEADER_BYTES
+from backup_admin.repository.packs import Segment, pack_name, read_pack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from backup_admin.repository.keys import RepositoryKeys
+    from backup_admin.storage.base import Storage
+
+_NAME = re.compile(r"^[0-9a-f]{64}$", re.MULTILINE)
+
+
+class PendingPacks:
+    """The notes of one repository about packs that no commit names yet."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "pending"
+
+    def note(self, name: bytes) -> None:
+        """Note a pack that is about to be stored."""
+        # Without the note the pack is stored once more after a crash, no worse.
+        with suppress(OSError):
+            handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                # The newline in front sets it apart from a line that was cut short.
+                os.write(handle, f"\n{name.hex()}\n".encode())
+            finally:
+                os.close(handle)
+
+    def names(self) -> tuple[bytes, ...]:
+        """Return the packs noted, each once."""
+        try:
+            text = self._path.read_text("ascii", errors="replace")
+        except OSError:
+            return ()
+        return tuple(bytes.fromhex(name) for name in dict.fromkeys(_NAME.findall(text)))
+
+    def clear(self) -> None:
+        """Forget all notes: a commit names what was noted."""
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+
+def whole_packs(
+    storage: Storage, keys: RepositoryKeys, names: Iterable[bytes]
+) -> Iterator[tuple[PackInfo, list[Segment]]]:
+    """Yield those of the packs that are there and whole."""
+    for name in names:
+        with suppress(ObjectMissing, RepositoryError):
+            yield _read(storage, keys, name)
+
+
+def _read(storage: Storage, keys: RepositoryKeys, name: bytes) -> tuple[PackInfo, list[Segment]]:
+    data = storage.get(pack_name(name))
+    if blake3(data).digest() != name:
+        raise Damaged(f"{pack_name(name)} is not what was written.")
+    _, segments = read_pack(keys, memoryview(data))
+    return PackInfo(name, data[:HEADER_BYTES], len(data)), segments
