@@ -10,9 +10,9 @@ from backup_admin.core.resources import resource_dir
 from backup_admin.web import (
     current,
     forgery,
-    pages,
     pages_backups,
     pages_confirm,
+    pages_overview,
     pages_restore,
     pages_security,
     pages_settings,
@@ -27,7 +27,15 @@ if TYPE_CHECKING:
 
 NAME = "backup_admin"
 _STATIC = f"{NAME}.static"
-_PAGES = (pages, pages_backups, pages_confirm, pages_restore, pages_security, pages_settings, pages_setup)
+_PAGES = (
+    pages_overview,
+    pages_backups,
+    pages_confirm,
+    pages_restore,
+    pages_security,
+    pages_settings,
+    pages_setup,
+)
 
 
 def create_blueprint() -> Blueprint:

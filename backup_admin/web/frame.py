@@ -15,7 +15,7 @@ from backup_admin.records import BackupRun, RestoreOperation
 from backup_admin.web import current
 from backup_admin.web.addresses import line_url
 from backup_admin.web.flashes import waiting
-from backup_admin.web.progress import of_restore, of_run
+from backup_admin.web.job_view import of_restore, of_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 THEME_COOKIE = "backup_admin_theme"
 THEMES = ("light", "dark")
-_NEXT_THEME = {"": "dark", "dark": "light", "light": ""}
-_THEME_LABELS = {"": "System theme", "dark": "Dark theme", "light": "Light theme"}
 _LEVELS = {Protection.PROTECTED: "ok", Protection.AT_RISK: "warn", Protection.NOT_PROTECTED: "bad"}
 _NAVIGATION = (
     ("Dashboard", "dashboard", "home", Permission.VIEW, ("dashboard", "setup")),
@@ -82,8 +80,6 @@ class Frame:
     path: str
     here: str
     theme: str
-    next_theme: str
-    next_theme_label: str
     flashes: tuple[tuple[str, str], ...]
     user: str = ""
     sign_out_url: str = ""
@@ -95,8 +91,6 @@ class Frame:
 def plain_frame() -> Frame:
     """Return the frame of a page that asks neither database nor person."""
     settings = current.settings()
-    theme = _theme()
-    following = _NEXT_THEME[theme]
     return Frame(
         app_name=settings.app_name,
         environment=settings.environment,
@@ -104,9 +98,7 @@ def plain_frame() -> Frame:
         version=__version__,
         here=request.args.get("on", request.path),
         path=request.full_path.rstrip("?") if request.method == "GET" else url_for("backup_admin.dashboard"),
-        theme=theme,
-        next_theme=following,
-        next_theme_label=_THEME_LABELS[following],
+        theme=_theme(),
         flashes=tuple(waiting()),
     )
 

@@ -15,7 +15,7 @@ from backup_admin.web.contents import manifest_json, read_content
 from backup_admin.web.errors import NotFound
 from backup_admin.web.flashes import say
 from backup_admin.web.guards import requires
-from backup_admin.web.progress import of_run
+from backup_admin.web.job_view import of_run
 from backup_admin.web.render import render_fragment, render_page
 from backup_admin.web.words import word
 

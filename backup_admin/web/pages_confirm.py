@@ -16,9 +16,9 @@ from backup_admin.records import ACTIVE_RESTORES, RestoreOperation
 from backup_admin.web import current
 from backup_admin.web.flashes import say
 from backup_admin.web.guards import requires
+from backup_admin.web.job_view import of_restore
 from backup_admin.web.pages_restore import find, find_draft, steps, type_label
-from backup_admin.web.plans import PlanView, view_plan
-from backup_admin.web.progress import of_restore
+from backup_admin.web.plan_view import PlanView, view_plan
 from backup_admin.web.proof import prove
 from backup_admin.web.render import render_fragment, render_page
 

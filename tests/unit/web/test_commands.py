@@ -91,6 +91,15 @@ def test_before_upgrade_every_command_says_so(shell: Shell) -> None:
     assert shell("list").exit_code == 0
 
 
+def test_a_state_folder_open_to_others_is_refused(shell: Shell) -> None:
+    (shell.folder / "state").mkdir(mode=0o755)
+    for command in ("init", "upgrade"):
+        result = shell(command)
+        assert result.exit_code == 2
+        assert "chmod 700" in result.output
+    assert list((shell.folder / "state").iterdir()) == []
+
+
 def test_errors_are_json_too(shell: Shell) -> None:
     code, answer = shell.json("run")
     assert code == 2

@@ -57,16 +57,13 @@ def running() -> ResponseReturnValue:
 
 @open_to_all
 def set_theme() -> ResponseReturnValue:
-    """Remember light, dark, or what the system says; it is a cookie and nothing else."""
+    """Remember light or dark instead of what the system says: a cookie and nothing else."""
     theme = request.form.get("theme", "")
-    if theme and theme not in THEMES:
+    if theme not in THEMES:
         raise UsageError("There is no such theme.")
     home = url_for("backup_admin.dashboard")
     response = redirect(local_path(request.form.get("next", ""), home), code=303)
     path = current.settings().url_prefix
-    if not theme:
-        response.delete_cookie(THEME_COOKIE, path=path)
-        return response
     response.set_cookie(
         THEME_COOKIE,
         theme,

@@ -1,0 +1,80 @@
+"""A restore plan in words, and the strip of days."""
+
+from __future__ import annotations
+
+import json
+from datetime import date, timedelta
+
+import pytest
+
+from backup_admin.control.overview import Day
+from backup_admin.core.ids import SnapshotId
+from backup_admin.operations.plans import DatabasePart, FilesPart, RestorePlan, TableEffect
+from backup_admin.web.charts import strip, strips
+from backup_admin.web.plan_view import PlanView, view_plan
+
+FIRST = date(2026, 10, 25)
+
+
+def plan(*tables: TableEffect, files: tuple[FilesPart, ...] = ()) -> PlanView:
+    """View a plan with one database."""
+    part = DatabasePart("gallery", "/srv/gallery.db", 10, True, tables)
+    whole = RestorePlan(SnapshotId("s"), "digest", "repo", (part,), files)
+    return view_plan(json.dumps(whole.to_json()))
+
+
+@pytest.mark.parametrize(
+    ("now", "then", "same", "text", "level"),
+    [
+        (5, 5, True, "Stays as it is", ""),
+        (5, 5, False, "Same number of rows, other content", "warn"),
+        (6, 5, False, "1 row fewer", "warn"),
+        (5, 1240, False, "1,235 rows more", "ok"),
+        (-1, 5, False, "Comes back", "ok"),
+        (5, -1, False, "Is not in the backup and goes away", "bad"),
+    ],
+)
+def test_what_happens_to_a_table(now: int, then: int, same: bool, text: str, level: str) -> None:
+    table = plan(TableEffect("photos", now, then, same)).databases[0].tables[0]
+
+    assert (table.text, table.level) == (text, level)
+
+
+def test_what_will_be_lost_is_said_in_rows_and_files() -> None:
+    tree = FilesPart("photos", "/srv/photos", 5, 3, True, added=1, changed=2, removed=3, unchanged=9)
+
+    losses = plan(TableEffect("orders", 412, 0, False), files=(tree,)).losses
+
+    assert losses == (
+        "gallery: 412 rows more in orders than in the backup",
+        "photos: 3 files made since the backup",
+        "photos: what changed in 2 files since the backup",
+    )
+
+
+def test_when_nothing_differs_nothing_is_lost() -> None:
+    assert plan(TableEffect("orders", 5, 5, True)).losses == ()
+
+
+def test_what_changes_stands_first() -> None:
+    view = plan(TableEffect("a", 1, 1, True), TableEffect("b", 2, 1, False))
+
+    assert [table.name for table in view.databases[0].tables] == ["b", "a"]
+
+
+def test_each_day_is_told_by_shape_and_words() -> None:
+    states = ["completed", "degraded", "failed", "skipped", "running", ""]
+    days = [Day(FIRST + timedelta(days=at), state, 1, 0) for at, state in enumerate(states)]
+
+    picture = str(strip(days, "x"))
+
+    for words in ("Good", "Degraded", "Failed", "Skipped", "Running", "no run"):
+        assert words in picture
+    assert "1 day good, 2 with trouble, 1 without a run." in picture
+    assert " style=" not in picture
+
+
+def test_a_month_is_drawn_in_two_halves() -> None:
+    days = [Day(FIRST + timedelta(days=at), "", 0, 0) for at in range(30)]
+
+    assert str(strips(days)).count("<svg") == 2
