@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _PAUSE_SECONDS = 0.005  # short: a busy writer leaves small gaps only
+_HEADER_BYTES = 100
 _PROBE = "SELECT count(*) FROM sqlite_master"
 
 
@@ -61,7 +62,8 @@ def need_database(path: str) -> None:
             raise Failure("missing", f"{shown(path)} is not a file.")
         if found.st_size == 0:
             raise Failure("missing", f"{shown(path)} is empty: no database yet.")
-        if read_header(path)[:16] != SQLITE_MAGIC:
+        header = read_header(path)
+        if header[:16] != SQLITE_MAGIC or len(header) < _HEADER_BYTES:
             raise Failure("missing", f"{shown(path)} is not a SQLite database.")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise Failure("missing", f"{shown(path)} is not there.") from error
@@ -70,13 +72,15 @@ def need_database(path: str) -> None:
 
 
 def open_source(path: str, deadline: Deadline) -> sqlite3.Connection:
-    """Open a live database for reading, with as few rights as it can be.
+    """Open a live database for reading, with as few rights as do.
 
-    Read-only does not do when a crashed writer left a journal to roll back;
-    and where nothing can be written only `immutable` reads a database in WAL
-    mode, which is right as long as there is no journal.
+    In WAL mode a reader makes sidecars, and only one that may write takes them
+    away again when it was the last; and a journal that a crashed writer left can
+    only be rolled back by one that may write. Where nothing can be written only
+    `immutable` reads a database in WAL mode, which is right without a journal.
     """
-    ways = ["mode=ro", "mode=rw"]
+    is_wal = read_header(path)[18] == 2
+    ways = ["mode=rw", "mode=ro"] if is_wal else ["mode=ro", "mode=rw"]
     has_journal = any(os.path.lexists(path + end) for end in ("-wal", "-journal"))
     if not has_journal and not os.access(Path(path).parent, os.W_OK):
         ways.append("mode=ro&immutable=1")
@@ -160,7 +164,7 @@ def with_page_size(copy: str, page_size: int) -> Iterator[str]:
 def read_header(path: str) -> bytes:
     """Read the 100 bytes a database begins with."""
     with Path(path).open("rb", buffering=0) as file:
-        return file.read(100)
+        return file.read(_HEADER_BYTES)
 
 
 def header_page_size(header: bytes) -> int:

@@ -108,6 +108,36 @@ def test_a_copy_is_whole_private_and_described(tmp_path: Path, mode: str) -> Non
 
 
 @MODES
+def test_a_database_at_rest_is_left_exactly_as_it_was(tmp_path: Path, mode: str) -> None:
+    (tmp_path / "app").mkdir()
+    live = fill(tmp_path / "app/app.db", "x", mode=mode)
+    before = live.read_bytes(), live.stat().st_mtime_ns
+
+    SqliteSource("app", live).check()
+    SqliteSource("app", live).capture(tmp_path)
+
+    assert [path.name for path in live.parent.iterdir()] == ["app.db"]
+    assert (live.read_bytes(), live.stat().st_mtime_ns) == before
+
+
+@MODES
+def test_a_database_in_a_folder_nobody_may_write_is_copied(tmp_path: Path, mode: str) -> None:
+    (tmp_path / "app").mkdir()
+    live = fill(tmp_path / "app/app.db", "x", mode=mode)
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "none", tmp_path / "app"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("mounting needs root")
+    try:
+        live = fill(tmp_path / "app/app.db", "x", mode=mode)
+        subprocess.run(["mount", "-o", "remount,ro", tmp_path / "app"], check=True)
+
+        assert words(SqliteSource("app", live).capture(tmp_path).path) == {"x"}
+    finally:
+        subprocess.run(["umount", tmp_path / "app"], check=True)
+
+
+@MODES
 @pytest.mark.parametrize("page_size", [512, 1024, 65536])
 def test_page_sizes_are_kept(tmp_path: Path, mode: str, page_size: int) -> None:
     live = fill(tmp_path / "app.db", "x", mode=mode, page_size=page_size)
@@ -189,6 +219,7 @@ def test_what_is_no_database_is_refused_with_the_reason(tmp_path: Path) -> None:
     live = fill(tmp_path / "app.db", "x")
     (tmp_path / "empty.db").touch()
     (tmp_path / "text.db").write_text("no database at all" * 100)
+    (tmp_path / "cut.db").write_bytes(live.read_bytes()[:50])
     (tmp_path / "folder.db").mkdir()
     (tmp_path / "link.db").symlink_to(live)
     os.mkfifo(tmp_path / "pipe.db")
@@ -196,6 +227,7 @@ def test_what_is_no_database_is_refused_with_the_reason(tmp_path: Path) -> None:
         "gone.db": "not there",
         "empty.db": "empty",
         "text.db": "not a SQLite database",
+        "cut.db": "not a SQLite database",
         "folder.db": "not a file",
         "link.db": f"symlink to {live}",
         "pipe.db": "not a file",
