@@ -190,6 +190,7 @@ def work(app: Flask, *, burst: bool = False, with_scheduler_loop: bool = True) -
     """
     bind(app)
     installation = installation_of(app)
+    installation.require_private_state()
     require_current(installation.database)
     installation.require_queue()
     with app.app_context():

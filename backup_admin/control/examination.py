@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -69,9 +68,7 @@ def _state_folder(installation: Installation) -> str:
     folder = installation.state.root
     if not folder.is_dir():
         raise BackupAdminError(f"{folder} is not there; run `flask backup init`.")
-    mode = stat.S_IMODE(folder.stat().st_mode)
-    if mode & 0o077:
-        raise BackupAdminError(f"{folder} is open to others (mode {mode:o}); run: chmod 700 {folder}")
+    installation.require_private_state()
     return f"{folder}, closed to others"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -86,6 +87,12 @@ class Installation:
     def authenticators(self) -> Authenticators:
         """Return what checking a second factor needs."""
         return Authenticators(self.key(), self.clock, self.attempts)
+
+    def require_private_state(self) -> None:
+        """Raise `ConfigurationError` while others can read the state folder."""
+        folder = self.settings.state_dir
+        if folder.is_dir() and stat.S_IMODE(folder.stat().st_mode) & 0o077:
+            raise ConfigurationError(f"{folder} is open to others; run: chmod 700 {folder}")
 
     def require_queue(self) -> JobQueue:
         """Return the queue; raise `ConfigurationError` where none is set."""

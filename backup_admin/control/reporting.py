@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from sqlalchemy import select, update
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 
 from backup_admin.core.errors import Cancelled
 from backup_admin.records import BackupRun, RestoreOperation, RestoreStatus, RunStatus
@@ -77,7 +77,7 @@ class RowReporter:
     def __exit__(self, *_about: object) -> None:
         self._stop.set()
         self._thread.join()
-        with suppress(OperationalError):
+        with suppress(SQLAlchemyError):
             self._write()
 
     def stage(self, name: str, *, total_bytes: int = 0, total_items: int = 0) -> None:
@@ -138,12 +138,12 @@ class RowReporter:
             if not (self._changed or due or self._cancel_may_wait()):
                 continue
             # A database that does not answer costs a heartbeat, not the work.
-            with suppress(OperationalError):
+            with suppress(SQLAlchemyError):
                 self._write()
                 written = self._clock.monotonic()
 
     def _cancel_may_wait(self) -> bool:
-        with suppress(OperationalError), self._database.new_session() as session:
+        with suppress(SQLAlchemyError), self._database.new_session() as session:
             wish = select(self._table.cancel_requested).where(self._table.id == self._row_id)
             return bool(session.scalar(wish)) and not self._cancel
         return False

@@ -109,6 +109,9 @@ def update_schedule(
     """Change a schedule; `version` is the one the person saw. Raises `ScheduleChanged`."""
     installation.require_writable()
     schedule = find_schedule(session, schedule_id)
+    changed = ScheduleChanged(f"{schedule.name} was changed or came due meanwhile; look at it again.")
+    if schedule.version != version:
+        raise changed
     now = installation.clock.now()
     values = {**_values(form, now), "updated_at": now, "updated_by": actor.name}
     installation.audit().append(actor, "schedule.update", target=schedule.name, details=_told(form))
@@ -118,7 +121,7 @@ def update_schedule(
         session.rollback()
         raise UsageError(f"There is a schedule named {form.name!r} already.") from error
     if not won:
-        raise ScheduleChanged(f"{schedule.name} was changed or came due meanwhile; look at it again.")
+        raise changed
     session.refresh(schedule)
     return schedule
 

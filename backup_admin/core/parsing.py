@@ -93,6 +93,11 @@ def seconds(value: Any) -> int:
     return _whole_number(value, at_most=30 * 86_400, unit="seconds")
 
 
+def heartbeat(value: Any) -> int:
+    """Accept 1 to 20 seconds: after 60 of silence a job counts as dead."""
+    return _whole_number(value, at_most=20, unit="seconds")
+
+
 def hours(value: Any) -> int:
     """Accept a number of hours, at least one, at most one year."""
     return _whole_number(value, at_most=366 * 24, unit="hours")

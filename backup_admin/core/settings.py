@@ -52,7 +52,7 @@ SETTINGS = (
     Setting("REDIS_URL", parsing.secret, None, "The queue; without it, no worker."),
     Setting("QUEUE", parsing.queue_name, "backup_admin", "Name of our RQ queue."),
     Setting("JOB_TIMEOUT", parsing.seconds, 86_400, "Longest job, in seconds."),
-    Setting("HEARTBEAT_SECONDS", parsing.seconds, 10, "How often a job says: alive."),
+    Setting("HEARTBEAT_SECONDS", parsing.heartbeat, 10, "How often a job says: alive."),
     Setting("RESTORE_IP_ALLOWLIST", parsing.names, (), "Who may restore; empty: off."),
     Setting("TRUSTED_PROXIES", parsing.names, (), "Proxies whose headers count."),
     Setting("UNDO_HOURS", parsing.hours, 24, "How long a restore can be undone."),

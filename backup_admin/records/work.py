@@ -123,6 +123,7 @@ class BackupManifest(Base):
     """What we know of one snapshot; a cache, rebuilt from the repository."""
 
     __tablename__ = "backup_manifests"
+    __table_args__ = (Index("ix_backup_manifests_created_at", "created_at"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     snapshot_id: Mapped[str] = mapped_column(String(26), unique=True)

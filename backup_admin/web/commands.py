@@ -94,7 +94,9 @@ def _say(as_json: bool, data: dict[str, Any], text: str) -> None:
 @_command
 def upgrade_command(*, as_json: bool) -> None:
     """Create or migrate the control database."""
-    revision = upgrade(_installation().database)
+    installation = _installation()
+    installation.require_private_state()
+    revision = upgrade(installation.database)
     _say(as_json, {"revision": revision}, f"The control database is at {revision}.")
 
 
@@ -104,6 +106,7 @@ def upgrade_command(*, as_json: bool) -> None:
 def init_command(*, storage: str) -> None:
     """Make key file, control database and repository; what exists stays."""
     installation = _installation()
+    installation.require_private_state()
     upgrade(installation.database)
     key_file = installation.settings.key_file
     if key_file is not None and not key_file.exists():

@@ -207,6 +207,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_backup_manifests")),
         sa.UniqueConstraint("snapshot_id", name=op.f("uq_backup_manifests_snapshot_id")),
     )
+    op.create_index("ix_backup_manifests_created_at", "backup_manifests", ["created_at"], unique=False)
+
     op.create_table(
         "restore_operations",
         sa.Column("id", sa.String(length=26), nullable=False),

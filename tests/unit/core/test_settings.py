@@ -77,6 +77,7 @@ def test_a_folder_may_have_excludes() -> None:
         ("JOB_TIMEOUT", True),
         ("JOB_TIMEOUT", "soon"),
         ("UNDO_HOURS", 10_000),
+        ("HEARTBEAT_SECONDS", 60),
         ("READ_ONLY", "maybe"),
         ("STATE_DIR", "a\0b"),
         ("DATABASES", ["a"]),
