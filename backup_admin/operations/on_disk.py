@@ -10,7 +10,7 @@ from backup_admin.core.paths import show_path, sort_key
 from backup_admin.sources.base import FoundEntry, Problem, Skipped, SkipReason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from backup_admin.core.progress import Reporter
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _PRIVILEGES = 0o7000
 _WINDOW = 1 << 20
 _MAX_PROBLEMS = 100
+_PINNED = (SkipReason.DECLARED_DATABASE, SkipReason.SIDECAR, SkipReason.PINNED)
 
 
 def compare_tree(
@@ -30,10 +31,12 @@ def compare_tree(
     Returns the number of files compared and what differs. An entry that should
     not be there differs as well; one that the source leaves out by its rules is
     not compared. Bits that a restore takes away (setuid and its like) are not
-    compared.
+    compared, nor the time of a folder that holds something left alone: a database
+    in use makes and removes its log beside itself.
     """
     walk = _Walk(source)
     problems: list[str] = []
+    times: dict[bytes, str] = {}
     files = 0
     for entry in entries:
         reporter.check_cancelled()
@@ -45,25 +48,32 @@ def compare_tree(
             problems.append(f"{show_path(entry.path)} is missing")
         else:
             problems += _differences(source.root, entry, found, content=content)
+            if entry.kind == "folder" and _other_time(entry, found):
+                times[entry.path] = f"{show_path(entry.path)} has another time"
         if entry.kind == "file":
             files += 1
             reporter.advance(size=entry.size if content else 0, items=1)
         if len(problems) > _MAX_PROBLEMS:
             return files, problems
-    return files, problems + walk.rest()
+    problems += walk.rest()
+    return files, problems + [message for path, message in times.items() if path not in walk.holders]
 
 
 class _Walk:
     """The live side of a comparison, one entry ahead."""
 
     def __init__(self, source: FileSource) -> None:
-        self._items = (
-            item
-            for item in source.walk()
-            if not isinstance(item, Skipped) or item.reason is SkipReason.EXCLUDED
-        )
+        self.holders: set[bytes] = set()
+        self._items = self._relevant(source)
         self._next = next(self._items, None)
         self._skipped: Skipped | None = None
+
+    def _relevant(self, source: FileSource) -> Iterator[FoundEntry | Problem | Skipped]:
+        for item in source.walk():
+            if isinstance(item, Skipped) and item.reason in _PINNED:
+                self.holders.add(item.path.rpartition(b"/")[0])
+            if not isinstance(item, Skipped) or item.reason is SkipReason.EXCLUDED:
+                yield item
 
     def pass_over(self, path: bytes) -> list[str]:
         """Go to a path; return a sentence for each entry that lies before it."""
@@ -107,11 +117,15 @@ def _differences(root: Path, entry: FileEntry, found: FoundEntry | Problem, *, c
     wrong = []
     if found.mode != entry.mode & ~_PRIVILEGES:
         wrong.append(f"{name} has mode {found.mode:04o}, not {entry.mode:04o}")
-    if found.mtime_ns != entry.mtime_ns:
+    if entry.kind != "folder" and _other_time(entry, found):
         wrong.append(f"{name} has another time")
     if entry.kind == "file" and not _same_bytes(root, entry, found, content=content):
         wrong.append(f"{name} has other bytes ({found.size} of {entry.size})")
     return wrong
+
+
+def _other_time(entry: FileEntry, found: FoundEntry | Problem) -> bool:
+    return isinstance(found, FoundEntry) and found.mtime_ns != entry.mtime_ns
 
 
 def _same_bytes(root: Path, entry: FileEntry, found: FoundEntry, *, content: bool) -> bool:

@@ -67,6 +67,10 @@ class World:
     root: Path
     state: Path
     environment: dict[str, str] = field(default_factory=dict)
+    database: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.database = self.root / "app.db"
 
     @property
     def storage(self) -> Path:
@@ -83,10 +87,6 @@ class World:
     @property
     def files(self) -> Path:
         return self.root / "files"
-
-    @property
-    def database(self) -> Path:
-        return self.root / "app.db"
 
     def start(
         self,
