@@ -90,10 +90,9 @@ def main() -> NoReturn:
     exit_code = run(sys.argv[1:])
     try:
         close_streams()
-    except OSError as error:
-        say(f"backup-admin: the answer could not be written: {error.strerror}.")
-        exit_code = exit_code or _UNEXPECTED
-        _drop_output()
+    except BackupAdminError as error:
+        say(f"backup-admin: {error}")
+        exit_code = exit_code or error.exit_code
     sys.exit(exit_code)
 
 
@@ -165,9 +164,3 @@ def _given_state(arguments: Sequence[str]) -> Path | None:
         if text == "--state-dir" and at + 1 < len(arguments):
             return Path(arguments[at + 1])
     return None
-
-
-def _drop_output() -> None:
-    """Keep the interpreter from trying once more at its end."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 
 VERSION = 1
 _UNITS = ("kB", "MB", "GB", "TB", "PB")
+
+
+class AnswerLost(BackupAdminError):
+    """What a verb answered could not be written."""
+
+    code = "answer_lost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +83,13 @@ def print_error(command: str, error: Mapping[str, str], exit_code: int, *, as_js
 
 
 def print_now(text: str) -> None:
-    """Print a part of the answer at once; raise `OSError` when nobody can read it."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    """Print a part of the answer at once; raise `AnswerLost` when nobody can read it."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        _lead_nowhere(sys.stdout)
+        raise AnswerLost(f"The answer could not be written: {error.strerror}. Nothing was made.") from error
 
 
 def say(message: str) -> None:
@@ -87,12 +98,10 @@ def say(message: str) -> None:
 
 
 def close_streams() -> None:
-    """Write out what is left; raise `OSError` when stdout cannot take it."""
+    """Write out what is left; raise `AnswerLost` when nothing takes it."""
     for stream in (sys.stdout, sys.stderr):
-        try:
+        with _writing(stream):
             stream.flush()
-        except BrokenPipeError:
-            _write_nowhere(stream)
 
 
 def error_as_json(error: BackupAdminError) -> dict[str, str]:
@@ -131,14 +140,27 @@ def _dump(value: Any) -> str:
 
 
 def _write(stream: TextIO, text: str) -> None:
-    try:
+    with _writing(stream):
         stream.write(text)
+
+
+@contextmanager
+def _writing(stream: TextIO) -> Iterator[None]:
+    """Go on where nobody reads any more; raise `AnswerLost` where writing fails.
+
+    From then on the stream leads to the null device: Python flushes once more at
+    its end, and would fail once more.
+    """
+    try:
+        yield
     except BrokenPipeError:
-        _write_nowhere(stream)
+        _lead_nowhere(stream)
+    except OSError as error:
+        _lead_nowhere(stream)
+        raise AnswerLost(f"The answer could not be written: {error.strerror}.") from error
 
 
-def _write_nowhere(stream: TextIO) -> None:
-    """Let a stream whose reader is gone end in the null device, also at exit."""
+def _lead_nowhere(stream: TextIO) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from backup_admin.cli.given import make_sources
+from backup_admin.cli.named_sources import make_sources
 from backup_admin.cli.opening import (
     Surroundings,
     actor,

@@ -1,0 +1,49 @@
+"""The folders and databases a person names: `NAME=PATH`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backup_admin.core.errors import UsageError
+from backup_admin.operations.types import SourceSet
+from backup_admin.sources.files import FileSource
+from backup_admin.sources.sqlite import SqliteSource
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def make_sources(
+    files: Sequence[str],
+    databases: Sequence[str],
+    *,
+    exclude: Sequence[str] = (),
+    pinned: Sequence[Path] = (),
+) -> SourceSet:
+    """Make the sources from `NAME=PATH` texts; raise `UsageError` for a wrong one."""
+    found = tuple(SqliteSource(*_name_and_path(text, "--sqlite", "FILE")) for text in databases)
+    for text in exclude:
+        check_text(text, "--exclude")
+    left_alone = (*pinned, *(source.path for source in found))
+    trees = tuple(
+        FileSource(*_name_and_path(text, "--files", "DIR"), exclude=tuple(exclude), pinned=left_alone)
+        for text in files
+    )
+    return SourceSet(files=trees, databases=found)
+
+
+def check_text(text: str, option: str) -> str:
+    """Return the text; raise `UsageError` when it is not UTF-8, which a manifest must be."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError(f"What {option} is given is not UTF-8.") from error
+    return text
+
+
+def _name_and_path(text: str, option: str, what: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if not equals or not name or not path:
+        raise UsageError(f"{option} takes NAME={what}, for example {option} app=/srv/app; got {text!r}.")
+    return name, Path(path).expanduser().absolute()
