@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from backup_admin.storage.base import Storage
 
 SECRET = RepositorySecret(SecretKind.RAW, bytes(range(32)))
+# One for all, so that what is made later is later.
+CLOCK = SteppingClock()
 OTHER_SECRET = RepositorySecret(SecretKind.RECOVERY, bytes(range(32, 64)))
 # Everything small, so that a few hundred kilobytes make many chunks and packs.
 SMALL = Parameters(
@@ -64,13 +66,13 @@ def make_storage(
 ) -> Storage:
     """Return a storage with an empty repository that `SECRET` opens."""
     storage = storage or MemoryStorage()
-    create_repository(storage, [(SECRET, "test")], clock=clock or SteppingClock(), parameters=parameters)
+    create_repository(storage, [(SECRET, "test")], clock=clock or CLOCK, parameters=parameters)
     return storage
 
 
 def open_test_repository(storage: Storage, state: Path, *, clock: Clock | None = None) -> Repository:
     """Open a repository made here, with a state folder of its own."""
-    return open_repository(storage, SECRET, state=StateFolder(state), clock=clock or SteppingClock())
+    return open_repository(storage, SECRET, state=StateFolder(state), clock=clock or CLOCK)
 
 
 def write_tree(root: Path, files: dict[str, bytes] | None = None) -> Path:
@@ -116,7 +118,7 @@ def run_backup(
         options=BackupOptions(label=label, actor="tests", app_version="1.2.3"),
         state=StateFolder(state),
         reporter=QuietReporter(),
-        clock=clock or SteppingClock(),
+        clock=clock or CLOCK,
     )
 
 
@@ -141,11 +143,10 @@ class Protected:
 def protected_folder(root: Path, state: Path, change: Callable[[Path], None] | None = None) -> Protected:
     """Back a folder up, then change some of it, so that a second backup has work."""
     storage = MemoryStorage()
-    clock = SteppingClock()
-    make_storage(storage, clock=clock)
+    make_storage(storage)
     write_tree(root)
     sources = file_sources(root)
-    result = run_backup(open_test_repository(storage, state, clock=clock), sources, state, clock=clock)
+    result = run_backup(open_test_repository(storage, state), sources, state)
     (change or change_tree)(root)
     return Protected(storage, sources, result.snapshot.id)
 
