@@ -15,6 +15,7 @@ from backup_admin.core import errors as core
 from backup_admin.core.errors import BackupAdminError
 from backup_admin.core.ids import new_ulid
 from backup_admin.web.forgery import ForgedRequest
+from backup_admin.web.guards import is_fragment_request
 from backup_admin.web.render import render_error
 
 if TYPE_CHECKING:
@@ -151,4 +152,8 @@ def _answer(problem: Problem, error: Exception | None = None) -> Response:
         logger.warning("request refused", extra=fields)
     else:
         logger.info("request refused", extra=fields)
-    return render_error(known)
+    response = render_error(known)
+    if is_fragment_request() and known.status < 500:
+        # The page around the fragment says it better; a failure of ours is asked again.
+        response.headers["HX-Refresh"] = "true"
+    return response

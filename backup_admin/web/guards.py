@@ -49,11 +49,19 @@ def open_to_all(view: Callable[P, ResponseReturnValue]) -> Callable[P, ResponseR
     return view
 
 
+def is_fragment_request() -> bool:
+    """Say whether htmx asks for a part of a page; it chooses an answer, it proves nothing."""
+    return request.headers.get("HX-Request") == "true" and request.headers.get("HX-Boosted") != "true"
+
+
 def _refuse(permission: Permission) -> ResponseReturnValue | None:
     """Return where to sign in, raise `NotPermitted`, or return nothing when all is well."""
     actor = current.actor()
     if actor is None:
         address = current.sign_in_url()
+        if address is not None and is_fragment_request():
+            # Following a redirect htmx would put the sign-in page into the fragment's place.
+            return "", 200, {"HX-Refresh": "true"}
         if address is not None:
             return redirect(address)
         raise NotPermitted("Sign in first; these pages are for administrators of the app.")

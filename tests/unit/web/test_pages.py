@@ -381,3 +381,17 @@ def test_read_only_shows_everything_and_changes_nothing(month: Host) -> None:
 
     assert "Back up now" not in get(client).text
     assert post(client, "/backups").status_code == 503
+
+
+def test_a_fragment_for_nobody_lets_the_page_lead_to_the_sign_in(ready: Host) -> None:
+    answer = ready.client(person=None).get(f"{PREFIX}/running", headers={"HX-Request": "true"})
+
+    assert (answer.status_code, answer.headers["HX-Refresh"], answer.text) == (200, "true", "")
+
+
+def test_a_refused_fragment_leaves_the_words_to_its_page(ready: Host) -> None:
+    path = f"{PREFIX}/backups/nothing/progress"
+
+    answer = ready.client().get(path, headers={"HX-Request": "true"})
+
+    assert (answer.status_code, answer.headers["HX-Refresh"]) == (404, "true")
