@@ -229,15 +229,18 @@ def carried_paths(source: FileSource) -> list[bytes]:
 def plan_tree(part: TreePart, source: FileSource, root: FilesRoot, entries: Iterable[FileEntry]) -> TreeSwap:
     """Decide how a tree is exchanged: which entries move, which stay, which folders get times."""
     pairs = _plan_pairs(part, source.pinned)
-    stay = _folders_that_stay(part, pairs)
+    carried = tuple(carried_paths(source))
+    stay = _folders_that_stay(part, pairs) | {path.rpartition(b"/")[0] for path in carried}
     folders = []
     if stay:
         rows = [(entry.path, entry.mode, entry.mtime_ns) for entry in entries if entry.path in stay]
         for path, mode, mtime_ns in [(b"", root.mode, root.mtime_ns), *rows]:
-            now = (Path(part.live) / os.fsdecode(path)).stat()
-            before = (stat.S_IMODE(now.st_mode), now.st_mtime_ns)
-            folders.append(KeptFolder(path, (mode, mtime_ns), before))
-    return TreeSwap(pairs, tuple(carried_paths(source)), tuple(folders))
+            live = Path(part.live) / os.fsdecode(path)
+            if live.is_dir():
+                now = live.stat()
+                before = (stat.S_IMODE(now.st_mode), now.st_mtime_ns)
+                folders.append(KeptFolder(path, (mode, mtime_ns), before))
+    return TreeSwap(pairs, carried, tuple(folders))
 
 
 def swap_tree(part: TreePart, planned: TreeSwap) -> None:

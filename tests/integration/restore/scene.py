@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
+import subprocess
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.clock import SystemClock
 from backup_admin.core.ids import RestoreId, new_ulid
@@ -26,7 +27,7 @@ from backup_admin.storage.local import LocalStorage
 from examples.gallery.compare import describe_database, describe_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from pathlib import Path
 
     from backup_admin.storage.base import Storage
 
@@ -65,7 +66,8 @@ class Scene:
     def sources(self) -> SourceSet:
         """What is protected."""
         return SourceSet(
-            (FileSource("files", self.tree, EXCLUDE, (self.database,)),), (SqliteSource("app", self.database),)
+            (FileSource("files", self.tree, EXCLUDE, (self.database,)),),
+            (SqliteSource("app", self.database),),
         )
 
     def open(self, storage: Storage | None = None) -> Repository:
@@ -110,10 +112,21 @@ class Scene:
         """Return what a restore works with."""
         return RestoreTools(self.state, QuietReporter(), CLOCK, hooks or RestoreHooks())
 
-    def live(self) -> dict[str, Mapping[object, object]]:
+    def keep(self) -> None:
+        """Remember the whole scene as it is now."""
+        subprocess.run(["cp", "-a", str(self.root), f"{self.root}.kept"], check=True)
+
+    def reset(self) -> None:
+        """Go back to what `keep` remembered."""
+        shutil.rmtree(self.root)
+        subprocess.run(["cp", "-a", f"{self.root}.kept", str(self.root)], check=True)
+
+    def live(self) -> dict[str, Any]:
         """Describe what is live, by code that is not ours to test."""
         tree = describe_tree(self.tree) if self.tree.is_dir() else {}
-        kept = {path: entry for path, entry in tree.items() if not path.startswith((b"temp", b"cached/.cache"))}
+        kept = {
+            path: entry for path, entry in tree.items() if not path.startswith((b"temp", b"cached/.cache"))
+        }
         database = describe_database(self.database) if self.database.exists() else {}
         return {"tree": kept, "database": database}
 

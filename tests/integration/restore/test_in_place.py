@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
 from backup_admin.core.errors import Busy, Cancelled, RestoreRefused
+from backup_admin.core.ids import RestoreId, new_ulid
 from backup_admin.core.progress import QuietReporter
 from backup_admin.operations import restore_parts
 from backup_admin.operations.journal import list_journals
+from backup_admin.operations.restore import carry_out
 from backup_admin.operations.restore_report import RestoreHooks
 from backup_admin.operations.undo import remove_expired, undo_restore, undoable
 from backup_admin.operations.validate import Level, validate_restore
@@ -240,8 +244,6 @@ def test_only_the_newest_restore_of_a_place_can_be_undone(scene: Scene) -> None:
 
 
 def test_old_state_is_removed_when_its_time_is_over(scene: Scene) -> None:
-    from datetime import timedelta
-
     class Later:
         def now(self) -> object:
             return CLOCK.now() + timedelta(hours=25)
@@ -291,11 +293,6 @@ def test_journal_tells_the_story(scene: Scene) -> None:
 
 
 def _carry_out(scene: Scene, hooks: RestoreHooks, reporter: QuietReporter | None = None) -> tuple[str, int]:
-    from dataclasses import replace
-
-    from backup_admin.core.ids import RestoreId, new_ulid
-    from backup_admin.operations.restore import carry_out
-
     tools = replace(scene.tools(hooks), reporter=reporter or QuietReporter())
     report = carry_out(
         scene.plan(),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,10 +13,10 @@ import pytest
 from backup_admin.core.progress import QuietReporter
 from backup_admin.operations import journal as journals
 from backup_admin.operations import restore_parts
+from backup_admin.operations.check import check_repository
 from backup_admin.operations.recover import recover
 from backup_admin.operations.restore_report import RestoreHooks
 from backup_admin.operations.undo import undo_restore
-from backup_admin.operations.verify import verify_snapshot
 from tests.integration.restore.scene import CLOCK, Scene, damage, make_scene
 
 if TYPE_CHECKING:
@@ -23,7 +25,18 @@ if TYPE_CHECKING:
 
     from backup_admin.storage.local import LocalStorage
 
-_SYSTEM_CALLS = ("fsync", "rename", "replace", "link", "unlink", "mkdir", "rmdir", "ftruncate", "utime", "chmod")
+_SYSTEM_CALLS = (
+    "fsync",
+    "rename",
+    "replace",
+    "link",
+    "unlink",
+    "mkdir",
+    "rmdir",
+    "ftruncate",
+    "utime",
+    "chmod",
+)
 _STORAGE_CALLS = ("put", "get", "get_into", "stat", "list_objects", "delete")
 _PART_CALLS = (
     "make_work_folder",
@@ -37,6 +50,9 @@ _PART_CALLS = (
     "keep_undone_database",
     "remove_staging",
 )
+
+
+_FEWEST_POINTS = 15
 
 
 class Countdown:
@@ -90,10 +106,6 @@ def _in_child(work: Callable[[], None], countdown: Countdown) -> int:
     return int(answer)
 
 
-def _count(scene: Scene, work: Callable[[LocalStorage], None], *, system: bool) -> int:
-    return _killed_at(scene, work, 0, system=system)
-
-
 def _killed_at(scene: Scene, work: Callable[[LocalStorage], None], point: int, *, system: bool) -> int:
     countdown = Countdown(point)
     storage = scene.storage
@@ -105,85 +117,80 @@ def _killed_at(scene: Scene, work: Callable[[LocalStorage], None], point: int, *
     return _in_child(run, countdown)
 
 
-def _points(total: int, most: int) -> list[int]:
-    step = max(1, -(-total // most))
-    return sorted({*range(1, total + 1, step), total})
-
-
-def _sweep_backup(scene: Scene, *, system: bool, most: int) -> None:
-    first = scene.back_up().snapshot.id
+def _sweep_backup(scene: Scene, *, system: bool, step: int = 1) -> None:
+    scene.back_up()
     damage(scene)
+    scene.keep()
 
     def work(storage: LocalStorage) -> None:
         scene.back_up(scene.open(storage))
 
-    total = _count(scene, work, system=system)
-    for point in _points(total, most):
-        (scene.tree / "new file").write_text(f"changed before kill {point}")
-        _killed_at(scene, work, point, system=system)
-        repository = scene.open()
-        for snapshot_id in (first, repository.snapshot_ids()[-1]):
-            report = verify_snapshot(repository, snapshot_id, state=scene.state, reporter=QuietReporter())
-            assert report.ok, (point, total, report.problems)
+    for point in count(1, step):
+        scene.reset()
+        killed = _killed_at(scene, work, point, system=system)
+        report = check_repository(scene.open(), read_data=True, reporter=QuietReporter())
+        assert report.ok, (point, report.problems)
+        if killed != -1:
+            break
+    assert point > _FEWEST_POINTS
     assert scene.back_up().outcome == "completed"
 
 
-def _sweep_restore(scene: Scene, *, system: bool, most: int) -> None:
+def _sweep_restore(scene: Scene, *, system: bool, step: int = 1) -> None:
     scene.back_up()
     good = scene.live()
     damage(scene)
     damaged = scene.live()
     plan = scene.plan()
-    first = plan.snapshot_id
+    scene.keep()
 
     def work(storage: LocalStorage) -> None:
         assert scene.restore(plan, storage).outcome == "restored"
 
-    total = _count(scene, work, system=system)
-    _undo(scene)
-    assert scene.live() == damaged
-    ends = set()
-    print(f"{total} calls")
-    for point in _points(total, most):
+    ends: Counter[str] = Counter()
+    for point in count(1, step):
+        scene.reset()
         killed = _killed_at(scene, work, point, system=system)
         results = recover(scene.state, hooks=RestoreHooks(), reporter=QuietReporter(), clock=CLOCK)
         live = scene.live()
-        assert not scene.state.maintenance_flag.exists(), (point, total, results)
-        assert live in (good, damaged), (point, total, results)
+        assert not scene.state.maintenance_flag.exists(), (point, results)
+        assert live in (good, damaged), (point, results)
+        assert check_repository(scene.open(), read_data=True, reporter=QuietReporter()).ok, point
         if live == good:
-            ends.add("new")
+            ends["new"] += 1
             _undo(scene)
-            assert scene.live() == damaged, (point, total)
-        elif killed == -1:
-            ends.add("old")
-            left = list(scene.tree.parent.glob(".backup-admin-*"))
-            assert len(left) <= 2 * point, (point, left)
-        report = verify_snapshot(scene.open(), first, state=scene.state, reporter=QuietReporter())
-        assert report.ok, (point, report.problems)
-    assert ends == {"old", "new"}
+            assert scene.live() == damaged, point
+        else:
+            ends["old"] += 1
+            assert list(scene.tree.parent.glob(".backup-admin-*")) == [], point
+        if killed != -1:
+            break
+    assert ends["old"] * step > _FEWEST_POINTS
+    assert ends["new"] > 0
 
 
-def _sweep_undo(scene: Scene, *, system: bool, most: int) -> None:
+def _sweep_undo(scene: Scene, *, system: bool) -> None:
     scene.back_up()
     good = scene.live()
     damage(scene)
     damaged = scene.live()
     plan = scene.plan()
-    scene.restore(plan)
+    scene.keep()
 
     def work(_: LocalStorage) -> None:
         _undo(scene)
 
-    total = _count(scene, work, system=system)
-    for point in _points(total, most):
+    for point in count(1):
+        scene.reset()
         assert scene.restore(plan).outcome == "restored"
-        _killed_at(scene, work, point, system=system)
+        killed = _killed_at(scene, work, point, system=system)
         results = recover(scene.state, hooks=RestoreHooks(), reporter=QuietReporter(), clock=CLOCK)
         live = scene.live()
-        assert live in (good, damaged), (point, total, results)
-        assert not scene.state.maintenance_flag.exists(), (point, total, results)
-        if live == good:
-            _undo(scene)
+        assert live in (good, damaged), (point, results)
+        assert not scene.state.maintenance_flag.exists(), (point, results)
+        if killed != -1:
+            break
+    assert point > 3
 
 
 def _undo(scene: Scene) -> None:
@@ -193,31 +200,31 @@ def _undo(scene: Scene) -> None:
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Scene:
-    return make_scene(tmp_path)
+    return make_scene(tmp_path / "scene")
 
 
 def test_backup_killed_at_storage_calls_leaves_earlier_snapshots_whole(scene: Scene) -> None:
-    _sweep_backup(scene, system=False, most=25)
+    _sweep_backup(scene, system=False, step=2)
 
 
 def test_restore_killed_at_storage_and_journal_calls_is_old_or_new(scene: Scene) -> None:
-    _sweep_restore(scene, system=False, most=40)
+    _sweep_restore(scene, system=False, step=2)
 
 
 def test_undo_killed_at_journal_calls_is_old_or_new(scene: Scene) -> None:
-    _sweep_undo(scene, system=False, most=20)
+    _sweep_undo(scene, system=False)
 
 
 @pytest.mark.long
 def test_undo_killed_at_every_call(scene: Scene) -> None:
-    _sweep_undo(scene, system=True, most=10_000)
+    _sweep_undo(scene, system=True)
 
 
 @pytest.mark.long
 def test_backup_killed_at_every_call(scene: Scene) -> None:
-    _sweep_backup(scene, system=True, most=10_000)
+    _sweep_backup(scene, system=True)
 
 
 @pytest.mark.long
 def test_restore_killed_at_every_call(scene: Scene) -> None:
-    _sweep_restore(scene, system=True, most=10_000)
+    _sweep_restore(scene, system=True)
