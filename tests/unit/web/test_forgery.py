@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from flask_wtf import CSRFProtect
 
 from tests.unit.web.forms import get, post, token
 from tests.unit.web.host import PREFIX, Host
@@ -76,3 +77,11 @@ def test_reading_every_page_changes_nothing(month: Host) -> None:
     with month.app.app_context():
         assert month.installation.audit().verify().entries == before
     assert month.queue.waiting == []
+
+
+def test_our_forms_pass_the_protection_of_a_host_too(ready: Host) -> None:
+    CSRFProtect(ready.app)
+    client = ready.client()
+
+    assert post(client, "/backups").status_code == 303
+    assert client.post("/form", data={"value": "forged"}).status_code == 400
