@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.errors import BackupAdminError, NeedsAttention
 from backup_admin.operations import restore_parts as parts
+from backup_admin.operations import tree_swap
 from backup_admin.operations.journal import Journal, Step
 from backup_admin.operations.maintenance import reopen
 
@@ -51,7 +52,7 @@ def unswap_all(journal: Journal) -> None:
         if isinstance(part, parts.DatabasePart):
             parts.unswap_database(part, live_usable=usable[part.name])
         else:
-            parts.unswap_tree(part, parts.tree_swap_from_json(data))
+            tree_swap.unswap_tree(part, tree_swap.tree_swap_from_json(data))
 
 
 def swap_again(journal: Journal) -> None:
@@ -63,7 +64,7 @@ def swap_again(journal: Journal) -> None:
         if isinstance(part, parts.DatabasePart):
             parts.swap_database(part, live_usable=usable[part.name])
         else:
-            parts.swap_tree(part, parts.tree_swap_from_json(data))
+            tree_swap.swap_tree(part, tree_swap.tree_swap_from_json(data))
 
 
 def swaps(journal: Journal) -> list[Mapping[str, Any]]:

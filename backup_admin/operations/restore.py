@@ -22,6 +22,7 @@ from backup_admin.core.errors import (
 )
 from backup_admin.core.progress import WithinStage
 from backup_admin.operations import restore_parts as parts
+from backup_admin.operations import tree_swap
 from backup_admin.operations.backup import back_up_locked
 from backup_admin.operations.databases import CheckLine
 from backup_admin.operations.journal import Journal, Step, new_journal, refuse_unfinished
@@ -191,10 +192,10 @@ class _Restore:
             self._reporter.advance(items=1, current=database.name)
         for tree in self._trees:
             source = self._tree_target(tree.name)
-            planned = parts.plan_tree(tree, source, self._root(tree.name), self._entries(tree.name))
-            written = parts.tree_swap_to_json(planned)
+            planned = tree_swap.plan_tree(tree, source, self._root(tree.name), self._entries(tree.name))
+            written = tree_swap.tree_swap_to_json(planned)
             self._journal.write(Step.SWAPPING, name=tree.name, kind="files", **written)
-            parts.swap_tree(tree, planned)
+            tree_swap.swap_tree(tree, planned)
             self._journal.write(Step.SWAPPED, name=tree.name, kind="files")
             self._reporter.advance(items=1, current=tree.name)
         self._journal.write(Step.ALL_SWAPPED)

@@ -13,7 +13,7 @@ import pytest
 from backup_admin.core.errors import Busy, Cancelled, RestoreRefused
 from backup_admin.core.ids import RestoreId, new_ulid
 from backup_admin.core.progress import QuietReporter
-from backup_admin.operations import restore_parts
+from backup_admin.operations import tree_swap
 from backup_admin.operations.journal import list_journals
 from backup_admin.operations.restore import carry_out
 from backup_admin.operations.restore_report import RestoreHooks
@@ -158,7 +158,7 @@ def test_a_failing_check_puts_everything_back(scene: Scene) -> None:
 def test_a_failing_swap_puts_everything_back(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     damage(scene)
     damaged = scene.live()
-    monkeypatch.setattr(restore_parts, "swap_tree", _raise_os_error)
+    monkeypatch.setattr(tree_swap, "swap_tree", _raise_os_error)
 
     report = scene.restore(scene.plan())
 

@@ -12,7 +12,7 @@ import pytest
 
 from backup_admin.core.progress import QuietReporter
 from backup_admin.operations import journal as journals
-from backup_admin.operations import restore_parts
+from backup_admin.operations import restore_parts, tree_swap
 from backup_admin.operations.check import check_repository
 from backup_admin.operations.recover import recover
 from backup_admin.operations.restore_report import RestoreHooks
@@ -42,9 +42,7 @@ _PART_CALLS = (
     "make_work_folder",
     "stage_tree",
     "stage_database",
-    "swap_tree",
     "swap_database",
-    "unswap_tree",
     "unswap_database",
     "keep_old_database",
     "keep_undone_database",
@@ -77,6 +75,8 @@ def _arm(countdown: Countdown, storage: LocalStorage, *, system: bool) -> None:
         setattr(storage, name, countdown.wrap(getattr(storage, name)))
     for name in _PART_CALLS:
         setattr(restore_parts, name, countdown.wrap(getattr(restore_parts, name)))
+    for name in ("swap_tree", "unswap_tree"):
+        setattr(tree_swap, name, countdown.wrap(getattr(tree_swap, name)))
     journals.Journal.write = countdown.wrap(journals.Journal.write)  # type: ignore[method-assign]  # in a fork
     if system:
         for name in _SYSTEM_CALLS:
