@@ -26,11 +26,13 @@ from backup_admin.cli.printing import (
 from backup_admin.cli.stopping import Stop
 from backup_admin.core.clock import SystemClock
 from backup_admin.core.durable import make_folders, write_new
-from backup_admin.core.errors import BackupAdminError
+from backup_admin.core.errors import BackupAdminError, ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import ModuleType
 
+_APP_SIDE = "app_side"
 # Verb, module and what it does. Modules are loaded when their verb is used: the verbs
 # of the app side need what a broken machine may lack.
 _VERBS = {
@@ -45,11 +47,14 @@ _VERBS = {
     "undo": ("rescue", "Take back a restore in place."),
     "recover": ("rescue", "Finish or undo a restore that was interrupted."),
     "doctor": ("doctor", "Examine this machine and a storage."),
-    "upgrade": ("app_side", "Bring the control database up to date."),
-    "worker": ("app_side", "Run the jobs of the queue."),
-    "scheduler": ("app_side", "Start what is due."),
+    "upgrade": (_APP_SIDE, "Bring the control database up to date."),
+    "worker": (_APP_SIDE, "Run the jobs of the queue."),
+    "scheduler": (_APP_SIDE, "Start what is due."),
 }
 _INTERRUPTED = 130
+_INTERRUPTED_WORDS = (
+    "Ended at once, as asked. Snapshots are intact; after a restore in place run: backup-admin recover"
+)
 _UNEXPECTED = 1
 
 
@@ -60,13 +65,26 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in _VERBS:
             return None
-        module = importlib.import_module(f"backup_admin.cli.{_VERBS[cmd_name][0]}")
+        module = _load(cmd_name)
         command: click.Command = getattr(module, f"{cmd_name}_verb")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Verbs"):
             formatter.write_dl([(verb, about) for verb, (_, about) in _VERBS.items()])
+
+
+def _load(verb: str) -> ModuleType:
+    name = f"backup_admin.cli.{_VERBS[verb][0]}"
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        if _VERBS[verb][0] != _APP_SIDE:
+            raise
+        raise ConfigurationError(
+            f"`{verb}` needs the libraries of the app side, and one cannot be loaded: {error}. "
+            "Install the package again; all other verbs work without them."
+        ) from error
 
 
 @click.group(
@@ -116,7 +134,7 @@ def run(arguments: Sequence[str]) -> int:
     except click.ClickException as caught:
         exit_code, error = 2, {"code": "usage", "message": _usage_message(caught)}
     except (KeyboardInterrupt, click.Abort):
-        exit_code, error = _INTERRUPTED, {"code": "interrupted", "message": "Interrupted."}
+        exit_code, error = _INTERRUPTED, {"code": "interrupted", "message": _INTERRUPTED_WORDS}
     except Exception as caught:  # noqa: BLE001  here a command ends
         exit_code, error = (
             _UNEXPECTED,

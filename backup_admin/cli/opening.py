@@ -41,9 +41,14 @@ class Surroundings:
     stop: Stop
     as_json: bool
 
-    def reporting(self, stopped: str = _INTACT) -> AbstractContextManager[StoppableReporter]:
-        """Give a reporter; `stopped` says what stopping leaves behind."""
-        return reporting(self.stop, self.environment, stopped)
+    def reporting(
+        self, stopped: str = _INTACT, *, patient: bool = False
+    ) -> AbstractContextManager[StoppableReporter]:
+        """Give a reporter; `stopped` says what stopping leaves behind.
+
+        `patient` is for work on live data: it is never cut, but stops at its own points.
+        """
+        return reporting(self.stop, self.environment, stopped, patient=patient)
 
     def set_variable(self, name: str, value: str) -> None:
         """Hand an option on to what reads the environment."""

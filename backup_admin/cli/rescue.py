@@ -263,7 +263,7 @@ def _restore_in_place(
         raise RestoreRefused(f"{blocks[0]} Nothing was touched.")
     if consent.ask:
         _ask("Restore this now?")
-    with surroundings.reporting(_STOPPED_LIVE) as reporter:
+    with surroundings.reporting(_STOPPED_LIVE, patient=True) as reporter:
         tools = RestoreTools(state, reporter, surroundings.clock)
         restore_id = RestoreId(new_ulid(surroundings.clock.now()))
         report = carry_out(plan, repository, targets, restore_id=restore_id, actor=actor(), tools=tools)
@@ -312,7 +312,7 @@ def undo_verb(
         say(line)
     if not yes:
         _ask("Undo this now?")
-    with surroundings.reporting(_STOPPED_LIVE) as reporter:
+    with surroundings.reporting(_STOPPED_LIVE, patient=True) as reporter:
         report = undo_restore(
             state, choice.restore_id, hooks=RestoreHooks(), reporter=reporter, clock=surroundings.clock
         )
@@ -340,7 +340,7 @@ def recover_verb(surroundings: Surroundings, *, state_dir: Path | None) -> Answe
     restore is at work. Needs neither the storage nor a key.
     """
     state = open_state(surroundings, state_dir)
-    with surroundings.reporting(_STOPPED_LIVE) as reporter:
+    with surroundings.reporting(_STOPPED_LIVE, patient=True) as reporter:
         found = recover(state, hooks=RestoreHooks(), reporter=reporter, clock=surroundings.clock)
     attention = any(one.outcome == "needs_attention" for one in found)
     return Answer(

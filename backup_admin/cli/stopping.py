@@ -18,19 +18,30 @@ if TYPE_CHECKING:
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+PATIENCE_SECONDS = 8.0
+"""How long work may go on after it was asked to stop: SQLite may be copying something large."""
+
+
 class Stop:
-    """Whether somebody asked to stop. The first signal asks, the second insists."""
+    """Whether somebody asked to stop. The first signal asks, the second insists.
+
+    Work that may be cut anywhere is ended when it does not hear the first one
+    for a while; `patient` is for work on live data, which ends at its own points.
+    """
 
     def __init__(self) -> None:
         self._asked = threading.Event()
+        self.patient = True
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
         """Listen to Ctrl-C and the like instead of ending at once."""
         before = {number: signal.signal(number, self._hear) for number in _SIGNALS}
+        before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._insist)
         try:
             yield
         finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -43,6 +54,11 @@ class Stop:
         if self._asked.is_set():
             raise KeyboardInterrupt
         self._asked.set()
+        if not self.patient:
+            signal.setitimer(signal.ITIMER_REAL, PATIENCE_SECONDS)
+
+    def _insist(self, _number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
 
 
 class Display(Protocol):
@@ -92,12 +108,17 @@ class StoppableReporter:
 
 
 @contextmanager
-def reporting(stop: Stop, environment: Mapping[str, str], stopped: str) -> Iterator[StoppableReporter]:
+def reporting(
+    stop: Stop, environment: Mapping[str, str], stopped: str, *, patient: bool = False
+) -> Iterator[StoppableReporter]:
     """Give a reporter; it draws a bar when stderr is a terminal that can."""
     display = _make_display() if _can_draw(environment) else None
+    stop.patient = patient
     try:
         yield StoppableReporter(stop, stopped, display)
     finally:
+        stop.patient = True
+        signal.setitimer(signal.ITIMER_REAL, 0)
         if display is not None:
             display.close()
 

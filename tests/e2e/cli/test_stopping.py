@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import signal
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -82,6 +83,25 @@ def test_signal_stops_a_backup_and_leaves_no_snapshot(full: World, number: signa
     assert list((full.state / "scratch").iterdir()) == []
     assert [path for path in objects(full.storage, "") if path.name.startswith(".tmp-")] == []
     assert full.back_up().status == 0
+
+
+def test_signal_stops_a_backup_that_waits_for_a_locked_database(repository: World) -> None:
+    holder = sqlite3.connect(repository.database, isolation_level=None)
+    holder.execute("PRAGMA locking_mode=EXCLUSIVE")
+    holder.execute("BEGIN EXCLUSIVE")
+    process = start_slowly(
+        repository, "run", repository.storage, "--key-file", repository.key, "--sqlite", "app=app.db"
+    )
+    time.sleep(3)
+    started = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    holder.close()
+
+    assert time.monotonic() - started < 10
+    assert process.returncode in (1, 5, 130), err
+    assert "Traceback" not in err
+    assert list((repository.state / "scratch").iterdir()) == []
 
 
 def test_second_signal_ends_at_once(full: World) -> None:
