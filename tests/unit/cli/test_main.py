@@ -13,22 +13,10 @@ from backup_admin.core.errors import BackupAdminError, Busy, StorageUnavailable
 if TYPE_CHECKING:
     from pathlib import Path
 
-VERBS = [
-    "init",
-    "run",
-    "list",
-    "show",
-    "diff",
-    "check",
-    "verify",
-    "restore",
-    "undo",
-    "recover",
-    "doctor",
-    "upgrade",
-    "worker",
-    "scheduler",
-]
+VERBS = (
+    *("init", "run", "list", "show", "diff", "check", "verify", "restore", "undo", "recover", "doctor"),
+    *("upgrade", "worker", "scheduler"),
+)
 
 
 @pytest.mark.parametrize("verb", VERBS)
