@@ -16,7 +16,7 @@ from backup_admin.access.step_up import Act, Purpose
 from backup_admin.control.installation import RESTORE_JOB, UNDO_JOB, Installation, QueueUnavailable
 from backup_admin.control.journals import journal_of, status_of
 from backup_admin.control.runs import SILENT_AFTER
-from backup_admin.control.wizard import find_operation, stored_plan, stored_review
+from backup_admin.control.wizard import find_operation, stored_review
 from backup_admin.core.errors import BackupAdminError, Busy, NotPermitted, RestoreRefused, UsageError
 from backup_admin.operations.journal import Step
 from backup_admin.operations.validate import Level
@@ -212,7 +212,6 @@ def _check_plan(installation: Installation, operation: RestoreOperation) -> None
     review = stored_review(operation)
     if review is None or operation.planned_at is None:
         raise UsageError("There is no plan to confirm; go to the review first.")
-    stored_plan(operation)
     if installation.clock.now() - operation.planned_at > PLAN_LIFETIME:
         raise UsageError("The plan is older than 30 minutes; look at a fresh one before you confirm.")
     if review.blocked:

@@ -195,33 +195,30 @@ def reconcile(session: Session, installation: Installation) -> tuple[str, ...]:
 
 
 def _give_up_silent_runs(session: Session, now: datetime) -> list[str]:
-    silent = select(BackupRun).where(
-        BackupRun.status == RunStatus.RUNNING, BackupRun.heartbeat_at < now - SILENT_AFTER
-    )
+    row = BackupRun
+    # Part of each change too: a process may say "alive" between look and change.
+    is_silent = row.heartbeat_at < now - SILENT_AFTER
+    silent = select(row.id, row.heartbeat_at, row.worker).where(row.status == RunStatus.RUNNING, is_silent)
     said = []
-    for run in session.scalars(silent).all():
-        message = _gone(run.heartbeat_at, run.worker)
+    for run_id, heartbeat, worker in session.execute(silent).all():
+        message = _gone(heartbeat, worker)
         values = {"status": RunStatus.INTERRUPTED, "finished_at": now, "error_message": message}
-        unchanged = BackupRun.heartbeat_at == run.heartbeat_at
-        if _change(session, run.id, (RunStatus.RUNNING,), values, unchanged):
-            said.append(f"Run {run.id} was interrupted: {message}")
+        if _change(session, run_id, (RunStatus.RUNNING,), values, is_silent):
+            said.append(f"Run {run_id} was interrupted: {message}")
     return said
 
 
 def _give_up_silent_restores(session: Session, now: datetime) -> list[str]:
     row = RestoreOperation
-    silent = select(row).where(row.status == RestoreStatus.RUNNING, row.heartbeat_at < now - SILENT_AFTER)
+    is_silent = (row.status == RestoreStatus.RUNNING, row.heartbeat_at < now - SILENT_AFTER)
+    silent = select(row.id, row.heartbeat_at, row.worker).where(*is_silent)
     said = []
-    for operation in session.scalars(silent).all():
-        message = _gone(operation.heartbeat_at, operation.worker)
-        change = update(row).where(
-            row.id == operation.id,
-            row.status == RestoreStatus.RUNNING,
-            row.heartbeat_at == operation.heartbeat_at,
-        )
+    for restore_id, heartbeat, worker in session.execute(silent).all():
+        message = _gone(heartbeat, worker)
         values = {"status": RestoreStatus.INTERRUPTED, "error_message": message, "updated_at": now}
-        if _won(session, change.values(values).returning(row.id)):
-            said.append(f"Restore {operation.id} was interrupted: {message}")
+        change = update(row).where(row.id == restore_id, *is_silent).values(values)
+        if _won(session, change.returning(row.id)):
+            said.append(f"Restore {restore_id} was interrupted: {message}")
     return said
 
 

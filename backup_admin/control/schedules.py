@@ -49,6 +49,29 @@ class ScheduleForm:
     enabled: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """A schedule as it was when it was due.
+
+    Its row, read again, may have been claimed meanwhile; then its next slot
+    would start now.
+    """
+
+    id: int
+    version: int
+    name: str
+    kind: RunKind
+    cron: str
+    timezone: str
+    next_run_at: datetime
+
+    @classmethod
+    def of(cls, row: BackupSchedule) -> _Due:
+        when = row.next_run_at
+        assert when is not None  # noqa: S101 - the query asked for it
+        return cls(row.id, row.version, row.name, row.kind, row.cron, row.timezone, when)
+
+
 def next_times(cron: str, timezone: str, after: datetime, *, count: int = 5) -> tuple[datetime, ...]:
     """Return the next times of an expression, in UTC; raise `UsageError` when it is none.
 
@@ -144,7 +167,8 @@ def tick(session: Session, installation: Installation) -> tuple[str, ...]:
         return ()
     now = installation.clock.now()
     due = select(BackupSchedule).where(BackupSchedule.enabled.is_(True), BackupSchedule.next_run_at <= now)
-    started = (_start_due(session, installation, schedule) for schedule in session.scalars(due).all())
+    found = [_Due.of(schedule) for schedule in session.scalars(due).all()]
+    started = [_start_due(session, installation, one) for one in found]
     return tuple(run_id for run_id in started if run_id)
 
 
@@ -153,7 +177,7 @@ def slot_of(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y%m%dT%H%MZ}"
 
 
-def _start_due(session: Session, installation: Installation, schedule: BackupSchedule) -> str:
+def _start_due(session: Session, installation: Installation, schedule: _Due) -> str:
     now = installation.clock.now()
     slot = _newest_slot(schedule, now)
     following = next_times(schedule.cron, schedule.timezone, now, count=1)[0]
@@ -176,9 +200,8 @@ def _start_due(session: Session, installation: Installation, schedule: BackupSch
     return run.id
 
 
-def _newest_slot(schedule: BackupSchedule, now: datetime) -> datetime:
+def _newest_slot(schedule: _Due, now: datetime) -> datetime:
     """Return the newest time that has come due; the ones before it are let go."""
-    assert schedule.next_run_at is not None  # noqa: S101 - only due rows come here
     slot = schedule.next_run_at
     # After a long pause look at the last days only: a slot a minute for a year
     # would be half a million steps.

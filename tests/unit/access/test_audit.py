@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +17,7 @@ from backup_admin.core.clock import SystemClock
 from tests.installations import ADMIN, START, FakeClock
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from multiprocessing.synchronize import Barrier
 
 KEY = b"k" * 32
 
@@ -107,6 +108,17 @@ def test_the_first_entry_cannot_be_cut_away(tmp_path: Path) -> None:
     assert log.verify().first_bad == 1
 
 
+def test_an_entry_of_another_log_does_not_fit(tmp_path: Path) -> None:
+    one, two = make_log(tmp_path / "a"), make_log(tmp_path / "b")
+    for log, word in ((one, "a"), (two, "b")):
+        for number in range(3):
+            log.append(ADMIN, f"{word}.{number}")
+    lines = one.path.read_bytes().splitlines(keepends=True)
+    lines[1] = two.path.read_bytes().splitlines(keepends=True)[1]
+    one.path.write_bytes(b"".join(lines))
+    assert one.verify().first_bad == 2
+
+
 def test_another_key_does_not_verify(tmp_path: Path) -> None:
     make_log(tmp_path).append(ADMIN, "act")
     other = AuditLog(tmp_path / "state" / "audit.jsonl", b"x" * 32, FakeClock())
@@ -179,9 +191,8 @@ def test_pages_are_newest_first_and_filtered(tmp_path: Path) -> None:
     assert log.read_page(outcome="denied") == ()
 
 
-def append_many(folder: str, count: int) -> None:
-    from pathlib import Path  # noqa: PLC0415 - in the child
-
+def append_many(folder: str, count: int, gate: Barrier) -> None:
+    gate.wait()
     log = AuditLog(Path(folder) / "state" / "audit.jsonl", KEY, SystemClock())
     for number in range(count):
         log.append(ADMIN, f"act.{number}")
@@ -189,7 +200,8 @@ def append_many(folder: str, count: int) -> None:
 
 def test_many_processes_append_to_one_chain(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=append_many, args=(str(tmp_path), 25)) for _ in range(4)]
+    gate = context.Barrier(4)
+    processes = [context.Process(target=append_many, args=(str(tmp_path), 25, gate)) for _ in range(4)]
     for process in processes:
         process.start()
     for process in processes:

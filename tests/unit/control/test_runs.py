@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import update
 
 from backup_admin.access.audit import AuditOutcome
 from backup_admin.control import perform, runs
@@ -17,6 +18,7 @@ from backup_admin.records import BackupManifest, BackupRun, ChangeTracking, RunK
 from tests.installations import ADMIN, Host, back_up, find_run, make_host
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
     from sqlalchemy.orm import Session
@@ -99,6 +101,28 @@ def test_silence_makes_a_run_interrupted_with_its_cause(bare_host: Host, session
     assert found.status is RunStatus.INTERRUPTED
     assert "host:42" in found.error_message
     request(session, bare_host)
+
+
+def test_a_run_that_speaks_up_just_in_time_is_not_given_up(
+    bare_host: Host, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in (RunKind.BACKUP, RunKind.VERIFY):
+        run = runs.create_run(session, bare_host.installation, NewRun(kind), ADMIN)
+        runs.start_run(session, bare_host.installation, run.id, kind.value)
+    bare_host.clock.advance(minutes=5)
+    gone = runs._gone
+
+    def speak_up(heartbeat: datetime | None, worker: str) -> str:
+        with bare_host.installation.database.new_session() as own:
+            alive = update(BackupRun).where(BackupRun.kind == RunKind.VERIFY)
+            own.execute(alive.values(heartbeat_at=bare_host.clock.now()))
+            own.commit()
+        return gone(heartbeat, worker)
+
+    monkeypatch.setattr(runs, "_gone", speak_up)
+    runs.reconcile(session, bare_host.installation)
+    statuses = {run.kind: run.status for run in session.query(BackupRun)}
+    assert statuses == {RunKind.BACKUP: RunStatus.INTERRUPTED, RunKind.VERIFY: RunStatus.RUNNING}
 
 
 def test_what_was_given_up_and_ends_after_all_tells_the_truth(bare_host: Host, session: Session) -> None:

@@ -89,6 +89,8 @@ def test_of_many_schedulers_one_starts_the_run(tmp_path: Path) -> None:
     assert len(started) == 2
     with host.installation.database.new_session() as session:
         assert session.query(BackupRun).count() == 2
+        # Who came too late did not even try.
+        assert {one.last_note for one in schedules.list_schedules(session)} == {""}
 
 
 def test_of_missed_slots_only_the_newest_runs(bare_host: Host, session: Session) -> None:
