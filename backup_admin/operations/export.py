@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from backup_admin.repository.repository import Repository
 
 VERSION = "1.0.0"
+_FIRST_NS = -62_135_596_800 * 10**9  # the year 1
+_LAST_NS = 253_402_300_800 * 10**9 - 1  # the year 9999
 
 
 def export_manifest(repository: Repository, snapshot_id: str) -> Iterator[str]:
@@ -106,14 +108,12 @@ def _database(entry: DatabaseEntry) -> dict[str, Any]:
 
 
 def _entry(source: str, entry: FileEntry) -> dict[str, Any]:
-    seconds, nanoseconds = divmod(entry.mtime_ns, 1_000_000_000)
-    moment = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     row: dict[str, Any] = {
         "source": source,
         "path": path_to_json(entry.path),
         "kind": entry.kind,
         "size": entry.size,
-        "modified": f"{moment}.{nanoseconds:09d}Z",
+        "modified": _time(entry.mtime_ns),
         "mode": f"{entry.mode:04o}",
     }
     if entry.content is not None:
@@ -123,3 +123,10 @@ def _entry(source: str, entry: FileEntry) -> dict[str, Any]:
     if entry.link_group:
         row["link_group"] = entry.link_group
     return row
+
+
+def _time(moment_ns: int) -> str:
+    """Write a file's time; one that no calendar holds as the nearest that it does."""
+    seconds, nanoseconds = divmod(min(max(moment_ns, _FIRST_NS), _LAST_NS), 1_000_000_000)
+    moment = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0")
+    return f"{moment}.{nanoseconds:09d}Z"
