@@ -10,6 +10,7 @@ import signal
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import rq.scheduler
 from flask import current_app
 from redis import Redis
 from redis.exceptions import RedisError
@@ -182,6 +183,17 @@ class BackupWorker(Worker):
             say_alive(session, self.installation.clock, ProcessRole.WORKER, perform.process_name())
 
 
+def _bound_to_worker(run: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Let RQ's scheduler end with its worker: by itself it lives on when that is killed."""
+    parent = os.getpid()
+
+    def run_bound(scheduler: Any) -> None:
+        if _die_with(parent):
+            run(scheduler)
+
+    return run_bound
+
+
 def work(app: Flask, *, burst: bool = False, with_scheduler_loop: bool = True) -> None:
     """Run a worker until it is told to stop; `burst` stops when nothing waits.
 
@@ -197,10 +209,9 @@ def work(app: Flask, *, burst: bool = False, with_scheduler_loop: bool = True) -
         recovery.recover_restores(installation)
     companion = _start_companion(app) if with_scheduler_loop else None
     try:
+        rq.scheduler.run = _bound_to_worker(rq.scheduler.run)
         with _translated():
-            # Without RQ's own scheduler: nothing of ours is delayed there, and its
-            # process lives on for ever when this one is killed.
-            _worker(installation).work(burst=burst, with_scheduler=False, logging_level="WARNING")
+            _worker(installation).work(burst=burst, with_scheduler=True, logging_level="WARNING")
     finally:
         _stop_companion(companion)
         with installation.database.new_session() as session:
@@ -276,12 +287,17 @@ def _start_companion(app: Flask) -> multiprocessing.process.BaseProcess:
 
 
 def _accompany(app: Flask, parent: int) -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-        return  # it died before we could ask to be told
+    if not _die_with(parent):
+        return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker decides when we end
     _forget_connections(app)
     scheduler_loop(app)
+
+
+def _die_with(parent: int) -> bool:
+    """Ask for SIGTERM when the parent dies; False when it is dead already."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    return os.getppid() == parent
 
 
 def _stop_companion(process: multiprocessing.process.BaseProcess | None) -> None:

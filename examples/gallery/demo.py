@@ -97,7 +97,11 @@ Backups  {address}/backup-admin/
 Sign in  {ADMIN_NAME} / {house.password}
 
 Try this: look at the photos, open Counts and press "Damage this gallery",
-see what is gone, then open Backups and restore the newest snapshot.
+see what is gone, then open Backups and restore the newest snapshot. A restore asks
+for a code of an authenticator app: Settings, Restore security shows the QR code.
+No phone at hand? Under "Cannot scan?" stands the key; this prints its codes:
+  {sys.executable} -m examples.gallery.codes KEY
+The recovery key of this demo lies in {house.data / "recovery.key"}
 Ctrl-C stops everything."""
 
 

@@ -19,10 +19,11 @@ from sqlalchemy import select
 from backup_admin.access import second_factor, step_up
 from backup_admin.access.permissions import Actor, Permission
 from backup_admin.access.step_up import Act, Purpose
-from backup_admin.control import liveness, onboarding, restores, runs, wizard
+from backup_admin.control import liveness, onboarding, restores, runs, schedules, wizard
 from backup_admin.control.installation import Installation
 from backup_admin.control.restores import Confirmation, Origin
 from backup_admin.control.runs import NewRun
+from backup_admin.control.schedules import ScheduleForm
 from backup_admin.core.errors import BackupAdminError
 from backup_admin.jobs import installation_of
 from backup_admin.records import BackupManifest, RestoreStatus, RunKind, RunStatus
@@ -87,6 +88,8 @@ def init_repository(app: Flask) -> None:
         made = onboarding.make_repository(session, installation, _ROBOT)
         write_key_file(recovery_key_file(app), made.key)
         onboarding.confirm_whole_recovery_key(session, installation, made.key, _ROBOT)
+        nightly = ScheduleForm("Every night", "30 2 * * *", installation.settings.timezone)
+        schedules.create_schedule(session, installation, nightly, _ROBOT)
 
 
 def trigger_backup(app: Flask) -> str:

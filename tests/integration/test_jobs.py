@@ -421,3 +421,29 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_a_delayed_job_is_started_by_rqs_own_scheduler(site: Site) -> None:
+    with site.installation.database.new_session() as session:
+        run_id = runs.create_run(session, site.installation, NewRun(), ADMIN).id
+    queue = rq.Queue(site.queue, connection=site.redis, serializer=JSONSerializer)
+    queue.enqueue_in(timedelta(seconds=1), "backup_admin.jobs.run_backup", run_id, job_id=run_id)
+
+    site.start_worker()
+
+    assert site.wait_for_run(run_id).status is RunStatus.COMPLETED
+
+
+def test_no_process_outlives_a_killed_worker(site: Site) -> None:
+    worker = site.start_worker()
+    site.wait_for(lambda: len(children_of(worker.pid)) >= 2)
+    children = children_of(worker.pid)
+
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+
+    site.wait_for(lambda: not any(is_alive(child) for child in children), seconds=20)
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
