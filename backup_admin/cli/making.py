@@ -11,7 +11,7 @@ from backup_admin.cli.named_sources import check_text, make_sources
 from backup_admin.cli.opening import Surroundings, actor, open_given, repository_options
 from backup_admin.cli.printing import Answer, columns, count_of, show_size
 from backup_admin.operations.backup import back_up
-from backup_admin.operations.types import BackupOptions, BackupResult, Outcome
+from backup_admin.operations.results import BackupOptions, BackupResult, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

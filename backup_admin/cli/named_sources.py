@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import UsageError
-from backup_admin.operations.types import SourceSet
+from backup_admin.operations.results import SourceSet
 from backup_admin.sources.files import FileSource
 from backup_admin.sources.sqlite import SqliteSource
 

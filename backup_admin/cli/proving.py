@@ -15,7 +15,7 @@ from backup_admin.operations.verify import verify_snapshot
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from backup_admin.operations.types import CheckReport, VerifyReport
+    from backup_admin.operations.results import CheckReport, VerifyReport
 
 _FAILED = VerificationFailed.exit_code
 

@@ -35,7 +35,7 @@ from backup_admin.operations.plans import Selection
 from backup_admin.operations.recover import recover
 from backup_admin.operations.restore import carry_out
 from backup_admin.operations.restore_report import RestoreHooks, RestoreTools
-from backup_admin.operations.types import SourceSet
+from backup_admin.operations.results import SourceSet
 from backup_admin.operations.undo import undo_restore, undoable
 from backup_admin.operations.validate import Level, validate_restore
 from backup_admin.sources.files import FileSource
@@ -44,7 +44,7 @@ from backup_admin.storage.open import local_folder
 if TYPE_CHECKING:
     from backup_admin.core.state import StateFolder
     from backup_admin.operations.restore_report import RestoreReport
-    from backup_admin.operations.types import ExtractReport
+    from backup_admin.operations.results import ExtractReport
     from backup_admin.operations.undo import Undoable
     from backup_admin.repository.repository import Repository
     from backup_admin.repository.types import Manifest, Snapshot

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from backup_admin.operations.types import VerifyReport
+    from backup_admin.operations.results import VerifyReport
     from backup_admin.repository.repository import Repository
     from backup_admin.repository.types import DatabaseEntry, Manifest, Snapshot
 

@@ -11,12 +11,12 @@ from sqlalchemy.exc import ArgumentError
 
 from backup_admin.control.stored import read_value, write_value
 from backup_admin.core.errors import BackupAdminError, ConfigurationError, UsageError
-from backup_admin.operations.types import SourceSet
+from backup_admin.operations.results import SourceSet
 from backup_admin.repository.repository import Repository
 from backup_admin.repository.repository import open_repository as open_with_secret
 from backup_admin.repository.secrets import parse_application_key
+from backup_admin.sources.app_settings import SettingsSource
 from backup_admin.sources.files import FileSource
-from backup_admin.sources.settings import SettingsSource
 from backup_admin.sources.sqlite import SqliteSource
 from backup_admin.storage.open import local_folder
 from backup_admin.storage.open import open_storage as open_address

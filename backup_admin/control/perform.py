@@ -17,7 +17,7 @@ from backup_admin.control.reporting import RowReporter
 from backup_admin.core.errors import BackupAdminError, Cancelled, ConfigurationError, UsageError
 from backup_admin.core.ids import SnapshotId, new_ulid
 from backup_admin.operations.backup import back_up
-from backup_admin.operations.types import BackupOptions, BackupResult, Outcome
+from backup_admin.operations.results import BackupOptions, BackupResult, Outcome
 from backup_admin.operations.verify import verify_snapshot
 from backup_admin.records import BackupRun, RunKind, RunStatus, Trigger
 

@@ -17,8 +17,8 @@ from backup_admin.core.errors import Damaged, PacksCollected
 from backup_admin.core.ids import SnapshotId, new_ulid
 from backup_admin.operations.layout import check_layout
 from backup_admin.operations.read_back import read_back, read_manifest
+from backup_admin.operations.results import BackupOptions, BackupResult, Evidence, Outcome, SourceSet
 from backup_admin.operations.trees import Parent, Tools, TreeCapture
-from backup_admin.operations.types import BackupOptions, BackupResult, Evidence, Outcome, SourceSet
 from backup_admin.operations.workers import ContentWorkers
 from backup_admin.repository.entries import ShardWriter
 from backup_admin.repository.pages import PageWriter

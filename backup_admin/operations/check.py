@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import Damaged, ObjectMissing, RepositoryError
 from backup_admin.core.paths import show_path
-from backup_admin.operations.content import iterate_refs
-from backup_admin.operations.packs import scrub_packs
-from backup_admin.operations.types import CheckReport
+from backup_admin.operations.captured import iterate_refs
+from backup_admin.operations.results import CheckReport
+from backup_admin.operations.scrub import scrub_packs
 from backup_admin.repository.entries import decode_entry, iterate_shards
 from backup_admin.repository.index import open_index
 from backup_admin.repository.packs import PREFIX as PACK_PREFIX

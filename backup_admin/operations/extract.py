@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from backup_admin.core.durable import make_folders, replace_file
 from backup_admin.core.errors import BackupAdminError, Damaged, RestoreRefused
-from backup_admin.operations.content import write_content
+from backup_admin.operations.captured import write_content
 from backup_admin.operations.databases import compare_database
 from backup_admin.operations.export import export_manifest, saved_settings
 from backup_admin.operations.patterns import Patterns
+from backup_admin.operations.results import ExtractPlan, ExtractReport
 from backup_admin.operations.stage_tree import write_tree
-from backup_admin.operations.types import ExtractPlan, ExtractReport
 from backup_admin.sources.tree import TreeWriter
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from backup_admin.storage.open import local_folder
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from backup_admin.operations.types import SourceSet
+    from backup_admin.operations.results import SourceSet
     from backup_admin.storage.base import Storage
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

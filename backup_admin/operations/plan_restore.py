@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from backup_admin.core.ids import SnapshotId
     from backup_admin.core.progress import Reporter
     from backup_admin.core.state import StateFolder
-    from backup_admin.operations.types import SourceSet
+    from backup_admin.operations.results import SourceSet
     from backup_admin.repository.repository import Repository
     from backup_admin.repository.types import DatabaseEntry, FilesRoot, Manifest
     from backup_admin.sources.files import FileSource

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import VerificationFailed
-from backup_admin.operations.packs import scrub_packs
-from backup_admin.operations.types import Evidence
+from backup_admin.operations.results import Evidence
+from backup_admin.operations.scrub import scrub_packs
 from backup_admin.repository.index import open_index
 from backup_admin.repository.manifests import manifest_name
 

@@ -30,7 +30,7 @@ from backup_admin.operations.maintenance import close, reopen
 from backup_admin.operations.on_disk import compare_tree
 from backup_admin.operations.put_back import put_back
 from backup_admin.operations.restore_report import RestoreReport, RestoreTools
-from backup_admin.operations.types import BackupOptions, Outcome, SourceSet
+from backup_admin.operations.results import BackupOptions, Outcome, SourceSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.durable import make_folders, sync_folder
 from backup_admin.core.errors import RestoreRefused, SourceError, VerificationFailed
-from backup_admin.operations.content import write_content
+from backup_admin.operations.captured import write_content
 from backup_admin.operations.databases import CheckLine, compare_database, compare_tables
 from backup_admin.operations.on_disk import compare_tree
 from backup_admin.operations.stage_tree import write_tree

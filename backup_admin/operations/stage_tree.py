@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import BackupAdminError, Damaged
 from backup_admin.core.paths import show_path
-from backup_admin.operations.content import iterate_bytes
+from backup_admin.operations.captured import iterate_bytes
 from backup_admin.operations.workers import InOrder
 
 if TYPE_CHECKING:

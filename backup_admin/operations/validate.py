@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import BackupAdminError, RestoreRefused, UsageError
-from backup_admin.operations.content import iterate_refs
+from backup_admin.operations.captured import iterate_refs
 from backup_admin.operations.journal import refuse_unfinished
 from backup_admin.operations.layout import check_layout
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from backup_admin.core.clock import Clock
     from backup_admin.core.state import StateFolder
     from backup_admin.operations.plans import RestorePlan
-    from backup_admin.operations.types import SourceSet
+    from backup_admin.operations.results import SourceSet
     from backup_admin.repository.repository import Repository
     from backup_admin.repository.types import Content, Manifest
 

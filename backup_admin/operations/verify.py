@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import BackupAdminError, Damaged, SourceError
 from backup_admin.core.paths import show_path
-from backup_admin.operations.content import check_content, write_content
+from backup_admin.operations.captured import check_content, write_content
 from backup_admin.operations.databases import compare_database
-from backup_admin.operations.types import VerifyReport
+from backup_admin.operations.results import VerifyReport
 from backup_admin.operations.workers import InOrder
 from backup_admin.repository.entries import iterate_entries
 from backup_admin.repository.types import ChunkKind, DatabaseEntry, FileEntry, FilesRoot, Manifest

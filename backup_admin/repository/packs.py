@@ -80,6 +80,11 @@ def pack_name(digest: bytes) -> str:
     return f"{PREFIX}{text[:2]}/{text}"
 
 
+def pack_digest(data: bytes | bytearray | memoryview) -> bytes:
+    """Return the hash of a pack's bytes, which is its name; needs no key."""
+    return blake3(data).digest()
+
+
 class PackBuilder:
     """Fills one buffer with sealed segments. Used by one thread at a time."""
 
@@ -132,7 +137,7 @@ class PackBuilder:
             toc + bytes(free), len(self.segments), self._view[self.size :], last=True
         )
         data = self._view[: self.size]
-        return data, PackInfo(blake3(data).digest(), self._cipher.header, self.size)
+        return data, PackInfo(pack_digest(data), self._cipher.header, self.size)
 
     def release(self) -> bytearray:
         """Give the buffer back; the builder must not be used after."""

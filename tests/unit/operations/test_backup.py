@@ -14,11 +14,11 @@ import pytest
 from backup_admin.core.errors import Busy, Damaged, SourceMissing, UsageError
 from backup_admin.core.progress import QuietReporter
 from backup_admin.core.state import StateFolder
-from backup_admin.operations.content import iterate_bytes
-from backup_admin.operations.types import BackupOptions, Outcome, SourceSet
+from backup_admin.operations.captured import iterate_bytes
+from backup_admin.operations.results import BackupOptions, Outcome, SourceSet
 from backup_admin.operations.verify import verify_snapshot
+from backup_admin.sources.app_settings import SettingsSource
 from backup_admin.sources.files import FileSource
-from backup_admin.sources.settings import SettingsSource
 from backup_admin.sources.sqlite import SqliteSource
 from backup_admin.storage.local import LocalStorage
 from backup_admin.storage.memory import MemoryStorage

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from backup_admin.operations.types import BackupResult, SourceSet
+    from backup_admin.operations.results import BackupResult, SourceSet
     from backup_admin.storage.base import Storage
 
 KILL_POINTS = 110

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from backup_admin.operations.types import CheckReport
+    from backup_admin.operations.results import CheckReport
 
 
 @pytest.fixture(scope="module")

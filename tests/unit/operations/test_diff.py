@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backup_admin.operations.diff import FileChange, TableChange, diff_files, diff_tables
-from backup_admin.operations.types import SourceSet
+from backup_admin.operations.results import SourceSet
 from backup_admin.sources.sqlite import SqliteSource
 from tests.factories import file_sources, make_storage, open_test_repository, run_backup, write_tree
 

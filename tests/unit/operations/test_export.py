@@ -14,9 +14,9 @@ import jsonschema
 import pytest
 
 from backup_admin.operations.export import export_manifest, saved_settings
-from backup_admin.operations.types import SourceSet
+from backup_admin.operations.results import SourceSet
+from backup_admin.sources.app_settings import SettingsSource
 from backup_admin.sources.files import FileSource
-from backup_admin.sources.settings import SettingsSource
 from backup_admin.sources.sqlite import SqliteSource
 from tests.factories import file_sources, make_storage, open_test_repository, run_backup, write_tree
 

@@ -13,7 +13,7 @@ from backup_admin.core.errors import Cancelled, Damaged, SnapshotMissing
 from backup_admin.core.ids import SnapshotId
 from backup_admin.core.progress import QuietReporter
 from backup_admin.core.state import StateFolder
-from backup_admin.operations.types import SourceSet, VerifyReport
+from backup_admin.operations.results import SourceSet, VerifyReport
 from backup_admin.operations.verify import verify_snapshot
 from backup_admin.sources.sqlite import SqliteSource
 from backup_admin.storage.memory import MemoryStorage

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backup_admin.core.errors import Damaged, StorageError, StorageFull
-from backup_admin.operations.content import check_content, iterate_bytes, iterate_refs
+from backup_admin.operations.captured import check_content, iterate_bytes, iterate_refs
 from backup_admin.repository.content import WINDOW_BYTES, ContentWriter, is_compressible
 from backup_admin.repository.index import Index
 from backup_admin.repository.pages import PageWriter, encode_shard, read_root, read_shard

@@ -18,7 +18,7 @@ from backup_admin.core.paths import path_to_json
 from backup_admin.core.progress import QuietReporter
 from backup_admin.core.state import StateFolder
 from backup_admin.operations.check import check_repository
-from backup_admin.operations.types import SourceSet
+from backup_admin.operations.results import SourceSet
 from backup_admin.operations.verify import verify_snapshot
 from backup_admin.repository.chain import OPERATIONS
 from backup_admin.repository.config import Parameters
@@ -29,8 +29,8 @@ from backup_admin.repository.secrets import (
     parse_recovery_key,
     passphrase_secret,
 )
+from backup_admin.sources.app_settings import SettingsSource
 from backup_admin.sources.files import FileSource
-from backup_admin.sources.settings import SettingsSource
 from backup_admin.sources.sqlite import SqliteSource
 from backup_admin.storage.local import LocalStorage
 from tests.factories import SECRET, change_tree, make_storage, open_test_repository, run_backup, write_tree

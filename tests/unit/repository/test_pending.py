@@ -26,7 +26,7 @@ from tests.fakes import Act, Fault, FaultyStorage
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from backup_admin.operations.types import SourceSet
+    from backup_admin.operations.results import SourceSet
 
 NAMES = [bytes([number]) * 32 for number in range(3)]
 FILES = 40

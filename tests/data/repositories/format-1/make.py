@@ -20,7 +20,7 @@ from typing import Any
 from backup_admin.core.canonical import dump_canonical
 from backup_admin.core.paths import path_to_json
 from backup_admin.core.state import StateFolder
-from backup_admin.operations.types import SourceSet
+from backup_admin.operations.results import SourceSet
 from backup_admin.repository.repository import create_repository, open_repository
 from backup_admin.repository.secrets import (
     generate_application_key,
@@ -29,8 +29,8 @@ from backup_admin.repository.secrets import (
     parse_recovery_key,
     passphrase_secret,
 )
+from backup_admin.sources.app_settings import SettingsSource
 from backup_admin.sources.files import FileSource
-from backup_admin.sources.settings import SettingsSource
 from backup_admin.sources.sqlite import SqliteSource
 from backup_admin.storage.local import LocalStorage
 from tests.factories import SMALL, prose, run_backup, write_tree

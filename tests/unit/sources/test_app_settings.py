@@ -9,7 +9,7 @@ import pytest
 
 from backup_admin.core.errors import SourceInvalid
 from backup_admin.core.secret import Secret
-from backup_admin.sources.settings import SettingsCapture, SettingsSource, sounds_secret
+from backup_admin.sources.app_settings import SettingsCapture, SettingsSource, sounds_secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

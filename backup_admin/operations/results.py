@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from backup_admin.core.ids import SnapshotId
     from backup_admin.repository.types import Snapshot
+    from backup_admin.sources.app_settings import SettingsSource
     from backup_admin.sources.files import FileSource
-    from backup_admin.sources.settings import SettingsSource
     from backup_admin.sources.sqlite import SqliteSource
 
 

@@ -7,10 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from blake3 import blake3
-
 from backup_admin.core.errors import Damaged, ObjectMissing, StorageError
-from backup_admin.repository.packs import check_segment, open_segment, pack_name, read_pack
+from backup_admin.repository.packs import (
+    check_segment,
+    open_segment,
+    pack_digest,
+    pack_name,
+    read_pack,
+)
 from backup_admin.storage.base import Storage, get_into
 
 if TYPE_CHECKING:
@@ -60,7 +64,7 @@ class _Scrubber:
         name = pack_name(pack.name)
         try:
             data = self._read(name, pack.size)
-            if blake3(data).digest() != pack.name:
+            if pack_digest(data) != pack.name:
                 raise Damaged("its name does not fit its bytes")
             self._check(data)
         except ObjectMissing:
