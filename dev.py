@@ -76,7 +76,7 @@ LINTERS = (
     ("ruff check", ("-m", "ruff", "check")),
     ("ruff format", ("-m", "ruff", "format", "--check")),
     ("mypy", ("-m", "mypy")),
-    ("lint-imports", ("-c", LINT_IMPORTS)),
+    ("lint-imports", ("-c", LINT_IMPORTS, "--no-cache")),
 )
 
 

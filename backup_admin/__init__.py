@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from backup_admin.core.version import VERSION
+
 if TYPE_CHECKING:
     from backup_admin.web.extension import BackupAdmin
 
 __all__ = ["BackupAdmin", "__version__"]
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 
 def __getattr__(name: str) -> object:

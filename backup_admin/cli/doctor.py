@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from backup_admin import __version__
 from backup_admin.cli.given import KEY, find_secrets
 from backup_admin.cli.opening import Surroundings, open_place, open_state, repository_options
 from backup_admin.cli.printing import Answer, columns, count_of, show_size
 from backup_admin.core.durable import exchange
 from backup_admin.core.errors import BackupAdminError
+from backup_admin.core.version import VERSION
 from backup_admin.operations.journal import list_journals
 from backup_admin.repository.config import read_config
 from backup_admin.repository.repository import open_repository
@@ -107,7 +107,7 @@ def _lines(findings: list[Finding], failed: int) -> Iterator[str]:
 
 
 def _machine() -> Iterator[Finding]:
-    yield Finding(Level.OK, "backup-admin", __version__)
+    yield Finding(Level.OK, "backup-admin", VERSION)
     yield Finding(Level.OK, "python", f"{platform.python_version()} ({sys.executable})")
     good = sqlite3.sqlite_version_info >= _OLDEST_SQLITE
     yield Finding(Level.OK if good else Level.WARN, "sqlite", sqlite3.sqlite_version)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from backup_admin import __version__
 from backup_admin.cli.opening import Surroundings, state_path
 from backup_admin.cli.printing import (
     Answer,
@@ -27,6 +26,7 @@ from backup_admin.cli.stopping import Stop
 from backup_admin.core.clock import SystemClock
 from backup_admin.core.durable import make_folders, write_new
 from backup_admin.core.errors import BackupAdminError, ConfigurationError
+from backup_admin.core.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,7 +94,7 @@ def _load(verb: str) -> ModuleType:
     epilog="Exit codes: 0 done, 1 failed, 2 wrong use, 3 done but something is missing, 4 damage found, "
     "5 busy, 6 not permitted, 12 the key does not open the repository, 75 try again later.",
 )
-@click.version_option(__version__, prog_name="backup-admin")
+@click.version_option(VERSION, prog_name="backup-admin")
 def backup_admin() -> None:
     """Back up and restore: encrypted, deduplicated, proven by reading back.
 
@@ -168,7 +168,7 @@ def _log(error: Exception, surroundings: Surroundings, arguments: Sequence[str])
         folder = state_path(surroundings, _given_state(arguments)) / "logs"
         make_folders(folder)
         path = folder / f"error-{now:%Y%m%dT%H%M%S}-{os.getpid()}.log"
-        kept = f"backup-admin {__version__}, {now.isoformat()}\n{text}"
+        kept = f"backup-admin {VERSION}, {now.isoformat()}\n{text}"
         write_new(path, (kept.encode("utf-8", "replace"),))
     except OSError as failure:
         return f"{what}. The details could not be kept: {failure.strerror}."

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from backup_admin import __version__
 from backup_admin.access.audit import AuditOutcome
 from backup_admin.access.permissions import Actor
 from backup_admin.control import catalogue, engine, onboarding, runs
 from backup_admin.control.reporting import RowReporter
 from backup_admin.core.errors import BackupAdminError, Cancelled, ConfigurationError, UsageError
 from backup_admin.core.ids import SnapshotId, new_ulid
+from backup_admin.core.version import VERSION
 from backup_admin.operations.backup import back_up
 from backup_admin.operations.results import BackupOptions, BackupResult, Outcome
 from backup_admin.operations.verify import verify_snapshot
@@ -123,7 +123,7 @@ def _back_up(session: Session, installation: Installation, run: BackupRun, repor
         label=run.label,
         kind="scheduled" if run.trigger is Trigger.SCHEDULED else "manual",
         actor=run.actor_name or run.trigger.value,
-        app_version=__version__,
+        app_version=VERSION,
     )
     result = back_up(
         repository,

@@ -11,10 +11,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from backup_admin import __version__
 from backup_admin.core.canonical import dump_canonical
 from backup_admin.core.errors import Damaged, PacksCollected
 from backup_admin.core.ids import SnapshotId, new_ulid
+from backup_admin.core.version import VERSION
 from backup_admin.operations.layout import check_layout
 from backup_admin.operations.read_back import read_back, read_manifest
 from backup_admin.operations.results import BackupOptions, BackupResult, Evidence, Outcome, SourceSet
@@ -316,7 +316,7 @@ class _Run:
         return {
             "app_version": self._options.app_version,
             "python_version": platform.python_version(),
-            "backup_admin_version": __version__,
+            "backup_admin_version": VERSION,
             "database_type": "sqlite" if self._sources.databases else "",
             "host": platform.node(),
         }

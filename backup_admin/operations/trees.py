@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -14,7 +12,7 @@ from backup_admin.operations.workers import ContentWorkers, InOrder
 from backup_admin.repository.content import ContentWriter
 from backup_admin.repository.pages import PageWriter
 from backup_admin.repository.types import ChunkRef, Content, FileEntry
-from backup_admin.sources.base import EntryKind, FoundEntry, Problem, Skipped, SkipReason
+from backup_admin.sources.base import EntryKind, FoundEntry, Problem, Replaced, Skipped, SkipReason
 
 if TYPE_CHECKING:
     from io import FileIO
@@ -158,13 +156,17 @@ class TreeCapture:
             return _Read(None, warning=f"{name}: {reason}")
 
     def _read_file(self, writer: ContentWriter, found: FoundEntry) -> _Read:
+        content: Content | None = None
         for _ in range(_ATTEMPTS):
-            with self._source.open(found) as file:
-                content = writer.write(file.readinto)
-                if file.unchanged() and content.size == found.size:
-                    return _Read(_describe(found, content))
-                found = _look_again(found, file.handle)
-        entry = replace(_describe(found, content), size=content.size)
+            try:
+                with self._source.open(found) as file:
+                    content = writer.write(file.readinto)
+                    if file.unchanged() and content.size == found.size:
+                        return _Read(_describe(found, content))
+            except Replaced:
+                content = None
+            found = self._source.look_again(found)
+        entry = None if content is None else replace(_describe(found, content), size=content.size)
         return _Read(entry, warning=f"{show_path(found.path)} kept changing while it was read.")
 
     def _read_database(self, writer: ContentWriter, found: FoundEntry) -> _Read:
@@ -264,17 +266,6 @@ def _page_size(head: bytes) -> int:
     size = int.from_bytes(head[16:18], "big")
     size = 65_536 if size == 1 else size
     return size if size in _PAGE_SIZES else 0
-
-
-def _look_again(found: FoundEntry, handle: int) -> FoundEntry:
-    now = os.fstat(handle)
-    return replace(
-        found,
-        size=now.st_size,
-        mode=stat.S_IMODE(now.st_mode),
-        mtime_ns=now.st_mtime_ns,
-        ctime_ns=now.st_ctime_ns,
-    )
 
 
 def _describe(found: FoundEntry, content: Content | None) -> FileEntry:

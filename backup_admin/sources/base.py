@@ -68,6 +68,12 @@ class Problem:
     message: str
 
 
+class Replaced(SourceError):
+    """Another file took the place of one between its listing and its opening."""
+
+    code = "replaced"
+
+
 class LiveUnusable(SourceError):
     """The live database is missing or damaged, so it cannot be written into.
 

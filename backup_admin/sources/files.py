@@ -6,7 +6,7 @@ import os
 import stat
 import uuid
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +16,10 @@ from backup_admin.sources.base import (
     EntryKind,
     FoundEntry,
     Problem,
+    Replaced,
     Skipped,
 )
-from backup_admin.sources.beneath import open_beneath
+from backup_admin.sources.beneath import open_beneath, stat_beneath
 from backup_admin.sources.excludes import Excludes
 from backup_admin.sources.pins import Pins
 from backup_admin.sources.sqlite import copy_database
@@ -103,8 +104,9 @@ class FileSource:
     def open(self, entry: FoundEntry) -> Iterator[OpenFile]:
         """Open a file for reading, as far as it is still the one that was listed.
 
-        Raises `SourceError` when it is not, or cannot be read. A live database
-        is not opened here: `capture_database` copies it.
+        Raises `Replaced` when it is not (`look_again` finds the new one), and
+        `SourceError` when it cannot be read. A live database is not opened here:
+        `capture_database` copies it.
         """
         if entry.kind is not EntryKind.FILE or entry.is_database:
             raise SourceError(f"{show_path(entry.path)} is not read as a plain file.")
@@ -119,10 +121,27 @@ class FileSource:
                 raise SourceError(f"{show_path(entry.path)} cannot be read: {error.strerror}.") from error
         try:
             if os.fstat(handle).st_ino != entry.inode:
-                raise SourceError(f"{show_path(entry.path)} was replaced after it was listed.")
+                raise Replaced(f"{show_path(entry.path)} was replaced after it was listed.")
             yield OpenFile(handle, entry)
         finally:
             os.close(handle)
+
+    def look_again(self, entry: FoundEntry) -> FoundEntry:
+        """Return the file that has the name now; raise `SourceError` when none has."""
+        check_path(entry.path)
+        with self._root() as root:
+            now = stat_beneath(root, entry.path)
+        if now is None or not stat.S_ISREG(now.st_mode):
+            raise SourceError(f"{show_path(entry.path)} is gone.") from FileNotFoundError()
+        return replace(
+            entry,
+            size=now.st_size,
+            mode=stat.S_IMODE(now.st_mode),
+            mtime_ns=now.st_mtime_ns,
+            ctime_ns=now.st_ctime_ns,
+            inode=now.st_ino,
+            link_group=f"{now.st_dev}:{now.st_ino}" if now.st_nlink > 1 else "",
+        )
 
     def capture_database(self, entry: FoundEntry, scratch: Path) -> Path:
         """Copy a live SQLite file into the scratch folder; the caller removes it.

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from flask import request, url_for
 
-from backup_admin import __version__
 from backup_admin.access.permissions import Permission
 from backup_admin.control import overview
 from backup_admin.control.verdict import Protection
+from backup_admin.core.version import VERSION
 from backup_admin.records import BackupRun, RestoreOperation
 from backup_admin.web import current
 from backup_admin.web.addresses import line_url
@@ -95,7 +95,7 @@ def plain_frame() -> Frame:
         app_name=settings.app_name,
         environment=settings.environment,
         timezone=settings.timezone,
-        version=__version__,
+        version=VERSION,
         here=request.args.get("on", request.path),
         path=request.full_path.rstrip("?") if request.method == "GET" else url_for("backup_admin.dashboard"),
         theme=_theme(),

@@ -27,10 +27,10 @@ LOOKING = (["list"], ["show", "latest"], ["check"], ["verify", "latest"], ["diff
 
 
 @pytest.fixture
-def wrong_key(world: World) -> Path:
+def wrong_key(repository: World) -> Path:
     """Return the key file of another repository."""
-    other = world.root / "other-key"
-    assert world.run("init", world.root / "other", "--key-file", other).status == 0
+    other = repository.root / "other-key"
+    assert repository.run("init", repository.root / "other", "--key-file", other).status == 0
     return other
 
 

@@ -6,7 +6,7 @@ import os
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,11 +14,12 @@ import pytest
 from backup_admin.core.errors import Busy, Damaged, SourceMissing, UsageError
 from backup_admin.core.progress import QuietReporter
 from backup_admin.core.state import StateFolder
+from backup_admin.operations import trees
 from backup_admin.operations.captured import iterate_bytes
 from backup_admin.operations.results import BackupOptions, Outcome, SourceSet
 from backup_admin.operations.verify import verify_snapshot
 from backup_admin.sources.app_settings import SettingsSource
-from backup_admin.sources.files import FileSource
+from backup_admin.sources.files import FileSource, OpenFile
 from backup_admin.sources.sqlite import SqliteSource
 from backup_admin.storage.local import LocalStorage
 from backup_admin.storage.memory import MemoryStorage
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from backup_admin.repository.repository import Repository
+    from backup_admin.sources.base import FoundEntry
 
 
 @pytest.fixture
@@ -131,18 +133,58 @@ def test_any_snapshot_stands_alone(storage: MemoryStorage, tree: Path, tmp_path:
     assert [(report.files, report.problems) for report in reports.values()] == [(20, ()), (22, ())]
 
 
-def test_a_changed_file_of_the_same_size_and_time_is_not_overlooked(
-    repository: Repository, tree: Path, tmp_path: Path
+def read_again(
+    repository: Repository, tree: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, list[bytes]]:
+    """Back up and return the snapshot and what was opened."""
+    opened: list[bytes] = []
+    open_file = FileSource.open
+
+    def count(self: FileSource, entry: FoundEntry) -> AbstractContextManager[OpenFile]:
+        opened.append(entry.path)
+        return open_file(self, entry)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FileSource, "open", count)
+        return run_backup(repository, file_sources(tree), state).snapshot.id, opened
+
+
+def test_what_lay_still_before_the_last_backup_is_not_read_again(
+    repository: Repository, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(trees, "_SETTLE_NS", -(10**12))
+    run_backup(repository, file_sources(tree), tmp_path / "state")
+
+    snapshot, opened = read_again(repository, tree, tmp_path / "state", monkeypatch)
+
+    assert opened == []
+    assert saved(repository, snapshot) == live(tree)
+
+
+def test_what_was_written_just_before_the_last_backup_is_read_again(
+    repository: Repository, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_backup(repository, file_sources(tree), tmp_path / "state")
+
+    _, opened = read_again(repository, tree, tmp_path / "state", monkeypatch)
+
+    assert sorted(opened) == sorted(live(tree))
+
+
+def test_a_changed_file_of_the_same_size_and_time_is_not_overlooked(
+    repository: Repository, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trees, "_SETTLE_NS", -(10**12))
     path = tree / "small/05.txt"
     run_backup(repository, file_sources(tree), tmp_path / "state")
     before = path.stat()
     path.write_bytes(path.read_bytes()[::-1])
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
-    result = run_backup(repository, file_sources(tree), tmp_path / "state")
+    snapshot, opened = read_again(repository, tree, tmp_path / "state", monkeypatch)
 
-    assert saved(repository, result.snapshot.id) == live(tree)
+    assert opened == [b"small/05.txt"]
+    assert saved(repository, snapshot) == live(tree)
 
 
 @pytest.mark.parametrize("size", [b"\0\0", b"\0\x64", b"\x30\x00"])

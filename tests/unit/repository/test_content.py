@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyfastcdc import FastCDC
 
 from backup_admin.core.errors import Damaged, StorageError, StorageFull
 from backup_admin.operations.captured import check_content, iterate_bytes, iterate_refs
@@ -121,6 +122,23 @@ def test_how_a_stream_arrives_does_not_change_its_chunks(bench: Bench) -> None:
 
     assert dribbled == whole
     assert stored == 0
+
+
+def test_the_windows_a_stream_is_read_in_leave_no_mark(bench: Bench) -> None:
+    data = noise(2 * WINDOW_BYTES + 5_000_000)
+    sizes = SMALL.media
+    cutter = FastCDC(
+        sizes.average,
+        min_size=sizes.minimum,
+        max_size=sizes.maximum,
+        normalized_chunking=2,
+        seed=KEYS.cdc_seed(),
+    )
+
+    content, _ = bench.save(data)
+
+    found = [ref.size for kind, ref in iterate_refs(bench.reader(), content) if kind is ChunkKind.DATA]
+    assert found == [piece.length for piece in cutter.cut_buf(data)]
 
 
 def test_a_long_list_of_chunks_is_a_chunk_itself(bench: Bench) -> None:
@@ -390,7 +408,7 @@ def test_many_small_changes_are_gathered_again_before_there_are_too_many_pieces(
     assert bench.load(content) == bytes(data)
 
 
-@pytest.mark.parametrize("harm", ["root", "shard", "gap", "beyond", "size"])
+@pytest.mark.parametrize("harm", ["root", "shard", "gap", "shift", "beyond", "size"])
 def test_a_page_map_that_makes_no_sense_is_damage(bench: Bench, harm: str) -> None:
     content, _ = bench.save_pages(database(20))
     assert content.pages is not None
@@ -412,6 +430,7 @@ def test_a_page_map_that_makes_no_sense_is_damage(bench: Bench, harm: str) -> No
         "root": lambda: put(b"\0\0\1\0" + bytes(12)),
         "shard": lambda: rooted(put(encode_shard(shard)[:-1])),
         "gap": lambda: rooted(put(encode_shard(replace(shard, extents=())))),
+        "shift": lambda: rooted(put(encode_shard(replace(shard, extents=(replace(extent, first=1),))))),
         "beyond": lambda: rooted(
             put(encode_shard(replace(shard, extents=(replace(extent, offset=1 << 20), *shard.extents[1:]))))
         ),

@@ -135,8 +135,11 @@ def test_collected_packs_are_never_taken_over(
     collector = open_test_repository(storage, tmp_path / "collector")
     collector._append("gc-delete", {"packs": left}, actor="collector")
 
-    run_backup(open_test_repository(storage, tmp_path / "state"), sources, tmp_path / "state")
+    repository = open_test_repository(storage, tmp_path / "state")
 
+    assert len(left) == 20
+    assert repository.new_store().new_packs == []
+    run_backup(repository, sources, tmp_path / "state")
     for name in left:
         storage.delete(f"packs/{name[:2]}/{name}")
     (report,) = verify_all(storage, tmp_path / "fresh").values()

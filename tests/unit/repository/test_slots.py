@@ -146,6 +146,7 @@ def test_a_damaged_slot_does_not_keep_another_from_opening(damage: bytes) -> Non
         {"p": 0},
         {"p": 5},
         {"p": -1},
+        {"p": 1.0},
         {"log2n": 20, "r": 16},
     ],
 )

@@ -1,0 +1,3 @@
+"""The version of the product; everything else asks here."""
+
+VERSION = "0.1.0"
