@@ -202,7 +202,14 @@ def ensure_environment(lock_file: Path) -> None:
     install(lock_file)
     site_packages = next((VENV / "lib").glob("python*/site-packages"))
     (site_packages / "backup_admin_checkout.pth").write_text(f"{ROOT}\n")
+    write_command(VENV / "bin" / "backup-admin")
     STAMP.write_text(fingerprint(lock_file))
+
+
+def write_command(path: Path) -> None:
+    """Make the command that a wheel would bring, for this checkout."""
+    path.write_text(f"#!{PYTHON}\nfrom backup_admin.cli.main import main\n\nmain()\n")
+    path.chmod(0o755)
 
 
 def is_installed(lock_file: Path) -> bool:
