@@ -1,6 +1,7 @@
 """Run the gallery with backup_admin mounted: `python -m examples.gallery.demo`."""
 
 import errno
+import logging
 import signal
 import socket
 import sys
@@ -60,6 +61,8 @@ def serve(data: Path, profile: Profile, *, port: int, fresh: bool) -> None:
         if house.is_new:
             _make_first_backup(app)
         click.echo(_invitation(house, listener.getsockname()[1]))
+        # A browser asks for several files at once; that is nothing to warn about.
+        logging.getLogger("waitress.queue").setLevel(logging.ERROR)
         create_server(app, sockets=[listener]).run()
     click.echo("Stopped.")
 
