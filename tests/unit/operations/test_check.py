@@ -8,6 +8,7 @@ import pytest
 
 from backup_admin.core.progress import QuietReporter
 from backup_admin.operations.check import check_repository
+from backup_admin.repository.packs import pack_name
 from backup_admin.storage.memory import MemoryStorage
 from tests.factories import (
     change_tree,
@@ -95,7 +96,13 @@ def test_a_flipped_bit_in_any_pack_is_found_with_the_files_it_affects(
 def test_a_quick_check_misses_rot_and_says_that_it_read_no_data(
     storage: MemoryStorage, tmp_path: Path
 ) -> None:
-    flip(storage, names(storage, "packs/")[0], 2000)
+    repository = open_test_repository(storage, tmp_path)
+    (root,) = repository.manifest(repository.snapshot_ids()[0]).files
+    photo = next(entry for entry in repository.entries(root) if entry.path == b"media/photo.jpg")
+    assert photo.content is not None
+    place = repository.index().find(photo.content.chunks[0].id)
+    assert place is not None
+    flip(storage, pack_name(place.pack.name), place.frame_offset)
 
     report = check(storage, tmp_path, read_data=False)
 

@@ -56,7 +56,7 @@ def test_a_sound_snapshot_is_read_whole(storage: MemoryStorage, tmp_path: Path) 
 def test_every_damaged_pack_is_noticed(storage: MemoryStorage, tmp_path: Path) -> None:
     for number, info in enumerate(list(storage.list_objects("packs/"))):
         good = storage.get(info.name)
-        storage.put(info.name, good[:1500] + bytes([good[1500] ^ 1]) + good[1501:], if_absent=False)
+        storage.put(info.name, good[:60] + bytes([good[60] ^ 1]) + good[61:], if_absent=False)
 
         report = verify(open_test_repository(storage, tmp_path / str(number)), tmp_path / str(number))
 
@@ -69,13 +69,9 @@ def test_the_files_that_a_missing_pack_held_are_named(storage: MemoryStorage, tm
     (root,) = repository.manifest(repository.snapshot_ids()[0]).files
     photo = next(entry for entry in repository.entries(root) if entry.path == b"media/photo.jpg")
     assert photo.content is not None
-    reader = repository.reader()
-    first = photo.content.chunks[0] if photo.content.chunks else None
-    assert first is not None
-    location = repository.index().find(first.id)
+    location = repository.index().find(photo.content.chunks[0].id)
     assert location is not None
     name = location.pack.name.hex()
-    assert reader.bytes_read == 0
     storage.delete(f"packs/{name[:2]}/{name}")
 
     report = verify(open_test_repository(storage, tmp_path / "fresh"), tmp_path / "fresh")
