@@ -31,6 +31,7 @@ from backup_admin.operations.on_disk import compare_tree
 from backup_admin.operations.put_back import put_back
 from backup_admin.operations.restore_report import RestoreReport, RestoreTools
 from backup_admin.operations.results import BackupOptions, Outcome, SourceSet
+from backup_admin.repository.types import SAFETY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -164,7 +165,7 @@ class _Restore:
         if sources.files or sources.databases:
             options = BackupOptions(
                 label=f"before restore {self._journal.restore_id}",
-                kind="safety",
+                kind=SAFETY,
                 actor=str((self._journal.find(Step.PLANNED) or {}).get("actor", "")),
             )
             result = back_up_locked(

@@ -37,6 +37,7 @@ from backup_admin.repository.objects import (
 )
 from backup_admin.repository.reader import ChunkReader
 from backup_admin.repository.store import ChunkStore
+from backup_admin.repository.types import SAFETY
 from backup_admin.storage.base import CanBeMade, PutResult, Storage
 
 if TYPE_CHECKING:
@@ -186,11 +187,13 @@ class Repository:
     def find_snapshot(self, text: str) -> Snapshot:
         """Return the snapshot with this id or unique beginning of one, or the `latest`.
 
+        The safety backup that a restore makes is never the latest while there is another.
+
         Raises `SnapshotMissing` or `UsageError` when several begin so.
         """
         ids = self.snapshot_ids()
         if text == "latest" and ids:
-            return self.snapshot(ids[-1])
+            return self._latest(ids)
         found = [snapshot_id for snapshot_id in ids if snapshot_id.startswith(text.lower())] if text else []
         if not found:
             known = f"it has {len(ids)}, the newest is {ids[-1]}" if ids else "it has none yet"
@@ -198,6 +201,14 @@ class Repository:
         if len(found) > 1:
             raise UsageError(f"{len(found)} snapshots begin with {text!r}; give more of the id.")
         return self.snapshot(found[0])
+
+    def _latest(self, ids: Sequence[SnapshotId]) -> Snapshot:
+        """Return the newest snapshot that is not what a restore replaced."""
+        newest = self.snapshot(ids[-1])
+        if newest.kind != SAFETY:
+            return newest
+        kept = (self.snapshot(snapshot_id) for snapshot_id in reversed(ids[:-1]))
+        return next((snapshot for snapshot in kept if snapshot.kind != SAFETY), newest)
 
     def manifest(self, snapshot_id: str) -> Manifest:
         """Return the whole manifest of a snapshot; raise `Damaged`."""

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 MAX_SEGMENT_BYTES = 4 * MIB
 FORMAT_VERSION = 1
+SAFETY = "safety"
+"""The kind of the snapshot that is taken just before a restore."""
 
 
 class ChunkKind(IntEnum):

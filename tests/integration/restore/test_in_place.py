@@ -86,6 +86,16 @@ def test_safety_backup_holds_what_was_live(scene: Scene) -> None:
     assert scene.live() == damaged
 
 
+def test_the_latest_is_never_what_a_restore_replaced(scene: Scene) -> None:
+    good = scene.open().find_snapshot("latest").id
+    damage(scene)
+
+    report = scene.restore(scene.plan())
+
+    assert scene.open().find_snapshot("latest").id == good
+    assert scene.open().snapshot_ids()[-1] == report.safety_snapshot
+
+
 def test_everything_lost_comes_back(scene: Scene) -> None:
     good = scene.live()
     shutil.rmtree(scene.tree)
