@@ -13,6 +13,7 @@ from backup_admin.control.liveness import ProcessRole, last_seen
 from backup_admin.core.errors import BackupAdminError
 from backup_admin.core.ids import new_ulid
 from backup_admin.records.upgrade import is_current, require_current
+from backup_admin.storage.probe import probe_storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -100,7 +101,7 @@ def _places(session: Session, installation: Installation) -> Iterator[Finding]:
 
 def _storage(session: Session, installation: Installation) -> str:
     storage = engine.open_storage(session, installation)
-    onboarding.probe(storage, name=f"probe-{new_ulid(installation.clock.now())}")
+    probe_storage(storage, new_ulid(installation.clock.now()))
     return f"{storage.label}: written, read back, deleted"
 
 

@@ -19,7 +19,6 @@ from backup_admin.core.errors import (
     BadSecret,
     ConfigurationError,
     NotARepository,
-    StorageError,
     UsageError,
 )
 from backup_admin.core.ids import new_ulid
@@ -32,8 +31,8 @@ from backup_admin.repository.secrets import (
     parse_recovery_key,
     recovery_key_groups,
 )
-from backup_admin.storage.base import CanBeMade, Storage
 from backup_admin.storage.open import open_storage as open_address
+from backup_admin.storage.probe import probe_storage
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
 REPOSITORY_KEY = "repository.id"
 ASKED_KEY = "recovery.asked"
 CONFIRMED_KEY = "recovery.confirmed"
-_PROBE = b"backup_admin was here to see whether this storage keeps what it is given"
 _SIMILAR = str.maketrans("018", "OIB")
 
 
@@ -142,28 +140,11 @@ def choose_storage(session: Session, installation: Installation, address: str, a
     if _repo_id(session):
         step_up.consume(session, installation.clock, actor=actor, act=Act(Purpose.STORAGE))
     installation.audit().append(actor, "storage.choose", target=kept)
-    probe(storage, name=f"probe-{new_ulid(installation.clock.now())}")
+    probe_storage(storage, new_ulid(installation.clock.now()))
     write_value(session, installation.clock, engine.STORAGE_KEY, kept, by=actor.name)
     _use_repository(session, installation, "")
     session.commit()
     return kept
-
-
-def probe(storage: Storage, *, name: str) -> None:
-    """Write an object, read it back, compare, and delete it again.
-
-    Raises `StorageError` or `ConfigurationError` with what did not work.
-    """
-    if isinstance(storage, CanBeMade):
-        storage.make()
-    storage.put(name, _PROBE)
-    try:
-        if storage.get(name) != _PROBE:
-            raise StorageError(f"{storage.label} gave back other bytes than were written.")
-    finally:
-        storage.delete(name)
-    if storage.stat(name) is not None:
-        raise StorageError(f"{storage.label} still has an object after it was deleted.")
 
 
 def make_repository(session: Session, installation: Installation, actor: Actor) -> NewRecoveryKey:

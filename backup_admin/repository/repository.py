@@ -18,7 +18,7 @@ from backup_admin.core.errors import (
     StorageNotEmpty,
     UsageError,
 )
-from backup_admin.core.ids import SnapshotId
+from backup_admin.core.ids import SnapshotId, new_ulid
 from backup_admin.repository import chain as chain_log
 from backup_admin.repository import config as repository_config
 from backup_admin.repository import manifests, packs, pending, slots
@@ -38,6 +38,7 @@ from backup_admin.repository.objects import (
 from backup_admin.repository.reader import ChunkReader
 from backup_admin.repository.store import ChunkStore
 from backup_admin.repository.types import SAFETY
+from backup_admin.storage import probe
 from backup_admin.storage.base import CanBeMade, PutResult, Storage
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
 _HEADER_READ = 16 << 10
 _ATTEMPTS = 20
+_MOST_LEFT = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +73,16 @@ def create_repository(
     """Make a repository that each of the secrets opens.
 
     The object `config` comes last and makes it real: what an interrupted call
-    left is cleared by the next. Raises `RepositoryExists` or `StorageNotEmpty`.
+    left is cleared by the next. The storage is tried out first. Raises
+    `RepositoryExists`, `StorageNotEmpty` or `StorageError`.
     """
     if not secrets:
         raise UsageError("A repository needs at least one key.")
     _prepare_storage(storage)
+    now = clock.now()
+    probe.probe_storage(storage, new_ulid(now))
     repo_id = os.urandom(32)
     keyring = new_keyring()
-    now = clock.now()
     made = [slots.make_slot(secret, keyring, repo_id, label=label, now=now) for secret, label in secrets]
     for name, data in made:
         storage.put(name, data)
@@ -330,14 +334,14 @@ def _prepare_storage(storage: Storage) -> None:
     for info in storage.list_objects(""):
         if info.name == repository_config.NAME:
             raise RepositoryExists(f"{storage.label} already holds a repository; it was not touched.")
-        if not info.name.startswith(slots.PREFIX) or len(left) >= 8:
+        if not info.name.startswith((slots.PREFIX, probe.PREFIX)) or len(left) >= _MOST_LEFT:
             raise StorageNotEmpty(
                 f"{storage.label} holds other things (for example {info.name!r}); "
                 "give an empty or new place. Nothing was touched."
             )
         left.append(info.name)
     for name in left:
-        if storage.get(name, 0, 4) != b"BKS1":
+        if storage.get(name, 0, 4) != slots.MAGIC and not probe.is_left_probe(storage, name):
             raise StorageNotEmpty(f"{storage.label} holds other things ({name!r}). Nothing was touched.")
     for name in left:
         storage.delete(name)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from backup_admin.storage.base import Storage
 
 PREFIX = "keys/"
-_MAGIC = b"BKS1"
+MAGIC = b"BKS1"
 _MAX_HEADER = 4096
 _MAX_SLOTS = 32
 _LABEL = b"backup_admin/v1/"
@@ -99,7 +99,7 @@ def make_slot(
     )
     slot = _parse_header(slot_id, header, b"", b"")
     commit, wrap = wrap_keyring(_root(slot, secret), repo_id, header, keyring.to_bytes())
-    return PREFIX + slot_id, _MAGIC + len(header).to_bytes(2, "big") + header + commit + wrap
+    return PREFIX + slot_id, MAGIC + len(header).to_bytes(2, "big") + header + commit + wrap
 
 
 def list_slots(storage: Storage) -> tuple[SlotInfo, ...]:
@@ -156,9 +156,9 @@ def _read_slots(storage: Storage) -> Iterator[tuple[str, bytes]]:
 
 
 def _parse_slot(slot_id: str, data: bytes) -> _Slot:
-    if data[:3] != _MAGIC[:3] or len(data) < 4:
+    if data[:3] != MAGIC[:3] or len(data) < 4:
         raise Damaged(f"Key slot {slot_id} is not a slot.")
-    if data[:4] != _MAGIC:
+    if data[:4] != MAGIC:
         raise NewerVersion(f"Key slot {slot_id} was made by a newer version; nothing was changed.")
     size = int.from_bytes(data[4:6], "big")
     end = 6 + size

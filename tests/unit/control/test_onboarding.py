@@ -14,14 +14,12 @@ from backup_admin.core.errors import (
     ConfigurationError,
     NotPermitted,
     RepositoryExists,
-    StorageError,
     UsageError,
 )
 from backup_admin.core.secret import Secret
 from backup_admin.records import RunStatus, StoredSetting
 from backup_admin.repository.repository import open_repository
 from backup_admin.repository.secrets import generate_recovery_key, parse_recovery_key
-from backup_admin.storage.memory import MemoryStorage
 from backup_admin.storage.open import open_storage
 from tests.installations import ADMIN, Host, back_up, make_host, set_up
 
@@ -56,18 +54,6 @@ def test_the_probe_leaves_nothing_behind(bare_host: Host, session: Session) -> N
     folder = bare_host.folder / "storage"
     onboarding.choose_storage(session, bare_host.installation, str(folder), ADMIN)
     assert [path for path in folder.rglob("*") if path.is_file()] == []
-
-
-class Forgetful(MemoryStorage):
-    """A storage that says yes and keeps something else."""
-
-    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
-        return super().get(name, offset, length)[:-1]
-
-
-def test_a_storage_that_gives_back_other_bytes_is_refused() -> None:
-    with pytest.raises(StorageError, match="other bytes"):
-        onboarding.probe(Forgetful(), name="probe-1")
 
 
 @pytest.mark.parametrize("place", ["uploads", "uploads/inside", ".", "instance/backup_admin/here"])
