@@ -12,8 +12,9 @@ from flask.cli import NoAppException, ScriptInfo
 
 from backup_admin import jobs
 from backup_admin.cli.opening import STATE_DIR, Surroundings, plain_options
-from backup_admin.cli.printing import Answer, say
+from backup_admin.cli.printing import say
 from backup_admin.core.errors import ConfigurationError
+from backup_admin.operations.answers import Answer
 from backup_admin.records.upgrade import require_current, upgrade
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import click
 
 from backup_admin.cli.given import KEY, check_not_a_key, find_passphrase
 from backup_admin.cli.opening import Surroundings, key_option, open_outside, open_place, plain_options
-from backup_admin.cli.printing import Answer, print_now, say
+from backup_admin.cli.printing import print_now, say
 from backup_admin.core.durable import rename_new, sync_folder
 from backup_admin.core.errors import (
     BackupAdminError,
@@ -21,6 +21,7 @@ from backup_admin.core.errors import (
     StorageNotEmpty,
     UsageError,
 )
+from backup_admin.operations.answers import Answer
 from backup_admin.repository.config import NAME as MARKER
 from backup_admin.repository.repository import create_repository, open_repository
 from backup_admin.repository.secrets import (

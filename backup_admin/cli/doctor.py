@@ -18,10 +18,11 @@ import click
 
 from backup_admin.cli.given import KEY, find_secrets
 from backup_admin.cli.opening import Surroundings, open_place, open_state, repository_options
-from backup_admin.cli.printing import Answer, columns, count_of, show_size
 from backup_admin.core.durable import exchange
 from backup_admin.core.errors import BackupAdminError
+from backup_admin.core.shown import columns, count_of, show_size
 from backup_admin.core.version import VERSION
+from backup_admin.operations.answers import Answer
 from backup_admin.operations.journal import list_journals
 from backup_admin.repository.config import read_config
 from backup_admin.repository.repository import open_repository

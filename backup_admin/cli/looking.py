@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from backup_admin.cli.describing import describe_snapshot
 from backup_admin.cli.opening import Surroundings, open_given, repository_options
-from backup_admin.cli.printing import Answer, Pieces, columns, show_size, show_text, show_time
+from backup_admin.cli.printing import Pieces
 from backup_admin.core.errors import Damaged
-from backup_admin.core.paths import path_to_json, show_path
-from backup_admin.operations.diff import FileChange, TableChange, diff_files, diff_tables
+from backup_admin.core.shown import columns, show_size, show_text, show_time
+from backup_admin.operations.answers import Answer, answer_diff
 from backup_admin.operations.export import export_manifest
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from backup_admin.repository.types import Snapshot
 
 _HEADINGS = ("SNAPSHOT", "TIME", "KIND", "OUTCOME", "FILES", "DATABASES", "SIZE", "NEW", "LABEL")
-_MARKS = {"added": "+", "removed": "-", "changed": "~"}
 _DAMAGED = Damaged.exit_code
 
 
@@ -121,57 +120,4 @@ def diff_verb(
     """Say what changed from snapshot A to snapshot B."""
     repository, _ = open_given(surroundings, storage, key_file, state_dir)
     old, new = repository.find_snapshot(before), repository.find_snapshot(after)
-    tables = diff_tables(repository.manifest(old.id), repository.manifest(new.id))
-    files = diff_files(repository, old.id, new.id)
-    if not surroundings.as_json:
-        return Answer({}, lines=_diff_lines(tables, files))
-    return Answer(
-        result={"before": old.id, "after": new.id, "tables": [_describe_table(table) for table in tables]},
-        stream=("files", (_describe_file(change) for change in files)),
-    )
-
-
-def _diff_lines(tables: tuple[TableChange, ...], files: Iterator[FileChange]) -> Iterator[str]:
-    nothing = True
-    for table in tables:
-        nothing = False
-        yield f"{_mark_table(table)} databases/{table.database} {show_text(table.table)}  {_show_rows(table)}"
-    for change in files:
-        nothing = False
-        sizes = f"{show_size(change.old_size)} -> {show_size(change.new_size)}"
-        if change.change != "changed":
-            sizes = show_size(max(change.old_size, change.new_size))
-        yield f"{_MARKS[change.change]} files/{change.source}/{show_path(change.path)}  {sizes}"
-    if nothing:
-        yield "Nothing differs."
-
-
-def _mark_table(table: TableChange) -> str:
-    if table.old_rows < 0:
-        return _MARKS["added"]
-    return _MARKS["removed"] if table.new_rows < 0 else _MARKS["changed"]
-
-
-def _show_rows(table: TableChange) -> str:
-    if table.old_rows < 0 or table.new_rows < 0:
-        return f"{max(table.old_rows, table.new_rows):,} rows"
-    return f"{table.old_rows:,} -> {table.new_rows:,} rows"
-
-
-def _describe_table(table: TableChange) -> dict[str, Any]:
-    return {
-        "database": table.database,
-        "table": table.table,
-        "old_rows": None if table.old_rows < 0 else table.old_rows,
-        "new_rows": None if table.new_rows < 0 else table.new_rows,
-    }
-
-
-def _describe_file(change: FileChange) -> dict[str, Any]:
-    return {
-        "source": change.source,
-        "path": path_to_json(change.path),
-        "change": change.change,
-        "old_size": change.old_size,
-        "new_size": change.new_size,
-    }
+    return answer_diff(repository, old.id, new.id, as_json=surroundings.as_json)

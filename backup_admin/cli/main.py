@@ -13,7 +13,6 @@ import click
 
 from backup_admin.cli.opening import Surroundings, state_path
 from backup_admin.cli.printing import (
-    Answer,
     Pieces,
     close_streams,
     error_as_json,
@@ -27,6 +26,7 @@ from backup_admin.core.clock import SystemClock
 from backup_admin.core.durable import make_folders, write_new
 from backup_admin.core.errors import BackupAdminError, ConfigurationError
 from backup_admin.core.version import VERSION
+from backup_admin.operations.answers import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,8 @@ import click
 from backup_admin.cli.describing import describe_snapshot
 from backup_admin.cli.named_sources import check_text, make_sources
 from backup_admin.cli.opening import Surroundings, actor, open_given, repository_options
-from backup_admin.cli.printing import Answer, columns, count_of, show_size
+from backup_admin.core.shown import columns, count_of, show_size
+from backup_admin.operations.answers import Answer
 from backup_admin.operations.backup import back_up
 from backup_admin.operations.results import BackupOptions, BackupResult, Outcome
 

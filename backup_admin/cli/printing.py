@@ -10,40 +10,20 @@ import json
 import os
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 from backup_admin.core.errors import BackupAdminError
-from backup_admin.core.paths import show_path
+from backup_admin.operations.answers import VERSION, Answer, envelope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from datetime import datetime
-
-VERSION = 1
-_UNITS = ("kB", "MB", "GB", "TB", "PB")
+    from collections.abc import Iterable, Iterator, Mapping
 
 
 class AnswerLost(BackupAdminError):
     """What a verb answered could not be written."""
 
     code = "answer_lost"
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a verb answers: `result` for programs, `lines` for people.
-
-    `stream` is the last member of the result, given one row at a time, so that
-    memory does not grow with it.
-    """
-
-    result: Mapping[str, Any]
-    lines: Iterable[str] = ()
-    exit_code: int = 0
-    stream: tuple[str, Iterable[Any]] | None = None
-    notes: Sequence[str] = field(default=())
-    """Messages for people, on stderr."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +58,7 @@ def print_answer(command: str, answer: Answer | Pieces, *, as_json: bool) -> int
 def print_error(command: str, error: Mapping[str, str], exit_code: int, *, as_json: bool) -> None:
     """Print why a verb failed."""
     if as_json:
-        _write(sys.stdout, _dump(_envelope(command, exit_code, error)) + "\n")
+        _write(sys.stdout, _dump(envelope(command, exit_code, error)) + "\n")
     say(f"backup-admin{f' {command}' if command else ''}: {error['message']}")
 
 
@@ -111,7 +91,7 @@ def error_as_json(error: BackupAdminError) -> dict[str, str]:
 
 def _print_document(command: str, answer: Answer) -> int:
     if answer.stream is None:
-        document = {**_envelope(command, answer.exit_code, None), "result": answer.result}
+        document = {**envelope(command, answer.exit_code, None), "result": answer.result}
         _write(sys.stdout, _dump(document) + "\n")
         return answer.exit_code
     name, rows = answer.stream
@@ -129,10 +109,6 @@ def _print_document(command: str, answer: Answer) -> int:
     tail = _dump({"exit_code": exit_code, "error": error})
     _write(sys.stdout, "]}, " + tail[1:] + "\n")
     return exit_code
-
-
-def _envelope(command: str, exit_code: int, error: Mapping[str, str] | None) -> dict[str, Any]:
-    return {"version": VERSION, "command": command, "exit_code": exit_code, "error": error, "result": None}
 
 
 def _dump(value: Any) -> str:
@@ -164,46 +140,3 @@ def _lead_nowhere(stream: TextIO) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
-
-
-# --- words for people ------------------------------------------------------
-
-
-def show_size(size: int) -> str:
-    """Write a number of bytes for people: 999 B, 1.2 MB."""
-    if size < 1000:
-        return f"{size} B"
-    value = float(size)
-    for unit in _UNITS:
-        value /= 1000
-        if value < 999.95 or unit == _UNITS[-1]:
-            break
-    return f"{value:.1f} {unit}"
-
-
-def show_time(moment: datetime) -> str:
-    """Write a time in the zone of this machine."""
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def show_text(text: str) -> str:
-    """Write foreign text on one line, with nothing a terminal would obey."""
-    return show_path(text.encode("utf-8", "surrogateescape"))
-
-
-def count_of(number: int, thing: str) -> str:
-    """Write a number with its thing: 1 file, 2 files."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
-
-
-def columns(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> Iterator[str]:
-    """Yield rows with aligned columns; those named in `right` end flush."""
-    if not rows:
-        return
-    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
-    for row in rows:
-        cells = [
-            text.rjust(width) if at in right else text.ljust(width)
-            for at, (text, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        yield "  ".join(cells).rstrip()

@@ -7,17 +7,12 @@ from typing import TYPE_CHECKING
 import click
 
 from backup_admin.cli.opening import Surroundings, open_given, repository_options
-from backup_admin.cli.printing import Answer, count_of, show_size
-from backup_admin.core.errors import VerificationFailed
+from backup_admin.operations.answers import Answer, answer_check, answer_verify
 from backup_admin.operations.check import check_repository
 from backup_admin.operations.verify import verify_snapshot
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from backup_admin.operations.results import CheckReport, VerifyReport
-
-_FAILED = VerificationFailed.exit_code
 
 
 @click.command("check")
@@ -40,34 +35,7 @@ def check_verb(
     repository, _ = open_given(surroundings, storage, key_file, state_dir)
     with surroundings.reporting() as reporter:
         report = check_repository(repository, read_data=read_data, reporter=reporter)
-    return Answer(
-        result={
-            "repository": repository.repo_id,
-            "snapshots": report.snapshots,
-            "objects": report.objects,
-            "bytes_read": report.bytes_read,
-            "read_data": report.read_data,
-            "problems": list(report.problems),
-            "notices": list(report.notices),
-        },
-        lines=[_check_line(report)],
-        exit_code=0 if report.ok else _FAILED,
-        notes=[
-            *(f"note: {notice}" for notice in report.notices),
-            *(f"problem: {problem}" for problem in report.problems),
-        ],
-    )
-
-
-def _check_line(report: CheckReport) -> str:
-    about = f"{count_of(report.snapshots, 'snapshot')}, {count_of(report.objects, 'object')}"
-    if not report.ok:
-        return (
-            f"{count_of(len(report.problems), 'problem')} found in {about}. Other snapshots can be restored."
-        )
-    if report.read_data:
-        return f"No problem in {about}; every byte was read ({show_size(report.bytes_read)})."
-    return f"No problem in {about}. The contents were not read: --read-data does that."
+    return answer_check(repository, report)
 
 
 @click.command("verify")
@@ -87,25 +55,4 @@ def verify_verb(
     found = repository.find_snapshot(snapshot)
     with surroundings.reporting() as reporter:
         report = verify_snapshot(repository, found.id, state=state, reporter=reporter)
-    return Answer(
-        result={
-            "snapshot": report.snapshot_id,
-            "files": report.files,
-            "databases": report.databases,
-            "bytes_read": report.bytes_read,
-            "problems": list(report.problems),
-        },
-        lines=[_verify_line(report)],
-        exit_code=0 if report.ok else _FAILED,
-        notes=[f"problem: {problem}" for problem in report.problems],
-    )
-
-
-def _verify_line(report: VerifyReport) -> str:
-    about = (
-        f"{count_of(report.files, 'file')} and {count_of(report.databases, 'database')} "
-        f"({show_size(report.bytes_read)})"
-    )
-    if report.ok:
-        return f"Snapshot {report.snapshot_id} is as its manifest says: {about} read."
-    return f"Snapshot {report.snapshot_id} has {count_of(len(report.problems), 'problem')}: {about} read."
+    return answer_verify(report)

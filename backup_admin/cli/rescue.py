@@ -17,39 +17,43 @@ from backup_admin.cli.opening import (
     plain_options,
     repository_options,
 )
-from backup_admin.cli.printing import Answer, count_of, say, show_size
-from backup_admin.cli.restoring import (
-    describe_issues,
-    describe_report,
-    issue_lines,
-    plan_lines,
-    report_lines,
-    undo_lines,
-)
+from backup_admin.cli.printing import say
 from backup_admin.core.errors import Cancelled, NeedsAttention, RestoreRefused, UsageError
 from backup_admin.core.ids import RestoreId, new_ulid
+from backup_admin.operations.answers import (
+    Answer,
+    answer_extract,
+    answer_extract_plan,
+    refuse_inside_storage,
+)
 from backup_admin.operations.extract import extract, plan_extract
 from backup_admin.operations.layout import check_layout
 from backup_admin.operations.plan_restore import plan_restore
 from backup_admin.operations.plans import Selection
 from backup_admin.operations.recover import recover
 from backup_admin.operations.restore import carry_out
+from backup_admin.operations.restore_answers import (
+    answer_dry_run,
+    answer_report,
+    blocks,
+    describe_plan,
+    issue_lines,
+    plan_lines,
+    undo_lines,
+)
 from backup_admin.operations.restore_report import RestoreHooks, RestoreTools
 from backup_admin.operations.results import SourceSet
-from backup_admin.operations.undo import undo_restore, undoable
-from backup_admin.operations.validate import Level, validate_restore
+from backup_admin.operations.undo import find_undoable, undo_restore
+from backup_admin.operations.validate import validate_restore
 from backup_admin.sources.files import FileSource
 from backup_admin.storage.open import local_folder
 
 if TYPE_CHECKING:
     from backup_admin.core.state import StateFolder
-    from backup_admin.operations.restore_report import RestoreReport
-    from backup_admin.operations.results import ExtractReport
-    from backup_admin.operations.undo import Undoable
     from backup_admin.repository.repository import Repository
     from backup_admin.repository.types import Manifest, Snapshot
 
-_INCOMPLETE = 3
+_COMMAND = "backup-admin"
 _STOPPED_COPY = "What was written so far is not complete; the repository was not changed."
 _STOPPED_LIVE = "Nothing that is live was changed."
 _YES = frozenset({"y", "yes"})
@@ -109,7 +113,7 @@ def restore_verb(  # noqa: PLR0913  one parameter for each option
         repository, _ = open_given(surroundings, storage, key_file, state_dir)
         found = repository.find_snapshot(snapshot)
         if dry_run:
-            return _plan_copy(repository, found, target, only)
+            return answer_extract_plan(plan_extract(repository, found.id, only), target)
         return _copy(surroundings, repository, found, target.expanduser().absolute(), (only, allow_non_empty))
     _refuse("--in-place", only=only, allow_non_empty=allow_non_empty)
     make_sources(files, sqlite)
@@ -134,25 +138,6 @@ def _refuse(mode: str, **options: object) -> None:
 # --- into a folder -----------------------------------------------------------
 
 
-def _plan_copy(repository: Repository, snapshot: Snapshot, target: Path, only: tuple[str, ...]) -> Answer:
-    plan = plan_extract(repository, snapshot.id, only)
-    about = (
-        f"{count_of(plan.files, 'file')} and {count_of(plan.databases, 'database')}, {show_size(plan.size)}"
-    )
-    return Answer(
-        result={
-            "snapshot": plan.snapshot_id,
-            "target": str(target),
-            "dry_run": True,
-            "files": plan.files,
-            "databases": plan.databases,
-            "settings": plan.settings,
-            "bytes": plan.size,
-        },
-        lines=[f"Snapshot {plan.snapshot_id} would be restored into {target}: {about}. Nothing was written."],
-    )
-
-
 def _copy(
     surroundings: Surroundings,
     repository: Repository,
@@ -161,48 +146,12 @@ def _copy(
     options: tuple[tuple[str, ...], bool],
 ) -> Answer:
     only, allow_non_empty = options
-    _refuse_storage(repository, target)
+    refuse_inside_storage(repository, target)
     with surroundings.reporting(_STOPPED_COPY) as reporter:
         report = extract(
             repository, snapshot.id, target, only=only, allow_non_empty=allow_non_empty, reporter=reporter
         )
-    return Answer(
-        result={
-            "snapshot": report.snapshot_id,
-            "target": str(target),
-            "dry_run": False,
-            "files": report.files,
-            "databases": report.databases,
-            "bytes": report.bytes_written,
-            "problems": list(report.problems),
-            "notices": list(report.notices),
-        },
-        lines=[_copy_line(report, target)],
-        exit_code=0 if report.ok else _INCOMPLETE,
-        notes=[
-            *(f"note: {notice}" for notice in report.notices),
-            *(f"problem: {problem}" for problem in report.problems),
-        ],
-    )
-
-
-def _copy_line(report: ExtractReport, target: Path) -> str:
-    about = (
-        f"{count_of(report.files, 'file')} and {count_of(report.databases, 'database')} "
-        f"({show_size(report.bytes_written)}) of snapshot {report.snapshot_id} into {target}"
-    )
-    if report.ok:
-        return f"Restored {about}; all of it was compared with the manifest."
-    return f"Restored {about}, but not all of it: {count_of(len(report.problems), 'problem')}, named below."
-
-
-def _refuse_storage(repository: Repository, target: Path) -> None:
-    folder = local_folder(repository.storage)
-    if folder is None:
-        return
-    storage, place = folder.resolve(), target.resolve()
-    if place.is_relative_to(storage) or storage.is_relative_to(place):
-        raise RestoreRefused(f"{target} and the storage {folder} lie inside each other. Nothing was written.")
+    return answer_extract(report, target)
 
 
 # --- in place ----------------------------------------------------------------
@@ -246,28 +195,19 @@ def _restore_in_place(
     with surroundings.reporting(_STOPPED_LIVE) as reporter:
         plan = plan_restore(repository, snapshot.id, targets, selection, state=state, reporter=reporter)
         issues = validate_restore(plan, repository, targets, state=state, clock=surroundings.clock)
-    shown = [*plan_lines(plan, snapshot), *issue_lines(issues)]
-    result = {
-        "snapshot": plan.snapshot_id,
-        "dry_run": consent.dry_run,
-        "plan": plan.to_json(),
-        "digest": plan.digest,
-        "issues": describe_issues(issues),
-    }
-    blocks = [issue.message for issue in issues if issue.level is Level.BLOCK]
     if consent.dry_run:
-        return Answer(result, [*shown, "Nothing was touched."], RestoreRefused.exit_code if blocks else 0)
-    for line in shown:
+        return answer_dry_run(plan, issues, snapshot)
+    for line in (*plan_lines(plan, snapshot), *issue_lines(issues)):
         say(line)
-    if blocks:
-        raise RestoreRefused(f"{blocks[0]} Nothing was touched.")
+    for message in blocks(issues):
+        raise RestoreRefused(f"{message} Nothing was touched.")
     if consent.ask:
         _ask("Restore this now?")
     with surroundings.reporting(_STOPPED_LIVE, patient=True) as reporter:
         tools = RestoreTools(state, reporter, surroundings.clock)
         restore_id = RestoreId(new_ulid(surroundings.clock.now()))
         report = carry_out(plan, repository, targets, restore_id=restore_id, actor=actor(), tools=tools)
-    return _answer(report, result)
+    return answer_report(report, describe_plan(plan, issues, dry_run=False), _COMMAND)
 
 
 def _ask(question: str) -> None:
@@ -278,15 +218,6 @@ def _ask(question: str) -> None:
         answer = ""
     if answer.strip().lower() not in _YES:
         raise Cancelled("Not confirmed. Nothing was touched.")
-
-
-def _answer(report: RestoreReport, more: dict[str, object]) -> Answer:
-    return Answer(
-        result={**more, **describe_report(report)},
-        lines=report_lines(report),
-        exit_code=report.exit_code,
-        notes=[f"note: {notice}" for notice in report.notices],
-    )
 
 
 # --- undo and recover --------------------------------------------------------
@@ -307,7 +238,7 @@ def undo_verb(
     if not (yes or surroundings.is_terminal):
         raise UsageError("There is no terminal to ask for consent: give --yes. Nothing was touched.")
     state = open_state(surroundings, state_dir)
-    choice = _choose(state, restore, surroundings)
+    choice = find_undoable(state, restore or "", surroundings.clock)
     for line in undo_lines(choice):
         say(line)
     if not yes:
@@ -316,18 +247,7 @@ def undo_verb(
         report = undo_restore(
             state, choice.restore_id, hooks=RestoreHooks(), reporter=reporter, clock=surroundings.clock
         )
-    return _answer(report, {})
-
-
-def _choose(state: StateFolder, restore: str | None, surroundings: Surroundings) -> Undoable:
-    choices = undoable(state, surroundings.clock)
-    found = [choice for choice in choices if restore is None or choice.restore_id.startswith(restore)]
-    if not found:
-        which = "no restore" if restore is None else f"no restore {restore!r}"
-        raise RestoreRefused(f"There is {which} in {state.root} that can be undone. Nothing was touched.")
-    if restore is not None and len(found) > 1:
-        raise UsageError(f"{len(found)} restores begin with {restore!r}; give more of the id.")
-    return found[0]
+    return answer_report(report, {}, _COMMAND)
 
 
 @click.command("recover")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from backup_admin.core.clock import Clock, parse_time
-from backup_admin.core.errors import BackupAdminError, RestoreRefused
+from backup_admin.core.errors import BackupAdminError, RestoreRefused, UsageError
 from backup_admin.operations import restore_parts as parts
 from backup_admin.operations.journal import Journal, Step, open_journal, open_journals, refuse_unfinished
 from backup_admin.operations.maintenance import close, reopen
@@ -45,6 +45,21 @@ def undoable(state: StateFolder, clock: Clock) -> tuple[Undoable, ...]:
             found.append(Undoable(journal.restore_id, journal.lines[-1].time, until, places))
         taken.update(places)
     return tuple(found)
+
+
+def find_undoable(state: StateFolder, beginning: str, clock: Clock) -> Undoable:
+    """Return the newest restore that can be undone and whose id begins so.
+
+    Raises `RestoreRefused` when there is none, and `UsageError` when the
+    beginning of an id fits several.
+    """
+    found = [choice for choice in undoable(state, clock) if choice.restore_id.startswith(beginning)]
+    if not found:
+        which = f"no restore {beginning!r}" if beginning else "no restore"
+        raise RestoreRefused(f"There is {which} in {state.root} that can be undone. Nothing was touched.")
+    if beginning and len(found) > 1:
+        raise UsageError(f"{len(found)} restores begin with {beginning!r}; give more of the id.")
+    return found[0]
 
 
 def undo_restore(

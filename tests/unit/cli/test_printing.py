@@ -3,63 +3,16 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from backup_admin.cli.printing import (
-    Answer,
-    Pieces,
-    columns,
-    count_of,
-    print_answer,
-    print_error,
-    show_size,
-    show_text,
-    show_time,
-)
+from backup_admin.cli.printing import Pieces, print_answer, print_error
 from backup_admin.core.errors import Damaged
+from backup_admin.operations.answers import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-@pytest.mark.parametrize(
-    ("size", "shown"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "1.0 kB"),
-        (1_250_000, "1.2 MB"),
-        (999_949, "999.9 kB"),
-        (999_950, "1.0 MB"),
-        (10**18, "1000.0 PB"),
-    ],
-)
-def test_sizes_are_short(size: int, shown: str) -> None:
-    assert show_size(size) == shown
-
-
-def test_times_are_local(monkeypatch: pytest.MonkeyPatch) -> None:
-    moment = datetime(2024, 6, 1, 12, 0, tzinfo=UTC)
-
-    assert show_time(moment) == moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def test_text_cannot_steer_a_terminal() -> None:
-    assert show_text("a\nb\x1b[31m\u202e\udcff") == r"a\nb\x1b[31m\u202e\xff"
-
-
-def test_columns_are_aligned() -> None:
-    rows = [("NAME", "SIZE"), ("a", "1"), ("long name", "1000")]
-
-    assert list(columns(rows, right=(1,))) == ["NAME       SIZE", "a             1", "long name  1000"]
-    assert list(columns([])) == []
-
-
-def test_one_file_is_no_files() -> None:
-    assert [count_of(number, "file") for number in (0, 1, 2000)] == ["0 files", "1 file", "2,000 files"]
 
 
 def test_json_is_one_document_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,15 +1,17 @@
-"""How a restore in place is shown: the plan before, the report after."""
+"""A restore in place as both commands show it: the plan before, the report after."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from backup_admin.cli.printing import columns, count_of, show_size, show_text, show_time
 from backup_admin.core.clock import format_time
+from backup_admin.core.errors import RestoreRefused
+from backup_admin.core.shown import columns, count_of, show_size, show_text, show_time
+from backup_admin.operations.answers import Answer
 from backup_admin.operations.validate import Level
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from backup_admin.operations.databases import CheckLine
     from backup_admin.operations.plans import DatabasePart, FilesPart, RestorePlan, TableEffect
@@ -39,13 +41,46 @@ def issue_lines(issues: tuple[Issue, ...]) -> Iterator[str]:
             yield f"  {issue.level.value}: {issue.topic}: {show_text(issue.message)}"
 
 
-def describe_issues(issues: tuple[Issue, ...]) -> list[dict[str, str]]:
-    """Return what was looked at before a restore as plain data."""
+def describe_plan(plan: RestorePlan, issues: tuple[Issue, ...], *, dry_run: bool) -> dict[str, Any]:
+    """Return what would be restored, and what was looked at before, as plain data."""
+    return {
+        "snapshot": plan.snapshot_id,
+        "dry_run": dry_run,
+        "plan": plan.to_json(),
+        "digest": plan.digest,
+        "issues": _describe_issues(issues),
+    }
+
+
+def blocks(issues: tuple[Issue, ...]) -> list[str]:
+    """Return what forbids a restore."""
+    return [issue.message for issue in issues if issue.level is Level.BLOCK]
+
+
+def answer_dry_run(plan: RestorePlan, issues: tuple[Issue, ...], snapshot: Snapshot) -> Answer:
+    """Answer what a restore in place would do; status 1 when something forbids it."""
+    return Answer(
+        describe_plan(plan, issues, dry_run=True),
+        [*plan_lines(plan, snapshot), *issue_lines(issues), "Nothing was touched."],
+        RestoreRefused.exit_code if blocks(issues) else 0,
+    )
+
+
+def answer_report(report: RestoreReport, more: Mapping[str, object], command: str) -> Answer:
+    """Answer how a restore or an undo ended; `command` is how it is undone."""
+    return Answer(
+        result={**more, **_describe_report(report)},
+        lines=_report_lines(report, command),
+        exit_code=report.exit_code,
+        notes=[f"note: {notice}" for notice in report.notices],
+    )
+
+
+def _describe_issues(issues: tuple[Issue, ...]) -> list[dict[str, str]]:
     return [{"level": one.level.value, "topic": one.topic, "message": one.message} for one in issues]
 
 
-def describe_report(report: RestoreReport) -> dict[str, Any]:
-    """Return how a restore or undo ended as plain data."""
+def _describe_report(report: RestoreReport) -> dict[str, Any]:
     return {
         "restore": report.restore_id,
         "outcome": report.outcome,
@@ -61,8 +96,7 @@ def describe_report(report: RestoreReport) -> dict[str, Any]:
     }
 
 
-def report_lines(report: RestoreReport) -> Iterator[str]:
-    """Yield how a restore or undo ended, for people."""
+def _report_lines(report: RestoreReport, command: str) -> Iterator[str]:
     yield f"{report.message}"
     marks = {True: "  ok", False: "  BAD"}
     yield from columns([(marks[line.ok], show_text(line.topic), _finding(line)) for line in report.checks])
@@ -70,7 +104,7 @@ def report_lines(report: RestoreReport) -> Iterator[str]:
         yield f"The state from before is kept as snapshot {report.safety_snapshot}."
     if report.undo_until is not None:
         until = show_time(report.undo_until)
-        yield f"Until {until} it can be taken back: backup-admin undo {report.restore_id}"
+        yield f"Until {until} it can be taken back: {command} undo {report.restore_id}"
 
 
 def undo_lines(choice: Undoable) -> Iterator[str]:
