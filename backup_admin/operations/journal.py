@@ -42,6 +42,7 @@ class Step(StrEnum):
     SAFETY_BACKUP = "safety_backup"
     SWAPPING = "swapping"
     SWAPPED = "swapped"
+    NOT_SWAPPED = "not_swapped"
     ALL_SWAPPED = "all_swapped"
     CHECKED = "checked"
     COMMITTED = "committed"

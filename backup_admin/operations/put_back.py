@@ -27,7 +27,7 @@ def put_back(
     Returns outcome and sentence: `rolled_back`, or `needs_attention` when a swap
     could not be undone; then writers stay out. Safe to repeat.
     """
-    touched = journal.has(Step.SWAPPING)
+    touched = bool(swaps(journal))
     journal.write(Step.ROLLING_BACK, reason=reason)
     try:
         unswap_all(journal)
@@ -68,8 +68,12 @@ def swap_again(journal: Journal) -> None:
 
 
 def swaps(journal: Journal) -> list[Mapping[str, Any]]:
-    """Return what was written before each swap, in order."""
-    return [line.data for line in journal.lines if line.step is Step.SWAPPING]
+    """Return what was written before each swap, in order, without those known not to have happened."""
+    untouched = {
+        (line.data["kind"], line.data["name"]) for line in journal.lines if line.step is Step.NOT_SWAPPED
+    }
+    begun = [line.data for line in journal.lines if line.step is Step.SWAPPING]
+    return [data for data in begun if (data["kind"], data["name"]) not in untouched]
 
 
 def journal_parts(journal: Journal) -> list[parts.Part]:

@@ -6,7 +6,7 @@ last swap puts everything back; after a crash `recover` finishes or undoes.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -35,6 +35,7 @@ from backup_admin.repository.types import SAFETY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
     from backup_admin.core.ids import RestoreId
     from backup_admin.operations.plans import RestorePlan
@@ -71,6 +72,14 @@ def carry_out(
         try:
             return run.carry_out()
         except BaseException as error:
+            if journal.has(Step.COMMITTED):  # writers may be in already: nothing is taken back
+                if not isinstance(error, Exception):
+                    raise
+                return run.report(
+                    f"Restored, but writers could not be let in: {error} Mend that, then run "
+                    "`backup-admin recover`.",
+                    exit_code=1,
+                )
             outcome, message = put_back(journal, state, tools.hooks.maintenance, reason=str(error))
             if not isinstance(error, BackupAdminError):
                 raise
@@ -113,6 +122,7 @@ class _Restore:
         self.checks: list[CheckLine] = []
         self.notices: list[str] = []
         self.safety_snapshot = ""
+        self._undo_until: datetime | None = None
 
     def carry_out(self) -> RestoreReport:
         self._stage()
@@ -187,8 +197,7 @@ class _Restore:
         self._reporter.stage("swap", total_items=len(self._trees) + len(self._databases))
         usable = (self._journal.find(Step.SAFETY_BACKUP) or {})["usable"]
         for database in self._databases:
-            self._journal.write(Step.SWAPPING, name=database.name, kind="database")
-            parts.swap_database(database, live_usable=usable[database.name])
+            self._swap_database(database, usable=usable[database.name])
             self._journal.write(Step.SWAPPED, name=database.name, kind="database")
             self._reporter.advance(items=1, current=database.name)
         for tree in self._trees:
@@ -200,6 +209,15 @@ class _Restore:
             self._journal.write(Step.SWAPPED, name=tree.name, kind="files")
             self._reporter.advance(items=1, current=tree.name)
         self._journal.write(Step.ALL_SWAPPED)
+
+    def _swap_database(self, database: parts.DatabasePart, *, usable: bool) -> None:
+        self._journal.write(Step.SWAPPING, name=database.name, kind="database")
+        try:
+            parts.swap_database(database, live_usable=usable)
+        except Busy:
+            if usable:  # all or nothing: no content was exchanged, so none has to go back
+                self._journal.write(Step.NOT_SWAPPED, name=database.name, kind="database")
+            raise
 
     def _check(self) -> None:
         self._reporter.stage("check")
@@ -220,24 +238,32 @@ class _Restore:
 
     def _commit(self) -> RestoreReport:
         self._reporter.stage("reopen")
-        undo_until = self._clock.now() + timedelta(hours=self._undo_hours)
+        self._undo_until = self._clock.now() + timedelta(hours=self._undo_hours)
         self._journal.write(
             Step.COMMITTED,
-            undo_until=format_time(undo_until),
+            undo_until=format_time(self._undo_until),
             safety=self.safety_snapshot,
             notices=self.notices,
         )
         reopen(self._state, self._hooks.maintenance)
         for database in self._databases:
-            database.copy.unlink(missing_ok=True)
+            with suppress(OSError):  # it goes with the rest when the undo time is over
+                database.copy.unlink()
+        return self.report(
+            f"Restored from the backup of {self._manifest.snapshot.created_at:%Y-%m-%d %H:%M} UTC."
+        )
+
+    def report(self, message: str, *, exit_code: int = 0) -> RestoreReport:
+        """Say how a committed restore ended."""
         return RestoreReport(
             self._journal.restore_id,
             "restored",
-            f"Restored from the backup of {self._manifest.snapshot.created_at:%Y-%m-%d %H:%M} UTC.",
+            message,
             tuple(self.checks),
             self.safety_snapshot,
-            undo_until,
+            self._undo_until,
             tuple(self.notices),
+            exit_code=exit_code,
         )
 
     def _check_tree(self, tree: parts.TreePart) -> CheckLine:

@@ -15,15 +15,22 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.durable import make_folders, sync_folder
-from backup_admin.core.errors import RestoreRefused, SourceError, VerificationFailed
+from backup_admin.core.errors import (
+    RestoreRefused,
+    SourceError,
+    SourceInvalid,
+    SourceMissing,
+    VerificationFailed,
+)
 from backup_admin.operations.captured import write_content
 from backup_admin.operations.databases import CheckLine, compare_database, compare_tables
 from backup_admin.operations.on_disk import compare_tree
 from backup_admin.operations.stage_tree import write_tree
-from backup_admin.sources.base import STAGING_PREFIX
+from backup_admin.sources.base import STAGING_PREFIX, LiveUnusable
 from backup_admin.sources.files import FileSource
 from backup_admin.sources.sqlite import (
     SqliteSource,
+    copy_database,
     inspect_copy,
     place_offline,
     undo_place_offline,
@@ -203,18 +210,37 @@ def swap_database(part: DatabasePart, *, live_usable: bool) -> None:
 
 
 def unswap_database(part: DatabasePart, *, live_usable: bool) -> None:
-    """Put the old content back; does no harm when nothing was swapped."""
-    if live_usable:
-        write_into_live(part.old, Path(part.live), deadline_seconds=_SWAP_SECONDS)
-    else:
-        undo_place_offline(Path(part.live), part.aside)
+    """Put the old content back; does no harm when nothing was swapped.
+
+    A live database that was lost or damaged since is moved aside.
+    """
+    live = Path(part.live)
+    if not live_usable:
+        undo_place_offline(live, part.aside)
+        return
+    try:
+        if not part.aside.exists():
+            write_into_live(part.old, live, deadline_seconds=_SWAP_SECONDS)
+            return
+    except LiveUnusable:
+        pass
+    place_offline(part.old, live, part.aside)
 
 
 def keep_undone_database(part: DatabasePart) -> None:
-    """Keep what is live now, before an undo replaces it."""
-    if not part.undone.exists():
-        copy = SqliteSource(part.name, Path(part.live)).capture(Path(part.work))
-        copy.path.rename(part.undone)
+    """Keep what is live now, before an undo replaces it; what is no database is moved aside then."""
+    if part.undone.exists():
+        return
+    live, work = Path(part.live), Path(part.work)
+    try:
+        copy = SqliteSource(part.name, live).capture(work).path
+    except SourceMissing:
+        return
+    except SourceInvalid:
+        copy = work / "undone.part"
+        copy.unlink(missing_ok=True)
+        copy_database(live, copy)
+    copy.rename(part.undone)
 
 
 def check_live_database(part: DatabasePart, entry: DatabaseEntry, scratch: Path) -> tuple[CheckLine, ...]:

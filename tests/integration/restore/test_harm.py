@@ -1,0 +1,125 @@
+"""What meets a restore from outside: locks, lost databases, hooks that fail."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from backup_admin.core.ids import RestoreId, new_ulid
+from backup_admin.core.progress import QuietReporter
+from backup_admin.operations import restore_parts
+from backup_admin.operations.recover import recover
+from backup_admin.operations.restore import carry_out
+from backup_admin.operations.restore_report import RestoreHooks, RestoreReport
+from backup_admin.operations.undo import undo_restore
+from tests.integration.restore.scene import CLOCK, Scene, damage, make_scene
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    made = make_scene(tmp_path)
+    made.back_up()
+    return made
+
+
+@pytest.mark.parametrize("content", [None, b"no database any more", b"SQLite format 3\0" + bytes(8000)])
+def test_undo_brings_back_a_database_that_was_lost_after_the_restore(
+    scene: Scene, content: bytes | None
+) -> None:
+    damage(scene)
+    damaged = scene.live()
+    restored = scene.restore(scene.plan())
+    scene.database.unlink()
+    if content is not None:
+        scene.database.write_bytes(content)
+
+    report = _undo(scene)
+
+    assert report.outcome == "undone", report.message
+    assert scene.live() == damaged
+    assert not scene.state.maintenance_flag.exists()
+    kept = [path.read_bytes() for path in scene.database.parent.rglob("*") if path.is_file()]
+    assert content is None or content in kept, restored.restore_id
+
+
+def test_an_error_after_the_commit_takes_nothing_back(scene: Scene) -> None:
+    good = scene.live()
+    damage(scene)
+
+    report = _carry_out(scene, _Hook(RuntimeError("the proxy does not answer")))
+
+    assert report.outcome == "restored"
+    assert "the proxy does not answer" in report.message
+    assert "backup-admin recover" in report.message
+    assert report.exit_code == 1
+    assert report.undo_until is not None
+    assert scene.live() == good
+    recover(scene.state, hooks=RestoreHooks(), reporter=QuietReporter(), clock=CLOCK)
+    assert not scene.state.maintenance_flag.exists()
+    assert scene.live() == good
+    assert _undo(scene).outcome == "undone"
+
+
+def test_an_interrupt_after_the_commit_takes_nothing_back(scene: Scene) -> None:
+    good = scene.live()
+    damage(scene)
+
+    with pytest.raises(KeyboardInterrupt):
+        _carry_out(scene, _Hook(KeyboardInterrupt()))
+
+    assert scene.live() == good
+
+
+def test_a_database_locked_at_the_swap_was_not_touched(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    damage(scene)
+    damaged = scene.live()
+    plan = scene.plan()
+    monkeypatch.setattr(restore_parts, "_SWAP_SECONDS", 0.5)
+    keep = restore_parts.keep_old_database
+    with closing(sqlite3.connect(scene.database, isolation_level=None)) as writer:
+
+        def keep_and_lock(part: restore_parts.DatabasePart) -> bool:
+            usable = keep(part)
+            writer.execute("begin exclusive")
+            return usable
+
+        monkeypatch.setattr(restore_parts, "keep_old_database", keep_and_lock)
+        report = scene.restore(plan)
+
+    assert report.outcome == "rolled_back", report.message
+    assert "stayed locked" in report.message
+    assert "Nothing live was changed" in report.message
+    assert not scene.state.maintenance_flag.exists()
+    assert scene.live() == damaged
+
+
+class _Hook:
+    """A hook of the host that fails once when writers are let in."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __call__(self, closed: bool) -> None:
+        if not closed:
+            raise self._error
+
+
+def _carry_out(scene: Scene, hook: _Hook) -> RestoreReport:
+    return carry_out(
+        scene.plan(),
+        scene.open(),
+        scene.sources,
+        restore_id=RestoreId(new_ulid(CLOCK.now())),
+        actor="tester",
+        tools=scene.tools(RestoreHooks(maintenance=hook)),
+    )
+
+
+def _undo(scene: Scene) -> RestoreReport:
+    return undo_restore(scene.state, None, hooks=RestoreHooks(), reporter=QuietReporter(), clock=CLOCK)
