@@ -47,6 +47,7 @@ class Step(StrEnum):
     CHECKED = "checked"
     COMMITTED = "committed"
     ROLLING_BACK = "rolling_back"
+    PUT_BACK = "put_back"
     ROLLED_BACK = "rolled_back"
     UNDOING = "undoing"
     UNDONE = "undone"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.errors import BackupAdminError, NeedsAttention
@@ -11,7 +12,7 @@ from backup_admin.operations.journal import Journal, Step
 from backup_admin.operations.maintenance import reopen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from backup_admin.core.state import StateFolder
 
@@ -25,22 +26,35 @@ def put_back(
     """Undo every swap of an unfinished restore and remove what was staged.
 
     Returns outcome and sentence: `rolled_back`, or `needs_attention` when a swap
-    could not be undone; then writers stay out. Safe to repeat.
+    could not be undone or the journal not be written; then writers that were
+    kept out stay out. Safe to repeat, also after a crash of itself at any point.
     """
     touched = bool(swaps(journal))
-    journal.write(Step.ROLLING_BACK, reason=reason)
     try:
-        unswap_all(journal)
+        if not journal.has(Step.PUT_BACK):
+            journal.write(Step.ROLLING_BACK, reason=reason)
+            unswap_all(journal)
+            journal.write(Step.PUT_BACK)  # what putting back needs is removed from here on
+        left = [text for part in journal_parts(journal) for text in _remove(part)]
+        journal.write(Step.ROLLED_BACK, left=left)
     except (BackupAdminError, OSError) as error:
-        journal.write(Step.ATTENTION, reason=str(error))
-        return "needs_attention", (
-            f"It could not be put back: {error} Writers are kept out; mend that, then run "
-            "`backup-admin recover`."
-        )
-    left = [text for part in journal_parts(journal) for text in _remove(part)]
-    journal.write(Step.ROLLED_BACK, left=left)
+        said = f"{error.strerror or error}." if isinstance(error, OSError) else str(error)
+        with suppress(OSError):
+            journal.write(Step.ATTENTION, reason=said)
+        return "needs_attention", " ".join(_attention(journal, state, said, touched=touched))
     reopen(state, maintenance)
     return "rolled_back", " ".join((_BACK if touched else _NOTHING, *left))
+
+
+def _attention(journal: Journal, state: StateFolder, error: str, *, touched: bool) -> Iterator[str]:
+    if touched and not journal.has(Step.PUT_BACK):
+        yield f"It could not be put back: {error}"
+    else:
+        yield f"{_BACK if touched else _NOTHING} It could not be ended: {error}"
+    if state.maintenance_flag.exists():
+        yield "Writers are kept out; mend that, then run `backup-admin recover`."
+    else:
+        yield "Mend that, then run `backup-admin recover`."
 
 
 def unswap_all(journal: Journal) -> None:

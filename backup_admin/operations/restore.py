@@ -81,16 +81,17 @@ def carry_out(
                     exit_code=1,
                 )
             outcome, message = put_back(journal, state, tools.hooks.maintenance, reason=str(error))
-            if not isinstance(error, BackupAdminError):
+            known = _disk_error(error) if isinstance(error, OSError) else error
+            if not isinstance(known, BackupAdminError):
                 raise
             return RestoreReport(
                 restore_id,
                 outcome,
-                f"{error} {message}",
+                f"{known} {message}",
                 tuple(run.checks),
                 run.safety_snapshot,
-                error_code=error.code,
-                exit_code=error.exit_code,
+                error_code=known.code,
+                exit_code=known.exit_code,
             )
 
 
@@ -326,6 +327,12 @@ class _Restore:
 
     def _tree_target(self, name: str) -> FileSource:
         return next(source for source in self._targets.files if source.name == name)
+
+
+def _disk_error(error: OSError) -> SourceError:
+    """Say what the disk of the live places or of the state folder refused."""
+    where = f": {error.filename}" if error.filename else ""
+    return SourceError(f"{error.strerror or error}{where}.")
 
 
 def _check_places(plan: RestorePlan, targets: SourceSet) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from backup_admin.core.ids import RestoreId, new_ulid
 from backup_admin.core.progress import QuietReporter
-from backup_admin.operations import restore_parts
+from backup_admin.operations import restore_parts, tree_swap
+from backup_admin.operations.journal import Journal, Step
 from backup_admin.operations.recover import recover
 from backup_admin.operations.restore import carry_out
 from backup_admin.operations.restore_report import RestoreHooks, RestoreReport
@@ -18,6 +21,7 @@ from backup_admin.operations.undo import undo_restore
 from tests.integration.restore.scene import CLOCK, Scene, damage, make_scene
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -97,6 +101,62 @@ def test_a_database_locked_at_the_swap_was_not_touched(scene: Scene, monkeypatch
     assert "Nothing live was changed" in report.message
     assert not scene.state.maintenance_flag.exists()
     assert scene.live() == damaged
+
+
+def test_a_crash_while_the_rollback_is_ended_leaves_no_locked_app(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damage(scene)
+    damaged = scene.live()
+    plan = scene.plan()
+    with monkeypatch.context() as patch:
+        patch.setattr(tree_swap, "swap_tree", _fail)
+        patch.setattr(Journal, "write", _full_at(Step.ROLLED_BACK))
+        report = scene.restore(plan)
+    assert report.outcome == "needs_attention"
+    assert "No space left on device" in report.message
+    assert "backup-admin recover" in report.message
+
+    found = recover(scene.state, hooks=RestoreHooks(), reporter=QuietReporter(), clock=CLOCK)
+
+    assert [one.outcome for one in found] == ["rolled_back"], found
+    assert not scene.state.maintenance_flag.exists()
+    assert scene.live() == damaged
+    assert list(scene.tree.parent.glob(".backup-admin-*")) == []
+
+
+@pytest.mark.parametrize("step", list(Step)[1:8])
+def test_a_full_state_folder_ends_in_a_report(
+    scene: Scene, step: Step, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damage(scene)
+    damaged = scene.live()
+    plan = scene.plan()
+    monkeypatch.setattr(Journal, "write", _full_at(step))
+
+    report = scene.restore(plan)
+
+    assert report.outcome == "rolled_back"
+    assert "No space left on device" in report.message
+    assert "Nothing live was changed" in report.message or step is Step.SWAPPED
+    assert not scene.state.maintenance_flag.exists()
+    assert scene.live() == damaged
+
+
+def _full_at(full: Step) -> Callable[..., None]:
+    """Make a journal that finds no space for one step."""
+    write = Journal.write
+
+    def refuse(journal: Journal, step: Step, **data: Any) -> None:
+        if step is full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(journal, step, **data)
+
+    return refuse
+
+
+def _fail(*_: object, **__: object) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 class _Hook:
