@@ -15,7 +15,6 @@ from backup_admin.cli.opening import Surroundings, state_path
 from backup_admin.cli.printing import (
     Pieces,
     close_streams,
-    error_as_json,
     prepare_streams,
     print_answer,
     print_error,
@@ -26,7 +25,7 @@ from backup_admin.core.clock import SystemClock
 from backup_admin.core.durable import make_folders, write_new
 from backup_admin.core.errors import BackupAdminError, ConfigurationError
 from backup_admin.core.version import VERSION
-from backup_admin.operations.answers import Answer
+from backup_admin.operations.answers import Answer, describe_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,7 +126,7 @@ def run(arguments: Sequence[str]) -> int:
                 return print_answer(command, answer, as_json=as_json)
             return answer if isinstance(answer, int) else 0
     except BackupAdminError as caught:
-        exit_code, error = caught.exit_code, error_as_json(caught)
+        exit_code, error = caught.exit_code, describe_error(caught)
     except click.exceptions.NoArgsIsHelpError as caught:
         say(caught.format_message())
         return 2

@@ -6,15 +6,15 @@ then written nowhere.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TextIO
+from functools import partial
+from typing import TYPE_CHECKING, TextIO
 
 from backup_admin.core.errors import BackupAdminError
-from backup_admin.operations.answers import VERSION, Answer, envelope
+from backup_admin.operations.answers import Answer, dump, envelope, write_document
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -47,7 +47,10 @@ def print_answer(command: str, answer: Answer | Pieces, *, as_json: bool) -> int
             _write(sys.stdout, piece)
         return 0
     if as_json:
-        return _print_document(command, answer)
+        exit_code, error = write_document(command, answer, partial(_write, sys.stdout))
+        if error is not None:
+            say(f"backup-admin {command}: {error}")
+        return exit_code
     for line in answer.lines:
         _write(sys.stdout, line + "\n")
     for note in answer.notes:
@@ -58,7 +61,7 @@ def print_answer(command: str, answer: Answer | Pieces, *, as_json: bool) -> int
 def print_error(command: str, error: Mapping[str, str], exit_code: int, *, as_json: bool) -> None:
     """Print why a verb failed."""
     if as_json:
-        _write(sys.stdout, _dump(envelope(command, exit_code, error)) + "\n")
+        _write(sys.stdout, dump(envelope(command, exit_code, error)) + "\n")
     say(f"backup-admin{f' {command}' if command else ''}: {error['message']}")
 
 
@@ -82,37 +85,6 @@ def close_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         with _writing(stream):
             stream.flush()
-
-
-def error_as_json(error: BackupAdminError) -> dict[str, str]:
-    """Return what programs are told about an error."""
-    return {"code": error.code, "message": str(error)}
-
-
-def _print_document(command: str, answer: Answer) -> int:
-    if answer.stream is None:
-        document = {**envelope(command, answer.exit_code, None), "result": answer.result}
-        _write(sys.stdout, _dump(document) + "\n")
-        return answer.exit_code
-    name, rows = answer.stream
-    head = {"version": VERSION, "command": command, "result": answer.result}
-    _write(sys.stdout, _dump(head)[:-2] + f'{", " if answer.result else ""}"{name}": [')
-    exit_code, error = answer.exit_code, None
-    separator = ""
-    try:
-        for row in rows:
-            _write(sys.stdout, separator + "\n" + _dump(row))
-            separator = ","
-    except BackupAdminError as caught:
-        exit_code, error = caught.exit_code, error_as_json(caught)
-        say(f"backup-admin {command}: {caught}")
-    tail = _dump({"exit_code": exit_code, "error": error})
-    _write(sys.stdout, "]}, " + tail[1:] + "\n")
-    return exit_code
-
-
-def _dump(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _write(stream: TextIO, text: str) -> None:

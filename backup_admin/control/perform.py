@@ -39,6 +39,7 @@ class Done:
 
     values: Values
     note: Callable[[Session], object] = lambda _session: None
+    error: BaseException | None = None
 
 
 Work = Callable[["Session", "Installation", BackupRun, RowReporter], Done]
@@ -57,6 +58,12 @@ def perform_backup(installation: Installation, run_id: str) -> None:
 def perform_verify(installation: Installation, run_id: str) -> None:
     """Read back the snapshot a row asks for; how it ended stands in the row."""
     _perform(installation, run_id, _verify)
+
+
+def perform_here(installation: Installation, run: BackupRun) -> BackupAdminError | None:
+    """Do at once what a row asks for; return the error of ours that ended it, if one did."""
+    error = _perform(installation, run.id, _back_up if run.kind is RunKind.BACKUP else _verify)
+    return error if isinstance(error, BackupAdminError) else None
 
 
 def perform_waiting(session: Session, installation: Installation) -> None:
@@ -78,11 +85,11 @@ def failure(installation: Installation, error: Exception, subject: str) -> Value
     }
 
 
-def _perform(installation: Installation, run_id: str, work: Work) -> None:
+def _perform(installation: Installation, run_id: str, work: Work) -> Exception | None:
     with installation.database.new_session() as session:
         run = runs.start_run(session, installation, run_id, process_name())
         if run is None:
-            return
+            return None
         reporter = RowReporter(
             installation.database,
             installation.clock,
@@ -97,6 +104,9 @@ def _perform(installation: Installation, run_id: str, work: Work) -> None:
         values = {**done.values, "log": reporter.log}
         runs.end_run(session, installation, run_id, values)
         _audit(installation, run, values)
+    if done.error is None or isinstance(done.error, Exception):
+        return done.error
+    raise done.error
 
 
 def _attempt(
@@ -107,11 +117,16 @@ def _attempt(
     except Cancelled as error:
         session.rollback()
         status = RunStatus.INTERRUPTED if reporter.given_up else RunStatus.CANCELLED
-        return Done({"status": status, "error_message": str(error), "warnings": reporter.warnings})
+        values = {"status": status, "error_message": str(error), "warnings": reporter.warnings}
+        return Done(values, error=error)
+    except KeyboardInterrupt as error:
+        session.rollback()
+        values = {"status": RunStatus.INTERRUPTED, "error_message": "It was ended at once, by a signal."}
+        return Done(values, error=error)
     except Exception as error:  # noqa: BLE001 - a job ends here
         session.rollback()
         said = failure(installation, error, f"{run.kind.value} {run.id}")
-        return Done({"status": RunStatus.FAILED, "warnings": reporter.warnings, **said})
+        return Done({"status": RunStatus.FAILED, "warnings": reporter.warnings, **said}, error=error)
 
 
 def _back_up(session: Session, installation: Installation, run: BackupRun, reporter: RowReporter) -> Done:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import update
@@ -14,7 +14,7 @@ from backup_admin.control.journals import journal_of, status_of
 from backup_admin.control.perform import failure, process_name
 from backup_admin.control.reporting import RowReporter
 from backup_admin.control.wizard import find_operation, stored_plan
-from backup_admin.core.errors import BackupAdminError, RepositoryError
+from backup_admin.core.errors import BackupAdminError, Busy, RepositoryError
 from backup_admin.core.ids import RestoreId
 from backup_admin.operations.restore import carry_out
 from backup_admin.operations.restore_report import RestoreHooks, RestoreReport, RestoreTools
@@ -46,6 +46,17 @@ def perform_restore(installation: Installation, operation_id: str) -> None:
 def perform_undo(installation: Installation, operation_id: str) -> None:
     """Put back the state before a restore."""
     _perform(installation, operation_id, "undo", _undo)
+
+
+def perform_here(installation: Installation, operation: RestoreOperation) -> RestoreReport:
+    """Do a restore or its undo at once; raise what ended it before there was a report."""
+    work = _undo if operation.action == "undo" else _restore
+    ended = _perform(installation, operation.id, operation.action, work)
+    if ended is None:
+        raise Busy(f"Restore {operation.id} no longer waits: another process has taken it.")
+    if isinstance(ended, Exception):
+        raise ended
+    return ended
 
 
 def restore_hooks(hooks: Hooks) -> RestoreHooks:
@@ -81,12 +92,13 @@ def _perform(
     installation: Installation,
     operation_id: str,
     action: str,
-    work: Callable[[Session, Installation, RestoreOperation, RowReporter], Values],
-) -> None:
+    work: Callable[[Session, Installation, RestoreOperation, RowReporter], RestoreReport],
+) -> RestoreReport | Exception | None:
+    ended: RestoreReport | Exception | KeyboardInterrupt
     with installation.database.new_session() as session:
         operation = _start(session, installation, operation_id, action)
         if operation is None:
-            return
+            return None
         reporter = RowReporter(
             installation.database,
             installation.clock,
@@ -96,14 +108,19 @@ def _perform(
         )
         with reporter:
             try:
-                values = work(session, installation, operation, reporter)
-            except Exception as error:  # noqa: BLE001 - a job ends here
+                report = work(session, installation, operation, reporter)
+                values, ended = _values(installation, operation, report), report
+            except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - a job ends here
                 session.rollback()
+                ended = error
                 values = _failed(installation, operation, error)
         hooked = tell_host(installation.hooks, values["status"].value)
         values["warnings"] = [*values.get("warnings", []), *reporter.warnings, *hooked]
         _end(session, installation, operation, {**values, "restore_log": reporter.log})
         _audit(installation, operation, values)
+    if isinstance(ended, Exception | RestoreReport):
+        return ended
+    raise ended
 
 
 def _start(
@@ -130,7 +147,7 @@ def _start(
 
 def _restore(
     session: Session, installation: Installation, operation: RestoreOperation, reporter: RowReporter
-) -> Values:
+) -> RestoreReport:
     plan = stored_plan(operation)
     repository = engine.open_repository(session, installation)
     targets = engine.source_set(session, installation)
@@ -150,51 +167,49 @@ def _restore(
         actor=operation.restored_by_name or operation.restored_by,
         tools=tools,
     )
-    return {
-        **_values(report),
-        "warnings": [*report.notices, *_remember_safety(installation, repository, report)],
-    }
+    notices = (*report.notices, *_remember_safety(installation, repository, report))
+    return replace(report, notices=notices)
 
 
 def _undo(
     session: Session, installation: Installation, operation: RestoreOperation, reporter: RowReporter
-) -> Values:
+) -> RestoreReport:
     session.commit()  # hold no transaction during the work
-    report = undo_restore(
+    return undo_restore(
         installation.state,
         RestoreId(operation.id),
         hooks=restore_hooks(installation.hooks),
         reporter=reporter,
         clock=installation.clock,
     )
-    values = _values(report)
-    undone = values["status"] is RestoreStatus.UNDONE
-    kept = {
-        "message": values["message"],
-        "status": values["status"],
-        "error_message": values["error_message"],
-    }
-    return {**kept, "undone_at": installation.clock.now()} if undone else kept
 
 
-def _values(report: RestoreReport) -> Values:
+def _values(installation: Installation, operation: RestoreOperation, report: RestoreReport) -> Values:
     status = _OUTCOMES[report.outcome]
     if status is RestoreStatus.ROLLED_BACK and report.error_code == "cancelled":
         status = RestoreStatus.CANCELLED
     good = status in (RestoreStatus.RESTORED, RestoreStatus.UNDONE)
-    return {
+    said: Values = {
         "status": status,
         "message": report.message,
         "error_message": "" if good else report.message,
+    }
+    if operation.action == "undo":  # what the restore itself did stays as it was noted
+        return {**said, "undone_at": installation.clock.now()} if good else said
+    return {
+        **said,
+        "warnings": list(report.notices),
         "checks": [asdict(line) for line in report.checks],
         "safety_snapshot_id": report.safety_snapshot,
         "undo_until": report.undo_until,
     }
 
 
-def _failed(installation: Installation, operation: RestoreOperation, error: Exception) -> Values:
+def _failed(installation: Installation, operation: RestoreOperation, error: BaseException) -> Values:
     """Say how a restore ended that raised: as its journal knows, else as failed untouched."""
-    said = failure(installation, error, f"restore {operation.id}")
+    said: Values = {"error_message": "It was ended at once, by a signal."}
+    if isinstance(error, Exception):
+        said = failure(installation, error, f"restore {operation.id}")
     journal = journal_of(installation, operation.id)
     status = status_of(operation, journal)
     if operation.action == "undo" and (journal is None or journal.finished):

@@ -20,10 +20,13 @@ from backup_admin.operations.validate import Issue, Level, validate_restore
 from backup_admin.records import RestoreOperation, RestoreStatus
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from sqlalchemy.orm import Session
 
     from backup_admin.access.permissions import Actor
     from backup_admin.control.installation import Installation
+    from backup_admin.repository.repository import Repository
 
 DRAFT_LIFETIME = timedelta(hours=24)
 
@@ -167,24 +170,37 @@ def review(session: Session, installation: Installation, operation_id: str) -> R
     if not operation.snapshot_id:
         raise UsageError("Choose a backup first.")
     repository = engine.open_repository(session, installation)
+    snapshot_id, selection = SnapshotId(operation.snapshot_id), selection_of(operation)
+    found = make_review(session, installation, repository, snapshot_id, selection)
+    keep_review(operation, found, installation.clock.now())
+    operation.step = 4
+    _save(session, installation, operation)
+    return found
+
+
+def make_review(
+    session: Session,
+    installation: Installation,
+    repository: Repository,
+    snapshot_id: SnapshotId,
+    selection: Selection,
+) -> Review:
+    """Plan a restore onto what the app protects, and validate it; keeps nothing."""
     targets = engine.source_set(session, installation)
     session.commit()  # hold no transaction while files are compared
     plan = plan_restore(
-        repository,
-        SnapshotId(operation.snapshot_id),
-        targets,
-        selection_of(operation),
-        state=installation.state,
-        reporter=QuietReporter(),
+        repository, snapshot_id, targets, selection, state=installation.state, reporter=QuietReporter()
     )
     issues = validate_restore(plan, repository, targets, state=installation.state, clock=installation.clock)
-    operation.plan = dump_canonical(plan.to_json()).decode()
-    operation.plan_digest = plan.digest
-    operation.planned_at = installation.clock.now()
-    operation.issues = [{**asdict(issue), "level": issue.level.value} for issue in issues]
-    operation.step = 4
-    _save(session, installation, operation)
     return Review(plan, issues, plan.digest)
+
+
+def keep_review(operation: RestoreOperation, review: Review, now: datetime) -> None:
+    """Write a plan and what was found into its row; the caller commits."""
+    operation.plan = dump_canonical(review.plan.to_json()).decode()
+    operation.plan_digest = review.digest
+    operation.planned_at = now
+    operation.issues = [{**asdict(issue), "level": issue.level.value} for issue in review.issues]
 
 
 def stored_review(operation: RestoreOperation) -> Review | None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from backup_admin.core.errors import RestoreRefused, VerificationFailed
+from backup_admin.core.errors import BackupAdminError, RestoreRefused, VerificationFailed
 from backup_admin.core.paths import path_to_json, show_path
 from backup_admin.core.shown import count_of, show_size, show_text
 from backup_admin.operations.diff import FileChange, TableChange, diff_files, diff_tables
 from backup_admin.storage.open import local_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from backup_admin.core.ids import SnapshotId
@@ -44,6 +45,39 @@ class Answer:
 def envelope(command: str, exit_code: int, error: Mapping[str, str] | None) -> dict[str, Any]:
     """Return the JSON document of a command, still without its result."""
     return {"version": VERSION, "command": command, "exit_code": exit_code, "error": error, "result": None}
+
+
+def write_document(
+    command: str, answer: Answer, write: Callable[[str], object]
+) -> tuple[int, BackupAdminError | None]:
+    """Write an answer as one JSON document, row by row; return the status and what went wrong."""
+    if answer.stream is None:
+        write(dump({**envelope(command, answer.exit_code, None), "result": answer.result}) + "\n")
+        return answer.exit_code, None
+    name, rows = answer.stream
+    head = {"version": VERSION, "command": command, "result": answer.result}
+    write(dump(head)[:-2] + f'{", " if answer.result else ""}"{name}": [')
+    exit_code, error = answer.exit_code, None
+    separator = ""
+    try:
+        for row in rows:
+            write(separator + "\n" + dump(row))
+            separator = ","
+    except BackupAdminError as caught:
+        exit_code, error = caught.exit_code, caught
+    tail = dump({"exit_code": exit_code, "error": None if error is None else describe_error(error)})
+    write("]}, " + tail[1:] + "\n")
+    return exit_code, error
+
+
+def describe_error(error: BackupAdminError) -> dict[str, str]:
+    """Return what programs are told about an error."""
+    return {"code": error.code, "message": str(error)}
+
+
+def dump(value: Any) -> str:
+    """Write JSON on one line."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 # --- check and verify --------------------------------------------------------

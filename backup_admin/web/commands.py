@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import getpass
-import json
 import sys
-from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import click
 from flask import current_app
-from flask.cli import with_appcontext
 
 from backup_admin import jobs
-from backup_admin.access.permissions import Actor, Permission
 from backup_admin.control import (
     catalogue,
     engine,
@@ -21,148 +17,117 @@ from backup_admin.control import (
     onboarding,
     overview,
     perform,
-    perform_restore,
     recovery,
-    restores,
     runs,
     schedules,
     verdict,
 )
 from backup_admin.core.clock import format_time
-from backup_admin.core.errors import BackupAdminError, NotARepository
+from backup_admin.core.errors import BackupAdminError, NotARepository, VerificationFailed
 from backup_admin.core.secret import Secret
-from backup_admin.records import RestoreStatus, RunKind, RunStatus, Trigger
-from backup_admin.records.upgrade import require_current, upgrade
+from backup_admin.operations.answers import INCOMPLETE, Answer
+from backup_admin.records import RunKind, RunStatus, Trigger
+from backup_admin.records.upgrade import upgrade
 from backup_admin.repository.secrets import generate_application_key, write_key_file
+from backup_admin.web.command_line import actor, here, is_json, ready, say, verb
+from backup_admin.web.commands_look import check_command, diff_command, show_command
+from backup_admin.web.commands_restore import restore_command, undo_command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from backup_admin.control.installation import Installation
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-EXIT_CODES = {RunStatus.COMPLETED: 0, RunStatus.DEGRADED: 3, RunStatus.SKIPPED: 0}
-as_json = click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+_DAMAGED = VerificationFailed.exit_code
+_STATUSES = {RunStatus.COMPLETED: 0, RunStatus.DEGRADED: INCOMPLETE, RunStatus.SKIPPED: 0}
 
 
 @click.group("backup")
 def backup() -> None:
-    """Back up and restore this app."""
+    """Back up and restore this app.
+
+    Exit codes and the form of --json are those of the command `backup-admin`.
+    """
 
 
-def _command(function: Callable[P, R]) -> Callable[P, R]:
-    """Run in the app's context; end with the message and status of an error of ours."""
-
-    @with_appcontext
-    @wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return function(*args, **kwargs)
-        except BackupAdminError as error:
-            if kwargs.get("as_json"):
-                click.echo(json.dumps({"error": {"code": error.code, "message": str(error)}}))
-            else:
-                click.echo(f"Error: {error}", err=True)
-            sys.exit(error.exit_code)
-
-    return call
-
-
-def _installation() -> Installation:
-    return jobs.installation_of(current_app._get_current_object())  # type: ignore[attr-defined]  # noqa: SLF001
-
-
-def _ready() -> Installation:
-    installation = _installation()
-    require_current(installation.database)
-    return installation
-
-
-def _actor() -> Actor:
-    name = getpass.getuser()
-    return Actor(f"system:{name}", f"{name} (command line)", granted=frozenset(Permission))
-
-
-def _say(as_json: bool, data: dict[str, Any], text: str) -> None:
-    click.echo(json.dumps(data) if as_json else text)
+for command in (show_command, diff_command, check_command, restore_command, undo_command):
+    backup.add_command(command)
 
 
 @backup.command("upgrade")
-@as_json
-@_command
-def upgrade_command(*, as_json: bool) -> None:
+@verb
+def upgrade_command() -> Answer:
     """Create or migrate the control database."""
-    installation = _installation()
+    installation = here()
     installation.require_private_state()
     revision = upgrade(installation.database)
-    _say(as_json, {"revision": revision}, f"The control database is at {revision}.")
+    return Answer({"revision": revision}, [f"The control database is at {revision}."])
 
 
 @backup.command("init")
 @click.option("--storage", default="", help="Where backups go, if the configuration does not say.")
-@_command
-def init_command(*, storage: str) -> None:
+@verb
+def init_command(*, storage: str) -> Answer:
     """Make key file, control database and repository; what exists stays."""
-    installation = _installation()
+    installation = here()
     installation.require_private_state()
     upgrade(installation.database)
     key_file = installation.settings.key_file
     if key_file is not None and not key_file.exists():
         write_key_file(key_file, generate_application_key())
-        click.echo(f"Wrote a new application key to {key_file}. Keep a copy elsewhere.")
+        say(f"Wrote a new application key to {key_file}. Keep a copy elsewhere.")
     installation.key()
     with installation.database.new_session() as session:
         if storage:
-            onboarding.choose_storage(session, installation, storage, _actor())
-        if _adopt(installation):
-            click.echo("The repository in the storage is in use.")
-        else:
-            _show_recovery_key(onboarding.make_repository(session, installation, _actor()))
-        if not onboarding.is_recovery_confirmed(session):
-            click.echo("Confirm that you kept the recovery key: flask backup confirm-recovery-key")
+            onboarding.choose_storage(session, installation, storage, actor())
+        new = None
+        if not _adopt(installation):
+            new = onboarding.make_repository(session, installation, actor())
+        confirmed = onboarding.is_recovery_confirmed(session)
+    return Answer(
+        {"made": new is not None, "recovery_key": _revealed(new), "recovery_key_confirmed": confirmed},
+        _init_lines(new, confirmed=confirmed),
+    )
 
 
 @backup.command("confirm-recovery-key")
-@_command
-def confirm_command() -> None:
+@verb
+def confirm_command() -> Answer:
     """Type the recovery key back, to prove that it is kept."""
-    installation = _ready()
-    typed = click.prompt("Recovery key", hide_input=sys.stdin.isatty())
+    installation = ready()
+    typed = click.prompt("Recovery key", hide_input=sys.stdin.isatty(), err=is_json())
     with installation.database.new_session() as session:
-        onboarding.confirm_whole_recovery_key(session, installation, Secret(typed), _actor())
-    click.echo("It opens the repository. Backups can run.")
+        onboarding.confirm_whole_recovery_key(session, installation, Secret(typed), actor())
+    return Answer({"recovery_key_confirmed": True}, ["It opens the repository. Backups can run."])
 
 
 @backup.command("run")
 @click.option("--label", default="", help="A few words to find it by.")
 @click.option("--queue", "queued", is_flag=True, help="Let the worker do it.")
-@as_json
-@_command
-def run_command(*, label: str, queued: bool, as_json: bool) -> None:
+@verb
+def run_command(*, label: str, queued: bool) -> Answer:
     """Back up now, in this process, and read it back."""
-    _run(runs.NewRun(RunKind.BACKUP, Trigger.COMMAND, label), queued, as_json)
+    new = runs.NewRun(RunKind.BACKUP, Trigger.COMMAND, label)
+    return _queue(new) if queued else _run(new)
 
 
 @backup.command("verify")
 @click.argument("snapshot", default="")
-@as_json
-@_command
-def verify_command(*, snapshot: str, as_json: bool) -> None:
-    """Read every byte of a snapshot (the newest by default) and compare it."""
-    installation = _ready()
+@verb
+def verify_command(*, snapshot: str) -> Answer:
+    """Read every byte of a snapshot (the newest by default) and compare it.
+
+    Ends with 4 when something differs or is missing, and names it.
+    """
+    installation = ready()
     with installation.database.new_session() as session:
         found = engine.open_repository(session, installation).find_snapshot(snapshot or "latest")
-    _run(runs.NewRun(RunKind.VERIFY, Trigger.COMMAND, snapshot_id=found.id), False, as_json)
+    return _run(runs.NewRun(RunKind.VERIFY, Trigger.COMMAND, snapshot_id=found.id))
 
 
 @backup.command("list")
-@as_json
-@_command
-def list_command(*, as_json: bool) -> None:
+@verb
+def list_command() -> Answer:
     """List the newest backups."""
-    with _ready().database.new_session() as session:
+    with ready().database.new_session() as session:
         rows, _ = overview.snapshots(session)
     data: list[dict[str, Any]] = [
         {
@@ -178,56 +143,58 @@ def list_command(*, as_json: bool) -> None:
         f"{one['snapshot']}  {one['created_at'][:16]}  {','.join(one['states'])}  {one['label']}"
         for one in data
     ]
-    _say(as_json, {"snapshots": data}, "\n".join(lines) or "There are no backups yet.")
+    return Answer({"snapshots": data}, lines or ["There are no backups yet."])
 
 
 @backup.command("status")
-@as_json
-@_command
-def status_command(*, as_json: bool) -> None:
+@verb
+def status_command() -> Answer:
     """Say whether this app is protected; status 1 when it is not."""
-    installation = _ready()
+    installation = ready()
     with installation.database.new_session() as session:
         found = verdict.judge(session, installation)
-    data = {"state": found.state.value, "sentence": found.sentence, "details": list(found.details)}
-    _say(as_json, data, "\n".join((found.sentence, *(f"  {line}" for line in found.details))))
-    sys.exit(0 if found.state is verdict.Protection.PROTECTED else 1)
+    return Answer(
+        {"state": found.state.value, "sentence": found.sentence, "details": list(found.details)},
+        [found.sentence, *(f"  {line}" for line in found.details)],
+        0 if found.state is verdict.Protection.PROTECTED else 1,
+    )
 
 
 @backup.command("worker")
 @click.option("--burst", is_flag=True, help="Stop when nothing waits.")
 @click.option("--no-scheduler", is_flag=True, help="Run only the worker, not the loop beside it.")
-@_command
-def worker_command(*, burst: bool, no_scheduler: bool) -> None:
+@verb
+def worker_command(*, burst: bool, no_scheduler: bool) -> Answer:
     """Carry out what the queue holds, and start what is due."""
-    _ready()
+    ready()
     app = current_app._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
     jobs.work(app, burst=burst, with_scheduler_loop=not no_scheduler)
+    return Answer({"ended": True})
 
 
 @backup.command("scheduler")
-@_command
-def scheduler_command() -> None:
+@verb
+def scheduler_command() -> Answer:
     """Start what is due, each second, without a worker in this process."""
-    _ready()
-    jobs.scheduler_loop(current_app._get_current_object())  # type: ignore[attr-defined]  # noqa: SLF001
+    ready()
+    with suppress(KeyboardInterrupt):  # the usual way to end it
+        jobs.scheduler_loop(current_app._get_current_object())  # type: ignore[attr-defined]  # noqa: SLF001
+    return Answer({"ended": True})
 
 
 @backup.command("tick")
-@as_json
-@_command
-def tick_command(*, as_json: bool) -> None:
+@verb
+def tick_command() -> Answer:
     """Start what is due, once; made to be called each minute."""
-    started = jobs.tick_once(_ready())
-    _say(as_json, {"started": list(started)}, f"{len(started)} runs started.")
+    started = jobs.tick_once(ready())
+    return Answer({"started": list(started)}, [f"{len(started)} runs started."])
 
 
 @backup.command("schedules")
-@as_json
-@_command
-def schedules_command(*, as_json: bool) -> None:
+@verb
+def schedules_command() -> Answer:
     """List the schedules and when each comes next."""
-    with _ready().database.new_session() as session:
+    with ready().database.new_session() as session:
         data: list[dict[str, Any]] = [
             {
                 "name": one.name,
@@ -242,82 +209,62 @@ def schedules_command(*, as_json: bool) -> None:
         f"{one['name']}: {one['cron']} {one['timezone']}, next {one['next_run_at'] or 'never'}"
         for one in data
     ]
-    _say(as_json, {"schedules": data}, "\n".join(lines) or "There are no schedules.")
+    return Answer({"schedules": data}, lines or ["There are no schedules."])
 
 
 @backup.command("doctor")
-@as_json
-@_command
-def doctor_command(*, as_json: bool) -> None:
+@verb
+def doctor_command() -> Answer:
     """Examine everything that backups and restores need."""
-    installation = _installation()
+    installation = here()
     with installation.database.new_session() as session:
         findings = examination.examine(session, installation)
-    data = [{"topic": f.topic, "health": f.health.value, "message": f.message} for f in findings]
-    text = "\n".join(f"{f.health.value:<4} {f.topic}: {f.message}" for f in findings)
-    _say(as_json, {"findings": data}, text)
-    sys.exit(1 if any(f.health is examination.Health.FAIL for f in findings) else 0)
+    return Answer(
+        {"findings": [{"level": f.health.value, "topic": f.topic, "message": f.message} for f in findings]},
+        [f"{f.health.value:<4} {f.topic}: {f.message}" for f in findings],
+        1 if any(f.health is examination.Health.FAIL for f in findings) else 0,
+    )
 
 
 @backup.command("recover")
-@as_json
-@_command
-def recover_command(*, as_json: bool) -> None:
+@verb
+def recover_command() -> Answer:
     """Finish or undo restores whose process is gone."""
-    found = recovery.recover_restores(_ready())
+    found = recovery.recover_restores(ready())
     data = [{"restore": one.restore_id, "outcome": one.outcome, "message": one.message} for one in found]
-    text = "\n".join(f"{one['restore']}: {one['outcome']}. {one['message']}" for one in data)
-    _say(as_json, {"recovered": data}, text or "Nothing was left unfinished.")
-    sys.exit(1 if any(one["outcome"] == "needs_attention" for one in data) else 0)
-
-
-@backup.command("undo")
-@click.argument("restore_id")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@as_json
-@_command
-def undo_command(*, restore_id: str, yes: bool, as_json: bool) -> None:
-    """Put back the state from before a restore."""
-    installation = _ready()
-    if not yes:
-        click.confirm("Put the state from before this restore back?", abort=True)
-    with installation.database.new_session() as session:
-        restores.undo_here(session, installation, restore_id, _actor())
-    perform_restore.perform_undo(installation, restore_id)
-    with installation.database.new_session() as session:
-        seen = restores.progress(session, installation, restore_id)
-    _say(as_json, {"restore": restore_id, "status": seen.status.value}, seen.message or seen.status.value)
-    sys.exit(0 if seen.status is RestoreStatus.UNDONE else 1)
+    return Answer(
+        {"restores": data},
+        [f"{one['restore']}  {one['outcome']}  {one['message']}" for one in data]
+        or ["Nothing was interrupted; nothing was touched."],
+        1 if any(one["outcome"] == "needs_attention" for one in data) else 0,
+    )
 
 
 @backup.command("reindex")
-@as_json
-@_command
-def reindex_command(*, as_json: bool) -> None:
+@verb
+def reindex_command() -> Answer:
     """Learn the list of backups anew from the repository."""
-    installation = _ready()
+    installation = ready()
     with installation.database.new_session() as session:
         problems = catalogue.reindex(session, engine.open_repository(session, installation))
-    _say(as_json, {"problems": list(problems)}, "\n".join(problems) or "The list is as the repository says.")
-    sys.exit(4 if problems else 0)
+    lines = problems or ("The list is as the repository says.",)
+    return Answer({"problems": list(problems)}, lines, _DAMAGED if problems else 0)
 
 
 @backup.command("audit-verify")
-@as_json
-@_command
-def audit_command(*, as_json: bool) -> None:
+@verb
+def audit_command() -> Answer:
     """Say whether the audit log is as it was written."""
-    check = _installation().audit().verify()
+    check = here().audit().verify()
     data = {"ok": check.ok, "entries": check.entries, "first_bad": check.first_bad, "message": check.message}
-    _say(as_json, data, check.message)
-    sys.exit(0 if check.ok else 4)
+    return Answer(data, [check.message], 0 if check.ok else _DAMAGED)
 
 
 def _adopt(installation: Installation) -> bool:
     """Use the repository that is in the storage; False when there is none."""
     with installation.database.new_session() as session:
         try:
-            problems = onboarding.adopt_repository(session, installation, _actor())
+            problems = onboarding.adopt_repository(session, installation, actor())
         except NotARepository:
             return False
         except BackupAdminError as error:
@@ -325,42 +272,53 @@ def _adopt(installation: Installation) -> bool:
                 raise
             return False
     for problem in problems:
-        click.echo(problem, err=True)
+        say(problem)
     return True
 
 
-def _show_recovery_key(new: onboarding.NewRecoveryKey) -> None:
-    click.echo("The repository is made. Its recovery key, shown this once:\n")
-    click.echo(f"    {new.key.reveal()}\n")
-    click.echo("Keep it away from this server: it alone opens the backups when the server is gone.")
+def _revealed(new: onboarding.NewRecoveryKey | None) -> str | None:
+    return None if new is None else new.key.reveal()
 
 
-def _run(new: runs.NewRun, queued: bool, as_json: bool) -> None:
-    installation = _ready()
+def _init_lines(new: onboarding.NewRecoveryKey | None, *, confirmed: bool) -> list[str]:
+    lines = ["The repository in the storage is in use."]
+    if new is not None:
+        lines = [
+            "The repository is made. Its recovery key, shown this once:\n",
+            f"    {new.key.reveal()}\n",
+            "Keep it away from this server: it alone opens the backups when the server is gone.",
+        ]
+    if not confirmed:
+        lines.append("Confirm that you kept the recovery key: flask backup confirm-recovery-key")
+    return lines
+
+
+def _queue(new: runs.NewRun) -> Answer:
+    installation = ready()
     with installation.database.new_session() as session:
-        if queued:
-            run = runs.request_run(session, installation, new, _actor())
-            _say(as_json, {"run": run.id, "status": run.status.value}, f"Run {run.id} is queued.")
-            return
-        run = runs.create_run(session, installation, new, _actor())
-    work = perform.perform_backup if new.kind is RunKind.BACKUP else perform.perform_verify
-    work(installation, run.id)
+        run = runs.request_run(session, installation, new, actor())
+    return Answer({"run": run.id, "status": run.status.value}, [f"Run {run.id} is queued."])
+
+
+def _run(new: runs.NewRun) -> Answer:
+    installation = ready()
+    with installation.database.new_session() as session:
+        run = runs.create_run(session, installation, new, actor())
+    error = perform.perform_here(installation, run)
     with installation.database.new_session() as session:
         run = runs.find_run(session, run.id)
-    data = {
-        "run": run.id,
-        "status": run.status.value,
-        "snapshot": run.snapshot_id,
-        "new_bytes": run.new_bytes,
-        "bytes_read": run.bytes_read,
-        "message": run.error_message,
-        "warnings": run.warnings,
-    }
-    text = "\n".join(
-        (
-            f"{run.status.value}: snapshot {run.snapshot_id or 'none'}. {run.error_message}".strip(),
-            *run.warnings,
-        )
+    status = _DAMAGED if new.kind is RunKind.VERIFY and run.warnings else 1
+    return Answer(
+        {
+            "run": run.id,
+            "status": run.status.value,
+            "snapshot": run.snapshot_id,
+            "new_bytes": run.new_bytes,
+            "bytes_read": run.bytes_read,
+            "message": run.error_message,
+            "warnings": run.warnings,
+        },
+        [f"{run.status.value}: snapshot {run.snapshot_id or 'none'}. {run.error_message}".strip()],
+        error.exit_code if error is not None else _STATUSES.get(run.status, status),
+        notes=run.warnings,
     )
-    _say(as_json, data, text)
-    sys.exit(EXIT_CODES.get(run.status, 1))

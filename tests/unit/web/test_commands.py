@@ -2,56 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import re
 import stat
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import click
 import pytest
-from flask import Flask
 
-from backup_admin import BackupAdmin, jobs
+from backup_admin import jobs
+from backup_admin.cli import main
+from backup_admin.control import perform
 from backup_admin.records import BackupRun, BackupSchedule
-from tests.installations import make_contents
+from tests.unit.web.shell import Shell, make_app, set_up
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from click.testing import Result
-
-
-@dataclass
-class Shell:
-    """A shell on the server of one app."""
-
-    folder: Path
-    app: Flask
-
-    def __call__(self, *words: str, typed: str | None = None) -> Result:
-        return self.app.test_cli_runner().invoke(args=["backup", *words], input=typed)
-
-    def json(self, *words: str) -> tuple[int, dict[str, Any]]:
-        result = self(*words, "--json")
-        return result.exit_code, json.loads(result.output)
-
-
-def make_app(folder: Path, **config: Any) -> Flask:
-    make_contents(folder)
-    app = Flask("gallery", instance_path=str(folder / "instance"))
-    app.config.update(
-        {
-            "SECRET_KEY": "x",
-            "BACKUP_ADMIN_STATE_DIR": str(folder / "state"),
-            "BACKUP_ADMIN_KEY_FILE": str(folder / "backup.key"),
-            "BACKUP_ADMIN_STORAGE": str(folder / "storage"),
-            "BACKUP_ADMIN_DATABASES": {"main": str(folder / "app.db")},
-            "BACKUP_ADMIN_FILES": {"uploads": str(folder / "uploads")},
-            **config,
-        }
-    )
-    BackupAdmin(app)
-    return app
+VERBS_OF_BOTH = tuple(main.backup_admin.list_commands(click.Context(main.backup_admin)))
 
 
 @pytest.fixture
@@ -63,9 +30,7 @@ def shell(tmp_path: Path) -> Shell:
 @pytest.fixture
 def ready(shell: Shell) -> Shell:
     """The same after `init` and the confirmation of the recovery key."""
-    shown = re.search(r"^ {4}(\S+)$", shell("init").output, re.MULTILINE)
-    assert shown is not None
-    assert shell("confirm-recovery-key", typed=f"{shown[1]}\n").exit_code == 0
+    set_up(shell)
     return shell
 
 
@@ -101,16 +66,16 @@ def test_a_state_folder_open_to_others_is_refused(shell: Shell) -> None:
 
 
 def test_errors_are_json_too(shell: Shell) -> None:
-    code, answer = shell.json("run")
-    assert code == 2
-    assert answer["error"]["code"] == "configuration"
+    document = shell.document("run")
+    assert (document["exit_code"], document["error"]["code"]) == (2, "configuration")
+    assert document["result"] is None
 
 
 def test_a_wrong_recovery_key_confirms_nothing(shell: Shell) -> None:
     shell("init")
     result = shell("confirm-recovery-key", typed="AAAA\n")
     assert result.exit_code == 12
-    assert shell.json("run")[0] == 1
+    assert shell.json("run")[0] == 2
 
 
 def test_run_list_verify_and_status_tell_one_story(ready: Shell) -> None:
@@ -147,14 +112,14 @@ def test_without_a_queue_nothing_is_queued(ready: Shell) -> None:
 
 def test_doctor_names_what_is_wrong_and_what_is_right(ready: Shell) -> None:
     code, found = ready.json("doctor")
-    health = {one["topic"]: one["health"] for one in found["findings"]}
+    health = {one["topic"]: one["level"] for one in found["findings"]}
     assert code == 0
     assert health["storage"] == health["repository"] == health["recovery key"] == health["audit log"] == "ok"
     assert health["queue"] == "warn"
     (ready.folder / "state").chmod(0o755)
     (ready.folder / "app.db").unlink()
     code, found = ready.json("doctor")
-    health = {one["topic"]: one["health"] for one in found["findings"]}
+    health = {one["topic"]: one["level"] for one in found["findings"]}
     assert (code, health["state folder"], health["database main"]) == (1, "fail", "fail")
     assert not [path for path in (ready.folder / "storage").iterdir() if "probe" in path.name]
 
@@ -181,8 +146,8 @@ def test_without_a_queue_tick_does_the_work_itself(ready: Shell) -> None:
 
 
 def test_recover_and_undo_say_when_there_is_nothing(ready: Shell) -> None:
-    assert ready.json("recover") == (0, {"recovered": []})
-    assert ready("undo", "nothing", "--yes").exit_code == 2
+    assert ready.json("recover") == (0, {"restores": []})
+    assert ready("undo", "nothing", "--yes").exit_code == 1
 
 
 def test_reindex_learns_the_backups_from_the_storage(ready: Shell) -> None:
@@ -204,6 +169,54 @@ def test_a_changed_audit_log_is_named(ready: Shell) -> None:
 
 def test_every_command_has_a_help_line(shell: Shell) -> None:
     result = shell("--help")
-    for name in ("init", "upgrade", "run", "worker", "scheduler", "tick", "doctor", "recover", "undo"):
+    for name in (*VERBS_OF_BOTH, "tick", "schedules", "status", "reindex", "audit-verify"):
         assert re.search(rf"^ +{name} +\S", result.output, re.MULTILINE), name
     assert BackupRun.__tablename__ not in result.output
+
+
+def test_a_verb_takes_the_same_options_in_both_commands(shell: Shell) -> None:
+    of_the_app = {"storage", "key_file", "state_dir", "app", "recovery_file", "sqlite", "exclude", "folders"}
+    group = shell.app.cli.commands["backup"]
+    assert isinstance(group, click.Group)
+    for name in VERBS_OF_BOTH:
+        alone = main.backup_admin.get_command(click.Context(main.backup_admin), name)
+        assert alone is not None
+        wanted = {parameter.name for parameter in alone.params} - of_the_app
+        if name == "run":
+            wanted.discard("files")  # what a run protects, the app says
+        mounted = {parameter.name for parameter in group.commands[name].params}
+        assert wanted - mounted == set(), name
+
+
+def test_every_verb_of_the_app_takes_json(shell: Shell) -> None:
+    group = shell.app.cli.commands["backup"]
+    assert isinstance(group, click.Group)
+    without = [
+        name
+        for name, command in group.commands.items()
+        if "as_json" not in {parameter.name for parameter in command.params}
+    ]
+    assert without == []
+
+
+def test_a_damaged_backup_ends_verify_with_four(ready: Shell) -> None:
+    ready("run")
+    for pack in (ready.folder / "storage").glob("packs/*/*"):
+        pack.chmod(0o600)
+        pack.write_bytes(bytes(pack.stat().st_size))
+    assert ready("verify").exit_code == 4
+
+
+def test_a_backup_ended_at_once_leaves_the_way_free(ready: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(*_words: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(perform, "back_up", end)
+        assert ready("run").exit_code == 130
+    assert ready("run").exit_code == 0
+
+
+def test_a_backup_beside_another_is_busy(ready: Shell) -> None:
+    with jobs.installation_of(ready.app).state.lock("backup"):
+        assert ready("run").exit_code == 5

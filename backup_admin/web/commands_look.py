@@ -1,0 +1,66 @@
+"""The verbs of `flask backup` that look into the repository: show, diff, check."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import click
+
+from backup_admin.control import engine
+from backup_admin.core.progress import QuietReporter
+from backup_admin.operations.answers import Answer, answer_check, answer_diff
+from backup_admin.operations.check import check_repository
+from backup_admin.operations.export import export_manifest
+from backup_admin.web.command_line import is_json, ready, verb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from backup_admin.repository.repository import Repository
+
+
+@click.command("show")
+@click.argument("snapshot")
+@verb
+def show_command(*, snapshot: str) -> Iterator[str]:
+    """Print the manifest of a snapshot as JSON.
+
+    SNAPSHOT is an id, the beginning of one, or `latest`. Secrets are not in it.
+    """
+    repository = open_repository()
+    pieces = export_manifest(repository, repository.find_snapshot(snapshot).id)
+    # What fails at once fails before anything is printed.
+    return chain([next(pieces)], pieces)
+
+
+@click.command("diff")
+@click.argument("before", metavar="A")
+@click.argument("after", metavar="B")
+@verb
+def diff_command(*, before: str, after: str) -> Answer:
+    """Say what changed from snapshot A to snapshot B."""
+    repository = open_repository()
+    old, new = repository.find_snapshot(before), repository.find_snapshot(after)
+    return answer_diff(repository, old.id, new.id, as_json=is_json())
+
+
+@click.command("check")
+@click.option("--read-data", is_flag=True, help="Read every stored byte too.")
+@verb
+def check_command(*, read_data: bool) -> Answer:
+    """Check that everything the snapshots need is there.
+
+    Ends with 4 when something is damaged or missing, and names it.
+    """
+    repository = open_repository()
+    return answer_check(
+        repository, check_repository(repository, read_data=read_data, reporter=QuietReporter())
+    )
+
+
+def open_repository() -> Repository:
+    """Open the repository of the app at hand with its key."""
+    installation = ready()
+    with installation.database.new_session() as session:
+        return engine.open_repository(session, installation)
