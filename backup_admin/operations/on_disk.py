@@ -30,9 +30,9 @@ def compare_tree(
 
     Returns the number of files compared and what differs. An entry that should
     not be there differs as well; one that the source leaves out by its rules is
-    not compared. Bits that a restore takes away (setuid and its like) are not
-    compared, nor the time of a folder that holds something left alone: a database
-    in use makes and removes its log beside itself.
+    not compared, and the folders around it may be there. Bits that a restore takes
+    away (setuid and its like) are not compared, nor the time of a folder that holds
+    something left alone: a database in use makes and removes its log beside itself.
     """
     walk = _Walk(source)
     problems: list[str] = []
@@ -40,7 +40,7 @@ def compare_tree(
     files = 0
     for entry in entries:
         reporter.check_cancelled()
-        problems += walk.pass_over(entry.path)
+        walk.pass_over(entry.path)
         found = walk.take(entry.path)
         if isinstance(found, Skipped):
             continue
@@ -55,7 +55,8 @@ def compare_tree(
             reporter.advance(size=entry.size if content else 0, items=1)
         if len(problems) > _MAX_PROBLEMS:
             return files, problems
-    problems += walk.rest()
+    walk.pass_over_rest()
+    problems += walk.unexpected()
     return files, problems + [message for path, message in times.items() if path not in walk.holders]
 
 
@@ -64,6 +65,8 @@ class _Walk:
 
     def __init__(self, source: FileSource) -> None:
         self.holders: set[bytes] = set()
+        self.extra: list[FoundEntry | Problem] = []
+        self._above_left_out: set[bytes] = set()
         self._items = self._relevant(source)
         self._next = next(self._items, None)
         self._skipped: Skipped | None = None
@@ -72,19 +75,19 @@ class _Walk:
         for item in source.walk():
             if isinstance(item, Skipped) and item.reason in _PINNED:
                 self.holders.add(item.path.rpartition(b"/")[0])
+            if isinstance(item, Skipped) and item.reason in (SkipReason.EXCLUDED, SkipReason.SPECIAL):
+                self._above_left_out.update(_folders_above(item.path))
             if not isinstance(item, Skipped) or item.reason is SkipReason.EXCLUDED:
                 yield item
 
-    def pass_over(self, path: bytes) -> list[str]:
-        """Go to a path; return a sentence for each entry that lies before it."""
-        extra = []
+    def pass_over(self, path: bytes) -> None:
+        """Go to a path; note the entries that lie before it."""
         while self._next is not None and sort_key(self._next.path) < sort_key(path):
             if isinstance(self._next, Skipped):
                 self._skipped = self._next
             else:
-                extra.append(f"{show_path(self._next.path)} should not be there")
+                self.extra.append(self._next)
             self._next = next(self._items, None)
-        return extra
 
     def take(self, path: bytes) -> FoundEntry | Problem | Skipped | None:
         """Return what is at a path, or the rule by which it is not looked at."""
@@ -98,12 +101,23 @@ class _Walk:
             self._skipped = found
         return found
 
-    def rest(self) -> list[str]:
-        """Return a sentence for each entry that is left."""
+    def pass_over_rest(self) -> None:
+        """Note the entries that are left."""
         left = [] if self._next is None else [self._next, *self._items]
+        self.extra += [item for item in left if not isinstance(item, Skipped)]
+
+    def unexpected(self) -> list[str]:
+        """Return a sentence for each entry noted, but for folders around what is left out."""
         return [
-            f"{show_path(item.path)} should not be there" for item in left if not isinstance(item, Skipped)
+            f"{show_path(item.path)} should not be there"
+            for item in self.extra
+            if item.path not in self._above_left_out
         ]
+
+
+def _folders_above(path: bytes) -> Iterator[bytes]:
+    while path := path.rpartition(b"/")[0]:
+        yield path
 
 
 def _differences(root: Path, entry: FileEntry, found: FoundEntry | Problem, *, content: bool) -> list[str]:

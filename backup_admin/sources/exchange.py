@@ -285,7 +285,9 @@ def _make_parents(old: int, new: int, path: bytes) -> None:
             continue
         model = stat_beneath(old, folder)
         with open_parent(new, folder) as (parent, name):
+            before = os.fstat(parent)
             os.mkdir(name, 0o700, dir_fd=parent)
+            os.utime(parent, ns=(before.st_atime_ns, before.st_mtime_ns))
             handle = os.open(name, FOLDER_FLAGS, dir_fd=parent)
             try:
                 os.fchmod(handle, model.st_mode & 0o777 if model else 0o700)

@@ -52,6 +52,22 @@ def test_undo_brings_back_a_database_that_was_lost_after_the_restore(
     assert content is None or content in kept, restored.restore_id
 
 
+def test_what_is_left_out_stays_also_in_folders_that_came_after_the_backup(scene: Scene) -> None:
+    left_out = [scene.tree / name / "temp" / "scratch" for name in ("later", "folder 1/later/still")]
+    for path in left_out:
+        path.parent.mkdir(parents=True)
+        path.write_text("not backed up")
+    (left_out[1].parent.parent / "new file").write_text("came after the backup")
+
+    report = scene.restore(scene.plan())
+
+    assert report.outcome == "restored", report.message
+    assert [path.read_text() for path in left_out] == ["not backed up"] * 2
+    assert not (left_out[1].parent.parent / "new file").exists()
+    assert _undo(scene).outcome == "undone"
+    assert [path.read_text() for path in left_out] == ["not backed up"] * 2
+
+
 def test_an_error_after_the_commit_takes_nothing_back(scene: Scene) -> None:
     good = scene.live()
     damage(scene)
