@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 _ATTEMPTS = 3
 _MAX_NOTES = 1000
+_SCRATCH_PREFIX = "backup-"
 
 
 def back_up(
@@ -147,12 +149,14 @@ class _Run:
             source.check_root()
         for database in self._sources.databases:
             database.check()
+        for left in self._state.scratch.glob(f"{_SCRATCH_PREFIX}*"):  # by a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
         with ExitStack() as stack:
             store = repository.new_store()
             stack.callback(store.close)
             workers = ContentWorkers(repository, store)
             stack.callback(workers.shut_down)
-            folder = stack.enter_context(TemporaryDirectory(prefix="backup-", dir=self._state.scratch))
+            folder = stack.enter_context(TemporaryDirectory(prefix=_SCRATCH_PREFIX, dir=self._state.scratch))
             self._writer = store.writer()
             self._capture(parent, workers, Path(folder))
             workers.shut_down()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from backup_admin.core.errors import BackupAdminError
+from backup_admin.core.state import StateFolder
 from backup_admin.repository.chain import PREFIX as CHAIN
 from backup_admin.storage.local import LocalStorage
 from tests.factories import (
@@ -258,3 +259,19 @@ def test_a_backup_killed_anywhere_harms_nothing_and_the_next_succeeds(base: Base
         shutil.rmtree(folder)
 
     assert killed >= KILL_POINTS - 5
+
+
+def test_copies_that_a_killed_backup_left_are_removed_by_the_next(tmp_path: Path) -> None:
+    protected = protected_folder(tmp_path / "files", tmp_path / "state")
+    scratch = StateFolder(tmp_path / "state").scratch
+    left = scratch / "backup-killed"
+    left.mkdir()
+    (left / "copy.db").write_bytes(b"rows that nobody should find here")
+    other = scratch / "plan-at-work"
+    other.mkdir()
+
+    run_backup(
+        open_test_repository(protected.storage, tmp_path / "state"), protected.sources, tmp_path / "state"
+    )
+
+    assert list(scratch.iterdir()) == [other]
