@@ -27,6 +27,7 @@ from backup_admin.operations.databases import CheckLine, compare_database, compa
 from backup_admin.operations.on_disk import compare_tree
 from backup_admin.operations.stage_tree import write_tree
 from backup_admin.sources.base import STAGING_PREFIX, LiveUnusable
+from backup_admin.sources.exchange import is_mount_point
 from backup_admin.sources.files import FileSource
 from backup_admin.sources.sqlite import (
     SqliteSource,
@@ -114,7 +115,7 @@ def tree_part(name: str, root: str, restore_id: str) -> TreePart:
     live = Path(root)
     folder = f"{_PREFIX}{restore_id}-{name}"
     beside = live.parent / folder
-    if live.is_dir() and not _same_device(live, live.parent):
+    if live.is_dir() and (is_mount_point(live) or not _same_device(live, live.parent)):
         return TreePart(name, root, str(live / folder))
     if live.is_dir() and not os.access(live.parent, os.W_OK):
         return TreePart(name, root, str(live / folder))

@@ -107,6 +107,11 @@ def carry(old_root: Path, new_root: Path, relative_paths: Iterable[bytes]) -> tu
         return tuple(path for path in relative_paths if _carry_one(old, new, path))
 
 
+def is_mount_point(path: Path) -> bool:
+    """Say whether something is mounted there, also a folder of the same file system."""
+    return Path(os.path.realpath(path)) in _mount_points()
+
+
 # --- planning --------------------------------------------------------------
 
 

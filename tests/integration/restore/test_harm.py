@@ -18,6 +18,7 @@ from backup_admin.operations.recover import recover
 from backup_admin.operations.restore import carry_out
 from backup_admin.operations.restore_report import RestoreHooks, RestoreReport
 from backup_admin.operations.undo import undo_restore
+from backup_admin.sources import exchange
 from tests.integration.restore.scene import CLOCK, Scene, damage, make_scene
 
 if TYPE_CHECKING:
@@ -66,6 +67,26 @@ def test_what_is_left_out_stays_also_in_folders_that_came_after_the_backup(scene
     assert not (left_out[1].parent.parent / "new file").exists()
     assert _undo(scene).outcome == "undone"
     assert [path.read_text() for path in left_out] == ["not backed up"] * 2
+
+
+def test_a_folder_mounted_from_its_own_file_system_is_restored_inside(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = scene.live()
+    damage(scene)
+    mounts = exchange._mount_points() | {scene.tree}
+    monkeypatch.setattr(exchange, "_mount_points", lambda: mounts)
+
+    report = scene.restore(scene.plan())
+
+    assert report.outcome == "restored", report.message
+    staged = [path.name for path in scene.tree.glob(".backup-admin-*")]
+    assert staged == [f".backup-admin-{report.restore_id}-files"]
+    live = scene.live()
+    kept = {path: entry for path, entry in live["tree"].items() if not path.startswith(b".backup-admin-")}
+    assert {**live, "tree": kept} == good
+    assert _undo(scene).outcome == "undone"
+    assert (scene.tree / "new file").exists()
 
 
 def test_an_error_after_the_commit_takes_nothing_back(scene: Scene) -> None:
