@@ -201,16 +201,15 @@ def _read(path: Path) -> tuple[list[Line], str, int]:
         return [], _START, 0
     lines: list[Line] = []
     digest, size = _START, 0
-    raw_lines = data.split(b"\n")
-    for number, raw in enumerate(raw_lines[:-1]):
+    for number, raw in enumerate(data.split(b"\n")[:-1]):
         try:
             value = load_strict(raw)
             if value["prev"] != digest:
                 raise ValueError("it does not follow the line before")
             lines.append(Line(Step(value["step"]), parse_time(value["time"]), dict(value["data"])))
         except (ValueError, KeyError, TypeError) as error:
-            if number == len(raw_lines) - 2:
-                break  # cut by a crash while it was written
+            # A line that a crash cut has no end; this one was whole once. To take it for unwritten
+            # could roll back a restore that was committed long ago.
             raise NeedsAttention(f"Line {number + 1} of {path} is damaged: {error}.") from error
         digest = sha256(raw + b"\n").hex()
         size += len(raw) + 1

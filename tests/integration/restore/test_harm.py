@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from backup_admin.core.errors import NeedsAttention
 from backup_admin.core.ids import RestoreId, new_ulid
 from backup_admin.core.progress import QuietReporter
 from backup_admin.operations import restore_parts, tree_swap
@@ -87,6 +88,21 @@ def test_a_folder_mounted_from_its_own_file_system_is_restored_inside(
     assert {**live, "tree": kept} == good
     assert _undo(scene).outcome == "undone"
     assert (scene.tree / "new file").exists()
+
+
+def test_a_damaged_last_line_takes_no_committed_restore_back(scene: Scene) -> None:
+    damage(scene)
+    restored = scene.restore(scene.plan())
+    journal = scene.state.restores / f"restore-{restored.restore_id}.journal"
+    data = bytearray(journal.read_bytes())
+    data[-2] ^= 1
+    journal.write_bytes(data)
+    (scene.tree / "written since").write_text("by the app")
+
+    with pytest.raises(NeedsAttention, match="is damaged"):
+        recover(scene.state, hooks=RestoreHooks(), reporter=QuietReporter(), clock=CLOCK)
+
+    assert (scene.tree / "written since").exists()
 
 
 def test_an_error_after_the_commit_takes_nothing_back(scene: Scene) -> None:
