@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from backup_admin.operations.databases import CheckLine
     from backup_admin.operations.restore_report import RestoreHooks
 
-_UNDO_HOURS = 24.0
-
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
@@ -80,7 +78,8 @@ def _finish(journal: Journal, state: StateFolder, *, hooks: RestoreHooks, clock:
         return Recovered(
             journal.restore_id, outcome, f"The restore could not be finished: {reason}. {message}"
         )
-    until = clock.now() + timedelta(hours=_UNDO_HOURS)
+    planned = journal.find(Step.PLANNED) or {}
+    until = clock.now() + timedelta(hours=float(planned["undo_hours"]))
     journal.write(Step.CHECKED, checks=[asdict(line) for line in checks])
     safety = str((journal.find(Step.SAFETY_BACKUP) or {}).get("snapshot", ""))
     journal.write(Step.COMMITTED, undo_until=format_time(until), safety=safety, notices=[])

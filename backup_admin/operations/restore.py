@@ -67,7 +67,9 @@ def carry_out(
     with state.lock("restore"):
         refuse_unfinished(state, tools.clock)
         journal = new_journal(state, restore_id, tools.clock)
-        journal.write(Step.PLANNED, plan=plan.to_json(), actor=actor, digest=plan.digest)
+        journal.write(
+            Step.PLANNED, plan=plan.to_json(), actor=actor, digest=plan.digest, undo_hours=tools.undo_hours
+        )
         run = _Restore(plan, manifest, repository, targets, journal, tools)
         try:
             return run.carry_out()

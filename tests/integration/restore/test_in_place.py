@@ -15,6 +15,7 @@ from backup_admin.core.ids import RestoreId, new_ulid
 from backup_admin.core.progress import QuietReporter
 from backup_admin.operations import tree_swap
 from backup_admin.operations.journal import list_journals
+from backup_admin.operations.recover import recover
 from backup_admin.operations.restore import carry_out
 from backup_admin.operations.restore_report import RestoreHooks
 from backup_admin.operations.undo import remove_expired, undo_restore, undoable
@@ -251,6 +252,23 @@ def test_only_the_newest_restore_of_a_place_can_be_undone(scene: Scene) -> None:
         undo_restore(
             scene.state, first.restore_id, hooks=RestoreHooks(), reporter=QuietReporter(), clock=CLOCK
         )
+
+
+def test_a_recovered_restore_can_be_undone_as_long_as_it_was_promised(scene: Scene) -> None:
+    damage(scene)
+    tools = replace(scene.tools(), undo_hours=1.0)
+    restore_id = RestoreId(new_ulid(CLOCK.now()))
+    carry_out(scene.plan(), scene.open(), scene.sources, restore_id=restore_id, actor="tester", tools=tools)
+    path = scene.state.restores / f"restore-{restore_id}.journal"
+    lines = path.read_bytes().splitlines(keepends=True)
+    swapped = next(number for number, line in enumerate(lines) if b'"all_swapped"' in line)
+    path.write_bytes(b"".join(lines[: swapped + 1]))  # as a kill right after the swap leaves it
+
+    (recovered,) = recover(scene.state, hooks=RestoreHooks(), reporter=QuietReporter(), clock=CLOCK)
+
+    assert recovered.outcome == "restored", recovered.message
+    (choice,) = undoable(scene.state, CLOCK)
+    assert choice.until < CLOCK.now() + timedelta(hours=1, minutes=1)
 
 
 def test_old_state_is_removed_when_its_time_is_over(scene: Scene) -> None:
