@@ -206,6 +206,12 @@ class RestoreRefused(BackupAdminError):
     code = "restore_refused"
 
 
+class JournalFailed(BackupAdminError):
+    """A step of a restore could not be written down, so it was not taken."""
+
+    code = "journal_failed"
+
+
 class NeedsAttention(BackupAdminError):
     """A restore could neither be finished nor undone by itself."""
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from backup_admin.core.canonical import dump_canonical, load_strict
 from backup_admin.core.clock import Clock, format_time, parse_time
 from backup_admin.core.durable import sync_folder, write_all
-from backup_admin.core.errors import NeedsAttention, RestoreRefused, UsageError
+from backup_admin.core.errors import JournalFailed, NeedsAttention, RestoreRefused, UsageError
 from backup_admin.core.ids import RestoreId
 from backup_admin.repository.keys import sha256
 
@@ -105,10 +105,21 @@ class Journal:
         return bool(self._lines) and self.step in FINAL
 
     def write(self, step: Step, **data: Any) -> None:
-        """Append a step; it is on disk when this returns."""
+        """Append a step; it is on disk when this returns. Raises `JournalFailed`."""
         now = self._clock.now()
         body = {"step": step.value, "time": format_time(now), "data": data, "prev": self._digest}
         raw = dump_canonical(body) + b"\n"
+        try:
+            self._append(raw)
+        except OSError as error:
+            raise JournalFailed(
+                f"The journal {self.path} cannot be written: {error.strerror}. Without it nothing is changed."
+            ) from error
+        self._lines.append(Line(step, now, data))
+        self._digest = sha256(raw).hex()
+        self._size += len(raw)
+
+    def _append(self, raw: bytes) -> None:
         handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.ftruncate(handle, self._size)
@@ -119,9 +130,6 @@ class Journal:
             os.close(handle)
         if not self._lines:
             sync_folder(self.path.parent)
-        self._lines.append(Line(step, now, data))
-        self._digest = sha256(raw).hex()
-        self._size += len(raw)
 
     def find(self, step: Step) -> Mapping[str, Any] | None:
         """Return the data of the last line with this step."""
@@ -210,7 +218,10 @@ def _read(path: Path) -> tuple[list[Line], str, int]:
         except (ValueError, KeyError, TypeError) as error:
             # A line that a crash cut has no end; this one was whole once. To take it for unwritten
             # could roll back a restore that was committed long ago.
-            raise NeedsAttention(f"Line {number + 1} of {path} is damaged: {error}.") from error
+            raise NeedsAttention(
+                f"Line {number + 1} of {path} is damaged: {error}. Compare the places it names with what is "
+                "live, then move the file out of that folder."
+            ) from error
         digest = sha256(raw + b"\n").hex()
         size += len(raw) + 1
     return lines, digest, size

@@ -70,13 +70,18 @@ def unswap_all(journal: Journal) -> None:
 
 
 def swap_again(journal: Journal) -> None:
-    """Carry out every swap the journal holds once more; those that are done stay so."""
+    """Carry out every swap the journal holds once more; those that are done stay so.
+
+    A staged database that is gone was swapped and committed: the copy is removed
+    only after that, and what the app wrote since must not be touched.
+    """
     by_name = {(part["kind"], part["name"]): parts.part_from_json(part) for part in _raw_parts(journal)}
     usable = (journal.find(Step.SAFETY_BACKUP) or {}).get("usable", {})
     for data in swaps(journal):
         part = by_name[data["kind"], data["name"]]
         if isinstance(part, parts.DatabasePart):
-            parts.swap_database(part, live_usable=usable[part.name])
+            if part.copy.exists() or not usable[part.name]:
+                parts.swap_database(part, live_usable=usable[part.name])
         else:
             tree_swap.swap_tree(part, tree_swap.tree_swap_from_json(data))
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backup_admin.core.errors import BackupAdminError, RestoreRefused, UsageError
+from backup_admin.core.errors import BackupAdminError, UsageError
 from backup_admin.operations.captured import iterate_refs
 from backup_admin.operations.journal import refuse_unfinished
 from backup_admin.operations.layout import check_layout
@@ -56,6 +56,7 @@ def validate_restore(
         *_look_at_snapshot(plan, repository, manifest),
         *_look_at_storage(repository, targets),
         *_look_at_places(plan),
+        *_look_at_nesting(plan),
         *_look_at_space(plan),
         *_look_at_journals(state, clock),
     )
@@ -122,8 +123,16 @@ def _look_at_space(plan: RestorePlan) -> Iterator[Issue]:
 def _look_at_journals(state: StateFolder, clock: Clock) -> Iterator[Issue]:
     try:
         refuse_unfinished(state, clock)
-    except RestoreRefused as error:
+    except BackupAdminError as error:
         yield Issue(Level.BLOCK, "Earlier restore", str(error))
+
+
+def _look_at_nesting(plan: RestorePlan) -> Iterator[Issue]:
+    for inner in plan.files:
+        for outer in plan.files:
+            if inner is not outer and Path(inner.root).is_relative_to(outer.root):
+                text = f"{inner.name} lies in {outer.name}; restore one after the other, {outer.name} first."
+                yield Issue(Level.BLOCK, f"Folder {inner.name}", text)
 
 
 def _places(plan: RestorePlan) -> list[tuple[Path, int]]:

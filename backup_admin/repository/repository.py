@@ -166,8 +166,11 @@ class Repository:
         return name.removeprefix(slots.PREFIX)
 
     def snapshot_ids(self) -> tuple[SnapshotId, ...]:
-        """Return the ids of all snapshots, oldest first."""
-        return tuple(SnapshotId(text) for text in sorted(self._chain.state.manifests))
+        """Return the ids of all snapshots in the order of their commits.
+
+        A clock that was wrong for a while does not change what is the latest.
+        """
+        return tuple(SnapshotId(text) for text in self._chain.state.manifests)
 
     def snapshots(self) -> tuple[Snapshot, ...]:
         """Return the headers of all snapshots, oldest first; raise `Damaged`."""

@@ -14,10 +14,12 @@ from backup_admin.core.errors import Busy, Cancelled, RestoreRefused
 from backup_admin.core.ids import RestoreId, new_ulid
 from backup_admin.core.progress import QuietReporter
 from backup_admin.operations import tree_swap
+from backup_admin.operations.backup import back_up
 from backup_admin.operations.journal import list_journals
 from backup_admin.operations.recover import recover
 from backup_admin.operations.restore import carry_out
 from backup_admin.operations.restore_report import RestoreHooks
+from backup_admin.operations.results import BackupOptions
 from backup_admin.operations.undo import remove_expired, undo_restore, undoable
 from backup_admin.operations.validate import Level, validate_restore
 from tests.integration.restore.scene import CLOCK, Scene, damage, make_scene
@@ -298,6 +300,37 @@ def test_validation_names_a_lost_pack(scene: Scene) -> None:
     issues = validate_restore(plan, scene.open(), scene.sources, state=scene.state, clock=CLOCK)
 
     assert [issue.topic for issue in issues if issue.level is Level.BLOCK] == ["Backup"]
+
+
+def test_validation_refuses_folders_inside_each_other(scene: Scene) -> None:
+    plan = scene.plan()
+    inner = replace(plan.files[0], name="inner", root=f"{plan.files[0].root}/folder 1")
+
+    issues = validate_restore(
+        replace(plan, files=(*plan.files, inner)), scene.open(), scene.sources, state=scene.state, clock=CLOCK
+    )
+
+    assert "Folder inner" in [issue.topic for issue in issues if issue.level is Level.BLOCK]
+
+
+def test_the_latest_is_the_last_commit_whatever_the_clock_said(scene: Scene) -> None:
+    class Behind:
+        def now(self) -> object:
+            return CLOCK.now() - timedelta(days=400)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(CLOCK, name)
+
+    result = back_up(
+        scene.open(),
+        scene.sources,
+        options=BackupOptions(),
+        state=scene.state,
+        reporter=QuietReporter(),
+        clock=Behind(),  # type: ignore[arg-type]  # a clock that is wrong
+    )
+
+    assert scene.open().find_snapshot("latest").id == result.snapshot.id
 
 
 def test_plan_says_what_would_change(scene: Scene) -> None:
