@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 _ATTEMPTS = 3
 _MAX_NOTES = 1000
 _SCRATCH_PREFIX = "backup-"
+_SCRATCH_SECONDS = 86_400.0
 
 
 def back_up(
@@ -149,8 +150,7 @@ class _Run:
             source.check_root()
         for database in self._sources.databases:
             database.check()
-        for left in self._state.scratch.glob(f"{_SCRATCH_PREFIX}*"):  # by a run that was killed
-            shutil.rmtree(left, ignore_errors=True)
+        _clear_scratch(self._state.scratch, self._clock.now().timestamp())
         with ExitStack() as stack:
             store = repository.new_store()
             stack.callback(store.close)
@@ -329,6 +329,18 @@ class _Run:
 def _as_text(path: Path) -> str:
     """Write a path for the manifest, which is UTF-8; a name that is not is escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _clear_scratch(scratch: Path, now: float) -> None:
+    """Remove what killed processes left: copies of databases that others could read.
+
+    Backups hold a lock, so what an earlier one left is at once known to be left;
+    other work may be under way for up to a day.
+    """
+    for left in scratch.iterdir():
+        with suppress(FileNotFoundError):  # its owner was quicker
+            if left.name.startswith(_SCRATCH_PREFIX) or left.stat().st_mtime < now - _SCRATCH_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _shorten(notes: Sequence[str]) -> tuple[str, ...]:

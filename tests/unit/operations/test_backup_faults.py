@@ -269,6 +269,9 @@ def test_copies_that_a_killed_backup_left_are_removed_by_the_next(tmp_path: Path
     (left / "copy.db").write_bytes(b"rows that nobody should find here")
     other = scratch / "plan-at-work"
     other.mkdir()
+    forgotten = scratch / "verify-killed"
+    forgotten.mkdir()
+    os.utime(forgotten, (0, 0))
 
     run_backup(
         open_test_repository(protected.storage, tmp_path / "state"), protected.sources, tmp_path / "state"
