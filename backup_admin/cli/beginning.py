@@ -18,12 +18,11 @@ from backup_admin.core.errors import (
     RepositoryError,
     RepositoryExists,
     StorageError,
-    StorageNotEmpty,
     UsageError,
 )
 from backup_admin.operations.answers import Answer
 from backup_admin.repository.config import NAME as MARKER
-from backup_admin.repository.repository import create_repository, open_repository
+from backup_admin.repository.repository import create_repository, holds_repository, open_repository
 from backup_admin.repository.secrets import (
     RepositorySecret,
     generate_application_key,
@@ -137,15 +136,7 @@ def _holds_repository(place: Storage) -> bool:
     folder = local_folder(place)
     if folder is not None and not folder.exists():
         return False
-    if place.stat(MARKER) is not None:
-        return True
-    for info in place.list_objects(""):
-        if not info.name.startswith("keys/"):
-            raise StorageNotEmpty(
-                f"{place.label} holds other things (for example {info.name!r}); "
-                "give an empty or new place. Nothing was touched."
-            )
-    return False
+    return holds_repository(place)
 
 
 def _application_key(path: Path) -> RepositorySecret:

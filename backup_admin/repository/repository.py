@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from backup_admin.core.clock import Clock, format_time
 from backup_admin.core.errors import (
+    BadObjectName,
     ChainConflict,
     Damaged,
     ObjectMissing,
@@ -329,22 +330,44 @@ class Repository:
         return manifests.manifest_name(snapshot_id)
 
 
+def holds_repository(storage: Storage) -> bool:
+    """Say whether a repository is in a storage; reads only.
+
+    What an interrupted `create_repository` left counts as nothing. Raises
+    `StorageNotEmpty` when other things are there.
+    """
+    if storage.stat(repository_config.NAME) is not None:
+        return True
+    _leftovers(storage)
+    return False
+
+
 def _prepare_storage(storage: Storage) -> None:
-    """Make sure the storage is empty, but for what an interrupted call left."""
+    """Make sure the storage is there and empty; clear what an interrupted call left."""
     if isinstance(storage, CanBeMade):
         storage.make()
+    if holds_repository(storage):
+        raise RepositoryExists(f"{storage.label} already holds a repository; it was not touched.")
+    for name in _leftovers(storage):
+        storage.delete(name)
+
+
+def _is_leftover(storage: Storage, name: str) -> bool:
+    try:
+        is_slot = name.startswith(slots.PREFIX) and storage.get(name, 0, 4) == slots.MAGIC
+        return is_slot or probe.is_left_probe(storage, name)
+    except BadObjectName:
+        return False
+
+
+def _leftovers(storage: Storage) -> list[str]:
     left: list[str] = []
     for info in storage.list_objects(""):
-        if info.name == repository_config.NAME:
-            raise RepositoryExists(f"{storage.label} already holds a repository; it was not touched.")
-        if not info.name.startswith((slots.PREFIX, probe.PREFIX)) or len(left) >= _MOST_LEFT:
+        name = info.name
+        if len(left) >= _MOST_LEFT or not _is_leftover(storage, name):
             raise StorageNotEmpty(
-                f"{storage.label} holds other things (for example {info.name!r}); "
+                f"{storage.label} holds other things (for example {name!r}); "
                 "give an empty or new place. Nothing was touched."
             )
-        left.append(info.name)
-    for name in left:
-        if storage.get(name, 0, 4) != slots.MAGIC and not probe.is_left_probe(storage, name):
-            raise StorageNotEmpty(f"{storage.label} holds other things ({name!r}). Nothing was touched.")
-    for name in left:
-        storage.delete(name)
+        left.append(name)
+    return left
