@@ -176,6 +176,15 @@ class BackupWorker(Worker):
     installation: Installation
     default_worker_ttl: int
 
+    def request_stop(self, signum: int, frame: Any) -> None:
+        """Stop after the job at hand.
+
+        An idle worker learns of it by an exception from the signal handler; where
+        it meets code that swallows it, the flag ends the loop at its next round.
+        """
+        self._stop_requested = True
+        super().request_stop(signum, frame)  # type: ignore[no-untyped-call]  # RQ leaves it untyped
+
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         """Tell Redis and the control database."""
         super().heartbeat(timeout, pipeline)
