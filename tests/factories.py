@@ -13,8 +13,9 @@ from backup_admin.operations.backup import back_up
 from backup_admin.operations.results import BackupOptions, BackupResult, SourceSet, VerifyReport
 from backup_admin.operations.verify import verify_snapshot
 from backup_admin.repository.config import ContentDefined, Parameters
+from backup_admin.repository.creation import create_repository
 from backup_admin.repository.keys import Keyring, RepositoryKeys
-from backup_admin.repository.repository import Repository, create_repository, open_repository
+from backup_admin.repository.repository import Repository, open_repository
 from backup_admin.repository.secrets import RepositorySecret, SecretKind
 from backup_admin.sources.app_settings import SettingsSource
 from backup_admin.sources.files import FileSource

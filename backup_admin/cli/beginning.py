@@ -22,7 +22,8 @@ from backup_admin.core.errors import (
 )
 from backup_admin.operations.answers import Answer
 from backup_admin.repository.config import NAME as MARKER
-from backup_admin.repository.repository import create_repository, holds_repository, open_repository
+from backup_admin.repository.creation import create_repository, holds_repository
+from backup_admin.repository.repository import open_repository
 from backup_admin.repository.secrets import (
     RepositorySecret,
     generate_application_key,

@@ -24,7 +24,8 @@ from backup_admin.core.errors import (
 from backup_admin.core.ids import new_ulid
 from backup_admin.core.secret import Secret
 from backup_admin.records import BackupManifest, BackupSchedule
-from backup_admin.repository.repository import create_repository, open_repository
+from backup_admin.repository.creation import create_repository
+from backup_admin.repository.repository import open_repository
 from backup_admin.repository.secrets import (
     generate_recovery_key,
     parse_application_key,

@@ -9,12 +9,12 @@ back in its place, is noticed.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.canonical import dump_canonical, load_strict
 from backup_admin.core.durable import replace_file
 from backup_admin.core.errors import Damaged, HistoryChanged, NewerVersion, ObjectMissing, StorageError
+from backup_admin.repository.history import OPERATIONS, ChainEntry, ChainState, Head
 from backup_admin.repository.keys import RepositoryKeys, sha256
 from backup_admin.repository.objects import ObjectType, open_object, seal_object
 
@@ -26,51 +26,7 @@ if TYPE_CHECKING:
 
 PREFIX = "chain/"
 NO_DIGEST = bytes(32).hex()
-OPERATIONS = frozenset(
-    ["snapshot", "forget", "gc-begin", "gc-delete", "gc-end", "rekey", "pin", "unpin", "config", "checkpoint"]
-)
 _MAX_ENTRY_BYTES = 4 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class ChainEntry:
-    """One commit. `base` is the number of the newest checkpoint before it, or 0."""
-
-    seq: int
-    op: str
-    payload: Mapping[str, Any]
-    actor: str
-    time: str
-    prev: str
-    base: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """Number and digest of the newest entry."""
-
-    seq: int
-    digest: str
-
-
-@dataclass(slots=True)
-class ChainState:
-    """What all entries together say."""
-
-    manifests: dict[str, str] = field(default_factory=dict)
-    indexes: dict[str, None] = field(default_factory=dict)
-    collected: set[str] = field(default_factory=set)
-
-    def apply(self, entry: ChainEntry) -> None:
-        """Take one entry into account."""
-        if entry.op == "snapshot":
-            self.manifests[str(entry.payload["id"])] = str(entry.payload["manifest"])
-            self.indexes.update(dict.fromkeys(map(str, entry.payload["indexes"])))
-        elif entry.op == "forget":
-            for snapshot_id in entry.payload["ids"]:
-                self.manifests.pop(str(snapshot_id), None)
-        elif entry.op == "gc-delete":
-            self.collected.update(map(str, entry.payload["packs"]))
 
 
 def entry_name(seq: int) -> str:
@@ -187,7 +143,7 @@ class Chain:
             self.state.apply(entry)
         except Damaged as error:
             raise Damaged(f"{name} in {self._storage.label}: {error}") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Damaged(f"{name} in {self._storage.label} cannot be read: {error}.") from error
         self.head = Head(seq, sha256(data).hex())
         return entry

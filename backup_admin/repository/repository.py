@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from backup_admin.core.clock import Clock, format_time
 from backup_admin.core.errors import (
-    BadObjectName,
     ChainConflict,
     Damaged,
     ObjectMissing,
     PacksCollected,
-    RepositoryExists,
     SnapshotMissing,
     StorageError,
-    StorageNotEmpty,
     UsageError,
 )
-from backup_admin.core.ids import SnapshotId, new_ulid
-from backup_admin.repository import chain as chain_log
+from backup_admin.core.ids import SnapshotId
 from backup_admin.repository import config as repository_config
 from backup_admin.repository import manifests, packs, pending, slots
 from backup_admin.repository.chain import Chain
-from backup_admin.repository.config import Config, Parameters
 from backup_admin.repository.entries import iterate_entries
 from backup_admin.repository.index import Index
-from backup_admin.repository.keys import RepositoryKeys, new_keyring, sha256
+from backup_admin.repository.keys import RepositoryKeys, sha256
 from backup_admin.repository.objects import (
     HEADER_BYTES,
     ObjectCipher,
@@ -39,63 +33,30 @@ from backup_admin.repository.objects import (
 from backup_admin.repository.reader import ChunkReader
 from backup_admin.repository.store import ChunkStore
 from backup_admin.repository.types import SAFETY
-from backup_admin.storage import probe
-from backup_admin.storage.base import CanBeMade, PutResult, Storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from backup_admin.core.state import StateFolder
+    from backup_admin.repository.config import Config
+    from backup_admin.repository.history import ChainEntry, ChainState, Head
     from backup_admin.repository.secrets import RepositorySecret
     from backup_admin.repository.slots import SlotInfo
     from backup_admin.repository.types import FileEntry, FilesRoot, Manifest, Snapshot
+    from backup_admin.storage.base import Storage
 
 _HEADER_READ = 16 << 10
 _ATTEMPTS = 20
-_MOST_LEFT = 8
 
 
-@dataclass(frozen=True, slots=True)
-class NewRepository:
-    """What `create_repository` made."""
-
-    repo_id: str
-    slots: tuple[str, ...]
+LookAgain = Callable[["Sequence[ChainEntry]"], None]
 
 
-def create_repository(
-    storage: Storage,
-    secrets: Sequence[tuple[RepositorySecret, str]],
-    *,
-    clock: Clock,
-    parameters: Parameters | None = None,
-) -> NewRepository:
-    """Make a repository that each of the secrets opens.
-
-    The object `config` comes last and makes it real: what an interrupted call
-    left is cleared by the next. The storage is tried out first. Raises
-    `RepositoryExists`, `StorageNotEmpty` or `StorageError`.
-    """
-    if not secrets:
-        raise UsageError("A repository needs at least one key.")
-    _prepare_storage(storage)
-    now = clock.now()
-    probe.probe_storage(storage, new_ulid(now))
-    repo_id = os.urandom(32)
-    keyring = new_keyring()
-    made = [slots.make_slot(secret, keyring, repo_id, label=label, now=now) for secret, label in secrets]
-    for name, data in made:
-        storage.put(name, data)
-    config = Config(repo_id, format_time(now), parameters or Parameters())
-    sealed = repository_config.seal_config(config, RepositoryKeys(keyring, repo_id))
-    if storage.put(repository_config.NAME, sealed) is PutResult.EXISTS and (
-        storage.get(repository_config.NAME) != sealed
-    ):
-        for name, _ in made:
-            storage.delete(name)
-        raise RepositoryExists(f"Another process made a repository in {storage.label} just now.")
-    return NewRepository(repo_id.hex(), tuple(name.removeprefix(slots.PREFIX) for name, _ in made))
+def refuse_collected(entries: Sequence[ChainEntry]) -> None:
+    """A snapshot does not stand when packs were taken that it may refer to."""
+    if any(entry.op in {"gc-delete", "rekey"} for entry in entries):
+        raise PacksCollected("A prune took packs while this backup ran; it is made again.")
 
 
 def open_repository(
@@ -142,9 +103,14 @@ class Repository:
         return self._chain.warning
 
     @property
-    def head(self) -> chain_log.Head:
+    def head(self) -> Head:
         """Number and digest of the newest chain entry."""
         return self._chain.head
+
+    @property
+    def history(self) -> ChainState:
+        """What all entries of the chain together say; not to be changed."""
+        return self._chain.state
 
     def refresh(self) -> None:
         """See what others committed; forget what a failed run stored and never committed."""
@@ -223,7 +189,7 @@ class Repository:
         name = self._manifest_name(snapshot_id)
         try:
             data = self.storage.get(name)
-            if sha256(data).hex() != self._chain.state.manifests[snapshot_id]:
+            if sha256(data).hex() != self._chain.state.manifests[snapshot_id].digest:
                 raise Damaged("it is not the manifest the chain names")
             return manifests.parse_manifest(open_object(self.keys, ObjectType.MANIFEST, name, data))
         except (Damaged, ObjectMissing) as error:
@@ -232,7 +198,7 @@ class Repository:
     def manifest_digest(self, snapshot_id: str) -> str:
         """Return the digest the chain gives for a manifest."""
         self._manifest_name(snapshot_id)
-        return self._chain.state.manifests[snapshot_id]
+        return self._chain.state.manifests[snapshot_id].digest
 
     def index(self) -> Index:
         """Return the index of everything committed."""
@@ -303,10 +269,34 @@ class Repository:
             "manifest": sha256(data).hex(),
             "indexes": store.new_indexes,
         }
-        self._append("snapshot", payload, actor=actor)
+        self.record("snapshot", payload, actor=actor, look_again=refuse_collected)
         store.forget_pending()
-        self._index = None
         return snapshot
+
+    def record(
+        self,
+        op: str,
+        payload: Mapping[str, object],
+        *,
+        actor: str,
+        look_again: LookAgain | None = None,
+    ) -> ChainEntry:
+        """Append an entry to the chain, the only way anything is changed for all.
+
+        When others were first, `look_again` gets their entries and raises if what
+        is to be recorded does not stand any more. Raises `HistoryChanged` or
+        `ChainConflict`.
+        """
+        self._chain.require_history()
+        for _ in range(_ATTEMPTS):
+            entry = self._chain.append(op, payload, actor=actor, time=format_time(self._clock.now()))
+            self._index = None
+            if entry is not None:
+                return entry
+            new = self._chain.refresh()
+            if look_again is not None:
+                look_again(new)
+        raise ChainConflict(f"Other processes kept committing to {self.label}; try again.")
 
     def _cache(self) -> Path:
         if self._state is None:
@@ -315,59 +305,7 @@ class Repository:
         cache.mkdir(mode=0o700, exist_ok=True)
         return cache
 
-    def _append(self, op: str, payload: Mapping[str, object], *, actor: str) -> None:
-        for _ in range(_ATTEMPTS):
-            if self._chain.append(op, payload, actor=actor, time=format_time(self._clock.now())):
-                return
-            if any(entry.op == "gc-delete" for entry in self._chain.refresh()):
-                self._index = None
-                raise PacksCollected("A prune took packs while this backup ran; it is made again.")
-        raise ChainConflict(f"Other processes kept committing to {self.label}; try again.")
-
     def _manifest_name(self, snapshot_id: str) -> str:
         if snapshot_id not in self._chain.state.manifests:
             raise SnapshotMissing(f"{self.label} has no snapshot {snapshot_id!r}.")
-        return manifests.manifest_name(snapshot_id)
-
-
-def holds_repository(storage: Storage) -> bool:
-    """Say whether a repository is in a storage; reads only.
-
-    What an interrupted `create_repository` left counts as nothing. Raises
-    `StorageNotEmpty` when other things are there.
-    """
-    if storage.stat(repository_config.NAME) is not None:
-        return True
-    _leftovers(storage)
-    return False
-
-
-def _prepare_storage(storage: Storage) -> None:
-    """Make sure the storage is there and empty; clear what an interrupted call left."""
-    if isinstance(storage, CanBeMade):
-        storage.make()
-    if holds_repository(storage):
-        raise RepositoryExists(f"{storage.label} already holds a repository; it was not touched.")
-    for name in _leftovers(storage):
-        storage.delete(name)
-
-
-def _is_leftover(storage: Storage, name: str) -> bool:
-    try:
-        is_slot = name.startswith(slots.PREFIX) and storage.get(name, 0, 4) == slots.MAGIC
-        return is_slot or probe.is_left_probe(storage, name)
-    except BadObjectName:
-        return False
-
-
-def _leftovers(storage: Storage) -> list[str]:
-    left: list[str] = []
-    for info in storage.list_objects(""):
-        name = info.name
-        if len(left) >= _MOST_LEFT or not _is_leftover(storage, name):
-            raise StorageNotEmpty(
-                f"{storage.label} holds other things (for example {name!r}); "
-                "give an empty or new place. Nothing was touched."
-            )
-        left.append(name)
-    return left
+        return self._chain.state.manifests[snapshot_id].name

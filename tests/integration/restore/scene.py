@@ -19,7 +19,8 @@ from backup_admin.operations.plans import RestorePlan, Selection
 from backup_admin.operations.restore import carry_out
 from backup_admin.operations.restore_report import RestoreHooks, RestoreReport, RestoreTools
 from backup_admin.operations.results import BackupOptions, BackupResult, SourceSet
-from backup_admin.repository.repository import Repository, create_repository, open_repository
+from backup_admin.repository.creation import create_repository
+from backup_admin.repository.repository import Repository, open_repository
 from backup_admin.repository.secrets import RepositorySecret, generate_application_key, parse_application_key
 from backup_admin.sources.files import FileSource
 from backup_admin.sources.sqlite import SqliteSource

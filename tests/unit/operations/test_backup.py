@@ -126,7 +126,7 @@ def test_any_snapshot_stands_alone(storage: MemoryStorage, tree: Path, tmp_path:
         ids.append(run_backup(repository, file_sources(tree), tmp_path / "state").snapshot.id)
         write_tree(tree, {f"more/{turn}": prose(9000, turn)})
 
-    repository._append("forget", {"ids": [ids[0], ids[2]]}, actor="tests")
+    repository.record("forget", {"ids": [ids[0], ids[2]]}, actor="tests")
 
     reports = verify_all(storage, tmp_path / "fresh")
     assert list(reports) == [ids[1], ids[3]]

@@ -19,6 +19,7 @@ from backup_admin.core.errors import (
 from backup_admin.repository.chain import Chain, entry_name
 from backup_admin.repository.keys import sha256
 from backup_admin.repository.objects import ObjectType, seal_object
+from backup_admin.repository.repository import refuse_collected
 from backup_admin.storage.memory import MemoryStorage
 from tests.factories import (
     file_sources,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from backup_admin.storage.base import Storage
 
 KEYS = make_keys()
+PIN = {"pin": "p", "snapshot": "x", "until": "", "reason": "tests"}
 TIME = "2026-01-01T00:00:00.000000Z"
 
 
@@ -320,7 +322,7 @@ def test_a_backup_that_lost_packs_to_a_collector_is_made_again(tmp_path: Path) -
         if method == "put" and name.startswith("manifests/") and not collected:
             collector = open_test_repository(inner, tmp_path / "other")
             collected.extend(i.name.rpartition("/")[2] for i in inner.list_objects("packs/"))
-            collector._append("gc-delete", {"packs": collected}, actor="collector")
+            collector.record("gc-delete", {"packs": collected}, actor="collector")
             for info in list(inner.list_objects("packs/")):
                 inner.delete(info.name)
 
@@ -343,22 +345,22 @@ def test_who_always_loses_gives_up_with_a_reason(tmp_path: Path) -> None:
     def rush(method: str, name: str) -> None:
         if method == "put" and name.startswith("chain/"):
             rival.refresh()
-            rival._append("pin", {}, actor="rival")
+            rival.record("pin", PIN, actor="rival")
 
     faulty.before = rush
     repository = open_test_repository(faulty, tmp_path / "state")
 
     with pytest.raises(ChainConflict):
-        repository._append("pin", {}, actor="ours")
+        repository.record("pin", PIN, actor="ours")
 
 
 def test_a_commit_behind_a_collector_is_refused(tmp_path: Path) -> None:
     storage = make_storage()
     ours = open_test_repository(storage, tmp_path / "ours")
     theirs = open_test_repository(storage, tmp_path / "theirs")
-    theirs._append("gc-delete", {"packs": ["ab"]}, actor="collector")
+    theirs.record("gc-delete", {"packs": ["ab"]}, actor="collector")
 
     with pytest.raises(PacksCollected):
-        ours._append("snapshot", snapshot("x"), actor="ours")
+        ours.record("snapshot", snapshot("x"), actor="ours", look_again=refuse_collected)
 
     assert ours.head.seq == 1

@@ -19,7 +19,8 @@ from backup_admin.core.errors import (
     WrongKey,
 )
 from backup_admin.repository.config import Config, Parameters, read_config, seal_config
-from backup_admin.repository.repository import create_repository, open_repository
+from backup_admin.repository.creation import create_repository
+from backup_admin.repository.repository import open_repository
 from backup_admin.repository.secrets import RepositorySecret, SecretKind
 from backup_admin.storage.memory import MemoryStorage
 from tests.factories import OTHER_SECRET, SECRET, SMALL, make_keys, make_storage, open_test_repository

@@ -20,8 +20,8 @@ from backup_admin.core.state import StateFolder
 from backup_admin.operations.check import check_repository
 from backup_admin.operations.results import SourceSet
 from backup_admin.operations.verify import verify_snapshot
-from backup_admin.repository.chain import OPERATIONS
 from backup_admin.repository.config import Parameters
+from backup_admin.repository.history import OPERATIONS
 from backup_admin.repository.repository import open_repository
 from backup_admin.repository.secrets import (
     RepositorySecret,

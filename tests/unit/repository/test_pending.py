@@ -133,7 +133,7 @@ def test_collected_packs_are_never_taken_over(
     kill_after_packs(storage, sources, tmp_path / "state", 20)
     left = [info.name.rpartition("/")[2] for info in storage.list_objects("packs/")]
     collector = open_test_repository(storage, tmp_path / "collector")
-    collector._append("gc-delete", {"packs": left}, actor="collector")
+    collector.record("gc-delete", {"packs": left}, actor="collector")
 
     repository = open_test_repository(storage, tmp_path / "state")
 

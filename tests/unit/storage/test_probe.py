@@ -8,7 +8,7 @@ import pytest
 
 from backup_admin.core.clock import SystemClock
 from backup_admin.core.errors import StorageError
-from backup_admin.repository.repository import create_repository
+from backup_admin.repository.creation import create_repository
 from backup_admin.repository.secrets import generate_application_key, parse_application_key
 from backup_admin.storage.memory import MemoryStorage
 from backup_admin.storage.probe import probe_storage

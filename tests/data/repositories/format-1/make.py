@@ -21,7 +21,8 @@ from backup_admin.core.canonical import dump_canonical
 from backup_admin.core.paths import path_to_json
 from backup_admin.core.state import StateFolder
 from backup_admin.operations.results import SourceSet
-from backup_admin.repository.repository import create_repository, open_repository
+from backup_admin.repository.creation import create_repository
+from backup_admin.repository.repository import open_repository
 from backup_admin.repository.secrets import (
     generate_application_key,
     generate_recovery_key,
@@ -73,7 +74,7 @@ def main() -> None:
             result = run_backup(repository, sources, root / "state", label=f"turn {turn}", clock=clock)
             expected[result.snapshot.id] = describe(root, turn)
         gone = repository.snapshot_ids()[1]
-        repository._append("forget", {"ids": [gone]}, actor="tests")
+        repository.record("forget", {"ids": [gone]}, actor="tests")
         del expected[gone]
     (TARGET / "expected.json").write_bytes(dump_canonical(expected) + b"\n")
 
