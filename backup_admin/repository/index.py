@@ -163,13 +163,14 @@ class IndexFile:
         first = last = self.find(chunk_id)
         if first < 0:
             return
-        while first > 0 and self._id(first - 1) == chunk_id:
+        while first > 0 and self.chunk_id(first - 1) == chunk_id:
             first -= 1
-        while last + 1 < self.count and self._id(last + 1) == chunk_id:
+        while last + 1 < self.count and self.chunk_id(last + 1) == chunk_id:
             last += 1
         yield from range(first, last + 1)
 
-    def _id(self, position: int) -> bytes:
+    def chunk_id(self, position: int) -> bytes:
+        """Return the id in the record at a position."""
         at = self._start + position * RECORD_BYTES
         return self._map[at : at + ID_BYTES]
 
@@ -258,6 +259,18 @@ class Index:
                 if pack.name not in seen and pack.name.hex() not in self._collected:
                     seen.add(pack.name)
                     yield pack
+
+    def chunk_count(self) -> int:
+        """Return the number of records; a chunk stored twice counts twice."""
+        return sum(file.count for file in self._files)
+
+    def iterate(self) -> Iterator[tuple[bytes, PackInfo, Location]]:
+        """Yield every record that counts as (chunk id, pack, location), file after file in id order."""
+        for file in self._files:
+            for position in range(file.count):
+                location = file.location(position)
+                if location.pack.name.hex() not in self._collected:
+                    yield file.chunk_id(position), location.pack, location
 
     def _usable_files(self, wanted: set[str]) -> list[IndexFile]:
         files: list[IndexFile] = []

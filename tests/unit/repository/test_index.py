@@ -201,6 +201,20 @@ def test_chunks_of_collected_or_ignored_packs_are_not_found(tmp_path: Path) -> N
     assert [pack.name for pack in index.packs()] == [PACKS[2].name]
 
 
+def test_every_record_that_counts_is_listed_once_per_pack(tmp_path: Path) -> None:
+    objects = [index_object(ids(20, seed), pack=seed) for seed in range(3)]
+    index, _ = make_index(tmp_path, objects)
+
+    index.load([name for name, _ in objects], [PACKS[0].name.hex()])
+    listed = list(index.iterate())
+
+    assert index.chunk_count() == 60
+    assert {(chunk, pack) for chunk, pack, _ in listed} == {
+        (chunk, PACKS[seed]) for seed in (1, 2) for chunk in ids(20, seed)
+    }
+    assert all(location == index.find(chunk) for chunk, _, location in listed)
+
+
 def test_a_chunk_stored_twice_is_found_in_the_pack_that_is_left(tmp_path: Path) -> None:
     twice = ids(5)
     copies = [index_object(twice, pack=pack) for pack in (0, 1)]
