@@ -40,6 +40,7 @@ _VERBS = {
     "list": ("looking", "List the snapshots."),
     "show": ("looking", "Print the manifest of a snapshot."),
     "diff": ("looking", "Say what changed between two snapshots."),
+    "forget": ("forgetting", "Forget snapshots, by name or by policy."),
     "check": ("proving", "Check that the repository is sound."),
     "verify": ("proving", "Read a snapshot whole and compare it with its manifest."),
     "restore": ("rescue", "Restore into a folder, or in place."),

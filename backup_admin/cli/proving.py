@@ -9,6 +9,7 @@ import click
 from backup_admin.cli.opening import Surroundings, open_given, repository_options
 from backup_admin.operations.answers import Answer, answer_check, answer_verify
 from backup_admin.operations.check import check_repository
+from backup_admin.operations.verified import note_verified
 from backup_admin.operations.verify import verify_snapshot
 
 if TYPE_CHECKING:
@@ -32,9 +33,11 @@ def check_verb(
 
     Ends with 4 when something is damaged or missing, and names it.
     """
-    repository, _ = open_given(surroundings, storage, key_file, state_dir)
+    repository, state = open_given(surroundings, storage, key_file, state_dir)
     with surroundings.reporting() as reporter:
         report = check_repository(repository, read_data=read_data, reporter=reporter)
+    if read_data and report.ok:
+        note_verified(state, repository.repo_id, repository.snapshot_ids(), now=surroundings.clock.now())
     return answer_check(repository, report)
 
 
@@ -55,4 +58,6 @@ def verify_verb(
     found = repository.find_snapshot(snapshot)
     with surroundings.reporting() as reporter:
         report = verify_snapshot(repository, found.id, state=state, reporter=reporter)
+    if report.ok:
+        note_verified(state, repository.repo_id, [found.id], now=surroundings.clock.now())
     return answer_verify(report)

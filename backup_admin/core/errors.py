@@ -206,6 +206,12 @@ class RestoreRefused(BackupAdminError):
     code = "restore_refused"
 
 
+class ForgetRefused(BackupAdminError):
+    """A snapshot that must stay was to be forgotten; nothing was."""
+
+    code = "forget_refused"
+
+
 class JournalFailed(BackupAdminError):
     """A step of a restore could not be written down, so it was not taken."""
 

@@ -168,13 +168,20 @@ class Repository:
         ids = self.snapshot_ids()
         if text == "latest" and ids:
             return self._latest(ids)
+        return self.snapshot(self.find_id(text))
+
+    def find_id(self, text: str) -> SnapshotId:
+        """Return the id that `find_snapshot` would find, also of a snapshot that cannot be read."""
+        ids = self.snapshot_ids()
+        if text == "latest" and ids:
+            return self._latest(ids).id
         found = [snapshot_id for snapshot_id in ids if snapshot_id.startswith(text.lower())] if text else []
         if not found:
             known = f"it has {len(ids)}, the newest is {ids[-1]}" if ids else "it has none yet"
             raise SnapshotMissing(f"{self.label} has no snapshot {text!r}; {known}.")
         if len(found) > 1:
             raise UsageError(f"{len(found)} snapshots begin with {text!r}; give more of the id.")
-        return self.snapshot(found[0])
+        return found[0]
 
     def _latest(self, ids: Sequence[SnapshotId]) -> Snapshot:
         """Return the newest snapshot that is not what a restore replaced."""

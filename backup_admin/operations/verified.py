@@ -1,0 +1,39 @@
+"""Which snapshots were read whole and found good: notes in the state folder.
+
+A hint that keeps the last proven snapshot from being forgotten. It is not
+evidence: whoever wants that reads the snapshot again.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from backup_admin.core.canonical import dump_canonical, load_strict
+from backup_admin.core.clock import format_time
+from backup_admin.core.durable import replace_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+    from pathlib import Path
+
+    from backup_admin.core.state import StateFolder
+
+
+def note_verified(state: StateFolder, repo_id: str, snapshots: Iterable[str], *, now: datetime) -> None:
+    """Note that these snapshots of a repository were read whole and are as they were made."""
+    notes = read_verified(state, repo_id) | dict.fromkeys(snapshots, format_time(now))
+    replace_file(_path(state, repo_id), dump_canonical(notes))
+
+
+def read_verified(state: StateFolder, repo_id: str) -> dict[str, str]:
+    """Return the snapshots noted, with the time of the last proof; damaged notes count as none."""
+    with suppress(OSError, ValueError, AttributeError):
+        notes = load_strict(_path(state, repo_id).read_bytes())
+        return {str(snapshot): str(time) for snapshot, time in notes.items()}
+    return {}
+
+
+def _path(state: StateFolder, repo_id: str) -> Path:
+    return state.heads / f"{repo_id}.verified.json"
