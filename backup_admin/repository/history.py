@@ -59,7 +59,9 @@ class ChainState:
     """What all entries together say.
 
     `collected` are packs and `doomed` other objects that an entry took off the
-    books and nobody has yet confirmed to be deleted.
+    books and nobody has yet confirmed to be deleted. `slots` are the key slots with
+    the SHA-256 of their files, and `write_kid` the key of new objects; both empty
+    until an entry names them. Objects under a key in `retired` are history.
     """
 
     manifests: dict[str, ManifestRef] = field(default_factory=dict)
@@ -67,6 +69,9 @@ class ChainState:
     collected: set[str] = field(default_factory=set)
     doomed: set[str] = field(default_factory=set)
     pins: dict[str, Pin] = field(default_factory=dict)
+    slots: dict[str, str] = field(default_factory=dict)
+    write_kid: int = 0
+    retired: set[int] = field(default_factory=set)
 
     def apply(self, entry: ChainEntry) -> None:
         """Take one entry into account; raise `KeyError`, `TypeError` or `ValueError`."""
@@ -115,6 +120,15 @@ def _unpin(state: ChainState, entry: ChainEntry) -> None:
     state.pins.pop(str(entry.payload["pin"]), None)
 
 
+def _config(state: ChainState, entry: ChainEntry) -> None:
+    payload = entry.payload
+    if "slots" in payload:
+        state.slots = {str(slot): str(digest) for slot, digest in payload["slots"].items()}
+    state.write_kid = int(payload.get("write_kid", state.write_kid))
+    state.retired.update(map(int, payload.get("retired", ())))
+    state.doomed.update(map(str, payload.get("objects", ())))
+
+
 def _exchange(state: ChainState, payload: Mapping[str, Any]) -> None:
     """Take packs and objects off the books; index objects may come in their place."""
     state.collected.update(map(str, payload["packs"]))
@@ -132,4 +146,5 @@ _ACTS: Mapping[str, Callable[[ChainState, ChainEntry], None]] = {
     "rekey": _rekey,
     "pin": _pin,
     "unpin": _unpin,
+    "config": _config,
 }
