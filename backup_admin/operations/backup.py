@@ -179,7 +179,7 @@ class _Run:
                 "still exists."
             )
             return None
-        ids = repository.snapshot_ids()
+        ids = [name for name in repository.snapshot_ids() if name not in repository.history.damaged]
         try:
             return repository.manifest(ids[-1]) if ids else None
         except Damaged as error:

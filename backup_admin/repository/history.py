@@ -68,6 +68,7 @@ class ChainState:
     indexes: dict[str, None] = field(default_factory=dict)
     collected: set[str] = field(default_factory=set)
     doomed: set[str] = field(default_factory=set)
+    damaged: set[str] = field(default_factory=set)
     pins: dict[str, Pin] = field(default_factory=dict)
     slots: dict[str, str] = field(default_factory=dict)
     write_kid: int = 0
@@ -89,10 +90,13 @@ def _snapshot(state: ChainState, entry: ChainEntry) -> None:
 def _forget(state: ChainState, entry: ChainEntry) -> None:
     for snapshot_id in entry.payload["ids"]:
         state.manifests.pop(str(snapshot_id), None)
+        state.damaged.discard(str(snapshot_id))
 
 
 def _gc_delete(state: ChainState, entry: ChainEntry) -> None:
     _exchange(state, entry.payload)
+    if "damaged" in entry.payload:
+        state.damaged = set(map(str, entry.payload["damaged"]))
 
 
 def _gc_end(state: ChainState, entry: ChainEntry) -> None:
