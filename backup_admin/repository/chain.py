@@ -141,8 +141,8 @@ class Chain:
             if entry.seq != seq or entry.prev != self.head.digest:
                 raise Damaged(f"{name} does not continue the chain.")
             self.state.apply(entry)
-        except Damaged as error:
-            raise Damaged(f"{name} in {self._storage.label}: {error}") from error
+        except (Damaged, NewerVersion) as error:
+            raise type(error)(f"{name} in {self._storage.label}: {error}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Damaged(f"{name} in {self._storage.label} cannot be read: {error}.") from error
         self.head = Head(seq, sha256(data).hex())
