@@ -39,6 +39,8 @@ _VERBS = {
     "run": ("making", "Back up folders and databases as one snapshot."),
     "list": ("looking", "List the snapshots."),
     "show": ("looking", "Print the manifest of a snapshot."),
+    "ls": ("searching", "List a folder of a snapshot."),
+    "find": ("searching", "Find a file in all snapshots."),
     "diff": ("looking", "Say what changed between two snapshots."),
     "forget": ("forgetting", "Forget snapshots, by name or by policy."),
     "check": ("proving", "Check that the repository is sound."),

@@ -125,6 +125,12 @@ class WrongKey(RepositoryError):
     exit_code = 12
 
 
+class OldKey(WrongKey):
+    """The secret opens a slot, but the keys were rotated without it."""
+
+    code = "old_key"
+
+
 class BadSecret(RepositoryError):
     """A key, passphrase or recovery key is malformed or unsafe to use."""
 
@@ -149,6 +155,12 @@ class SnapshotMissing(RepositoryError):
     """No snapshot of that name is in the repository."""
 
     code = "snapshot_missing"
+
+
+class EntryMissing(RepositoryError):
+    """A snapshot has no file, folder or database of this name."""
+
+    code = "entry_missing"
 
 
 class ChainConflict(RepositoryError):

@@ -56,12 +56,20 @@ class Patterns:
         return found
 
 
+def compile_exactly(text: str) -> re.Pattern[bytes]:
+    """Return what matches the entries a pattern names, not what lies in them; raise `UsageError`."""
+    return re.compile(_expression(text) + rb"\Z", re.DOTALL)
+
+
 def _compile(text: str) -> re.Pattern[bytes]:
+    return re.compile(_expression(text) + rb"(?:/.*)?\Z", re.DOTALL)
+
+
+def _expression(text: str) -> bytes:
     raw = text.encode("utf-8", "surrogateescape").strip(b"/").removeprefix(b"./")
     if not raw:
         raise UsageError("An empty pattern names nothing.")
-    pieces = [_translate(piece) for piece in _PIECES.findall(raw)]
-    return re.compile(b"".join(pieces) + rb"(?:/.*)?\Z", re.DOTALL)
+    return b"".join(_translate(piece) for piece in _PIECES.findall(raw))
 
 
 def _translate(piece: bytes) -> bytes:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from backup_admin.operations.diff import FileChange, TableChange, diff_files, diff_tables
 from backup_admin.operations.results import SourceSet
+from backup_admin.repository.reader import ChunkReader
 from backup_admin.sources.sqlite import SqliteSource
 from tests.factories import file_sources, make_storage, open_test_repository, run_backup, write_tree
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pytest
+
+    from backup_admin.repository.types import ChunkKind, ChunkRef
 
 
 def test_added_changed_and_removed_entries_are_told_in_order(tmp_path: Path) -> None:
@@ -44,6 +47,29 @@ def test_added_changed_and_removed_entries_are_told_in_order(tmp_path: Path) -> 
         FileChange("uploads", b"small/04.txt", "changed", size, size),
     ]
     assert list(diff_files(repository, after, after)) == []
+
+
+def test_what_both_share_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {f"{number % 40:02d}/{number:04d}": b"%d" % number for number in range(12_000)}
+    tree = write_tree(tmp_path / "files", files)
+    repository = open_test_repository(make_storage(), tmp_path / "state")
+    before = run_backup(repository, file_sources(tree), tmp_path / "state").snapshot.id
+    (tree / "20/0020").write_bytes(b"changed")
+    (tree / "21/new").write_bytes(b"")
+    after = run_backup(repository, file_sources(tree), tmp_path / "state").snapshot.id
+    read: list[ChunkKind] = []
+    whole = ChunkReader.read
+
+    def counted(reader: ChunkReader, kind: ChunkKind, ref: ChunkRef) -> memoryview:
+        read.append(kind)
+        return whole(reader, kind, ref)
+
+    monkeypatch.setattr(ChunkReader, "read", counted)
+
+    changes = [(change.path, change.change) for change in diff_files(repository, before, after)]
+
+    assert changes == [(b"20/0020", "changed"), (b"21/new", "added")]
+    assert len(read) <= 2 + 2 * 2  # both lists, and both versions of the two shards that differ
 
 
 @given(

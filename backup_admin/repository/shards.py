@@ -1,0 +1,31 @@
+"""One shard of a folder tree as entries, each checked against the list that names it."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from backup_admin.core.errors import Damaged
+from backup_admin.core.paths import sort_key
+from backup_admin.repository.entries import ShardRow, decode_entry
+from backup_admin.repository.types import ChunkKind, FileEntry
+
+if TYPE_CHECKING:
+    from backup_admin.repository.reader import ChunkReader
+
+_FOREIGN = (ValueError, KeyError, TypeError, IndexError, AttributeError)
+
+
+def read_entries(reader: ChunkReader, row: ShardRow) -> list[FileEntry]:
+    """Return the entries of a shard in order; raise `Damaged`."""
+    lines = bytes(reader.read(ChunkKind.MANIFEST, row.ref)).split(b"\n")[:-1]
+    try:
+        entries = [decode_entry(line) for line in lines]
+    except _FOREIGN as error:
+        raise Damaged(f"An entry of a folder tree cannot be read: {error}.") from error
+    keys = [sort_key(entry.path) for entry in entries]
+    if len(keys) != row.count or keys[:1] != [sort_key(row.first)]:
+        raise Damaged("A shard of a folder tree is not what the list of shards says.")
+    if any(after <= before for before, after in pairwise(keys)):
+        raise Damaged("A folder tree in the manifest is out of order or names a path twice.")
+    return entries
