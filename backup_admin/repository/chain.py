@@ -141,6 +141,7 @@ class Chain:
             if entry.seq != seq or entry.prev != self.head.digest:
                 raise Damaged(f"{name} does not continue the chain.")
             self.state.apply(entry)
+            self._keys.follow(self.state.write_kid, self.state.retired)
         except (Damaged, NewerVersion) as error:
             raise type(error)(f"{name} in {self._storage.label}: {error}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -7,7 +7,7 @@ must not look like a fresh start.
 from __future__ import annotations
 
 import hmac
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.canonical import dump_canonical, load_strict
@@ -15,6 +15,8 @@ from backup_admin.core.errors import Damaged, NewerVersion, NotARepository, Obje
 from backup_admin.repository.types import FORMAT_VERSION, MIB
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from backup_admin.repository.keys import RepositoryKeys
     from backup_admin.storage.base import Storage
 
@@ -54,11 +56,15 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The repository's identity and parameters."""
+    """The repository's identity and parameters.
+
+    `slots` are the key slots it was made with, each with the SHA-256 of its file.
+    """
 
     repo_id: bytes
     created_at: str
     parameters: Parameters
+    slots: Mapping[str, str] = field(default_factory=dict)
 
 
 def seal_config(config: Config, keys: RepositoryKeys) -> bytes:
@@ -69,6 +75,7 @@ def seal_config(config: Config, keys: RepositoryKeys) -> bytes:
         "created_at": config.created_at,
         "parameters": asdict(config.parameters),
         "features": [],
+        "slots": dict(config.slots),
     }
     return dump_canonical({"config": body, "mac": keys.config_mac(dump_canonical(body)).hex()})
 
@@ -87,7 +94,7 @@ def read_config(storage: Storage) -> tuple[Config, bytes]:
         ) from error
     try:
         return _parse(load_strict(raw)["config"]), raw
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damaged(f"The object 'config' in {storage.label} cannot be read: {error}.") from error
 
 
@@ -118,4 +125,5 @@ def _parse(body: dict[str, Any]) -> Config:
     repo_id = bytes.fromhex(body["repo_id"])
     if len(repo_id) != 32:
         raise ValueError("repo_id is not 32 bytes")
-    return Config(repo_id, str(body["created_at"]), parameters)
+    slots = {str(slot): str(digest) for slot, digest in body.get("slots", {}).items()}
+    return Config(repo_id, str(body["created_at"]), parameters, slots)

@@ -17,7 +17,7 @@ from backup_admin.core.ids import new_ulid
 from backup_admin.repository import config as repository_config
 from backup_admin.repository import slots
 from backup_admin.repository.config import Config, Parameters
-from backup_admin.repository.keys import RepositoryKeys, new_keyring
+from backup_admin.repository.keys import RepositoryKeys, new_keyring, sha256
 from backup_admin.storage import probe
 from backup_admin.storage.base import CanBeMade, PutResult, Storage
 
@@ -60,7 +60,8 @@ def create_repository(
     made = [slots.make_slot(secret, keyring, repo_id, label=label, now=now) for secret, label in secrets]
     for name, data in made:
         storage.put(name, data)
-    config = Config(repo_id, format_time(now), parameters or Parameters())
+    digests = {name.removeprefix(slots.PREFIX): sha256(data).hex() for name, data in made}
+    config = Config(repo_id, format_time(now), parameters or Parameters(), digests)
     sealed = repository_config.seal_config(config, RepositoryKeys(keyring, repo_id))
     if storage.put(repository_config.NAME, sealed) is PutResult.EXISTS and (
         storage.get(repository_config.NAME) != sealed
@@ -68,7 +69,7 @@ def create_repository(
         for name, _ in made:
             storage.delete(name)
         raise RepositoryExists(f"Another process made a repository in {storage.label} just now.")
-    return NewRepository(repo_id.hex(), tuple(name.removeprefix(slots.PREFIX) for name, _ in made))
+    return NewRepository(repo_id.hex(), tuple(digests))
 
 
 def holds_repository(storage: Storage) -> bool:

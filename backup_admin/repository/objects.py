@@ -39,6 +39,7 @@ class ObjectType(IntEnum):
     CHAIN = 4
     SETTINGS = 5
     JOURNAL = 6
+    EPOCH = 7
 
 
 _TYPES = frozenset(ObjectType)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from backup_admin.core.clock import Clock, format_time
@@ -20,6 +21,7 @@ from backup_admin.repository import config as repository_config
 from backup_admin.repository import manifests, packs, pending, slots
 from backup_admin.repository.chain import Chain
 from backup_admin.repository.entries import iterate_entries
+from backup_admin.repository.epochs import find_epoch
 from backup_admin.repository.index import Index
 from backup_admin.repository.keys import RepositoryKeys, sha256
 from backup_admin.repository.objects import (
@@ -68,7 +70,7 @@ def open_repository(
     """
     config, raw = repository_config.read_config(storage)
     keyring = slots.open_slots(storage, secret, config.repo_id)
-    keys = RepositoryKeys(keyring, config.repo_id)
+    keys = RepositoryKeys(keyring, config.repo_id, partial(find_epoch, storage))
     repository_config.check_config(raw, keys)
     return Repository(storage, keys, config, state=state, clock=clock)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,16 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from backup_admin.core.canonical import dump_canonical, load_strict
 from backup_admin.core.clock import format_time
-from backup_admin.core.errors import Damaged, NewerVersion, RepositoryError, WrongKey
-from backup_admin.repository.keys import Keyring, expand, parse_keyring
+from backup_admin.core.errors import (
+    BackupAdminError,
+    Damaged,
+    NewerVersion,
+    ObjectMissing,
+    RepositoryError,
+    StorageError,
+    WrongKey,
+)
+from backup_admin.repository.keys import Keyring, expand, merge_keyrings, parse_keyring, sha256
 from backup_admin.repository.secrets import RepositorySecret, SecretKind
 
 if TYPE_CHECKING:
@@ -31,7 +40,10 @@ if TYPE_CHECKING:
 PREFIX = "keys/"
 MAGIC = b"BKS1"
 _MAX_HEADER = 4096
+_MAX_BYTES = 64 << 10
 _MAX_SLOTS = 32
+# A rotation writes each slot anew before it removes the one before.
+MOST_IN_USE = 15
 _LABEL = b"backup_admin/v1/"
 _NONCE = bytes(12)
 _LOG2N_RANGE = range(15, 21)
@@ -49,6 +61,18 @@ class SlotInfo:
     kind: str
     created_at: str
     label: str
+    epochs: tuple[int, ...]
+    """The epochs in it, oldest first; it may reach newer ones all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlotFile:
+    """One file below `keys/`: its SHA-256, and what stands in clear or why it cannot be read."""
+
+    id: str
+    digest: str
+    info: SlotInfo | None
+    problem: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,39 +119,75 @@ def make_slot(
             "salt": os.urandom(16).hex(),
             "created": format_time(now),
             "label": label[:200],
+            "epochs": sorted(keyring.epochs),
         }
     )
     slot = _parse_header(slot_id, header, b"", b"")
     commit, wrap = wrap_keyring(_root(slot, secret), repo_id, header, keyring.to_bytes())
-    return PREFIX + slot_id, MAGIC + len(header).to_bytes(2, "big") + header + commit + wrap
+    return slot_name(slot_id), MAGIC + len(header).to_bytes(2, "big") + header + commit + wrap
+
+
+def slot_name(slot_id: str) -> str:
+    """Return the storage name of a slot."""
+    return PREFIX + slot_id
 
 
 def list_slots(storage: Storage) -> tuple[SlotInfo, ...]:
-    """Return what stands in clear about all slots."""
+    """Return what stands in clear about all slots; raise `Damaged` or `NewerVersion`."""
     return tuple(_parse_slot(slot_id, data).info for slot_id, data in _read_slots(storage))
 
 
+def survey_slots(storage: Storage) -> tuple[SlotFile, ...]:
+    """Return every file below `keys/`, also those that cannot be read as a slot."""
+    return tuple(_survey(slot_id, data) for slot_id, data in _read_slots(storage))
+
+
+def _survey(slot_id: str, data: bytes) -> SlotFile:
+    digest = sha256(data).hex()
+    try:
+        return SlotFile(slot_id, digest, _parse_slot(slot_id, data).info, "")
+    except RepositoryError as error:
+        return SlotFile(slot_id, digest, None, str(error))
+
+
 def open_slots(storage: Storage, secret: RepositorySecret, repo_id: bytes) -> Keyring:
-    """Return the keyring from the first slot the secret opens.
+    """Return what all slots that a secret opens hold together.
 
     Raises `WrongKey` when there is none. A damaged slot is only an error when
     no other opens.
     """
-    damaged: RepositoryError | None = None
-    for slot_id, data in _read_slots(storage):
-        try:
-            slot = _parse_slot(slot_id, data)
-            keyring = _open(slot, secret, repo_id) if slot.info.kind == secret.kind.value else None
-        except RepositoryError as error:
-            damaged = error
-            continue
-        if keyring is not None:
-            return keyring
+    opened, damaged = _open_all(storage, secret, repo_id)
+    if opened:
+        return merge_keyrings(opened.values())
     if damaged is not None:
         raise damaged
     raise WrongKey(
-        f"No key slot in {storage.label} opens with this {_word(secret.kind)}; nothing was written."
+        f"No key slot in {storage.label} opens with this {secret_word(secret.kind)}; nothing was written."
     )
+
+
+def opened_slots(storage: Storage, secret: RepositorySecret, repo_id: bytes) -> dict[str, Keyring]:
+    """Return the slots that a secret opens, by id, each with the keyring in it; maybe none."""
+    return _open_all(storage, secret, repo_id)[0]
+
+
+def _open_all(
+    storage: Storage, secret: RepositorySecret, repo_id: bytes
+) -> tuple[dict[str, Keyring], BackupAdminError | None]:
+    damaged: BackupAdminError | None = None
+    opened: dict[str, Keyring] = {}
+    for slot_id in _slot_ids(storage):
+        try:
+            slot = _parse_slot(slot_id, storage.get(slot_name(slot_id), 0, _MAX_BYTES))
+            keyring = _open(slot, secret, repo_id) if slot.info.kind == secret.kind.value else None
+        except ObjectMissing:
+            continue  # removed by another process just now
+        except (RepositoryError, StorageError) as error:
+            damaged = error
+            continue
+        if keyring is not None:
+            opened[slot_id] = keyring
+    return opened, damaged
 
 
 def _open(slot: _Slot, secret: RepositorySecret, repo_id: bytes) -> Keyring | None:
@@ -149,10 +209,16 @@ def _root(slot: _Slot, secret: RepositorySecret) -> bytes:
 
 
 def _read_slots(storage: Storage) -> Iterator[tuple[str, bytes]]:
+    for slot_id in _slot_ids(storage):
+        with suppress(ObjectMissing):  # removed by another process just now
+            yield slot_id, storage.get(slot_name(slot_id), 0, _MAX_BYTES)
+
+
+def _slot_ids(storage: Storage) -> Iterator[str]:
     for number, info in enumerate(storage.list_objects(PREFIX)):
         if number >= _MAX_SLOTS:
             raise Damaged(f"{storage.label} has more than {_MAX_SLOTS} key slots.")
-        yield info.name.removeprefix(PREFIX), storage.get(info.name, 0, 64 << 10)
+        yield info.name.removeprefix(PREFIX)
 
 
 def _parse_slot(slot_id: str, data: bytes) -> _Slot:
@@ -172,7 +238,13 @@ def _parse_header(slot_id: str, header: bytes, commit: bytes, wrap: bytes) -> _S
         value = load_strict(header, max_bytes=_MAX_HEADER)
         if value["v"] != 1:
             raise NewerVersion(f"Key slot {slot_id} was made by a newer version; nothing was changed.")
-        info = SlotInfo(str(value["slot"]), str(value["type"]), str(value["created"]), str(value["label"]))
+        info = SlotInfo(
+            str(value["slot"]),
+            str(value["type"]),
+            str(value["created"]),
+            str(value["label"]),
+            tuple(map(int, value.get("epochs", (1,)))),
+        )
         slot = _Slot(info, header, dict(value["kdf"]), bytes.fromhex(value["salt"]), commit, wrap)
         _check_kdf(slot)
     except (ValueError, KeyError, TypeError) as error:
@@ -194,5 +266,6 @@ def _check_kdf(slot: _Slot) -> None:
         raise Damaged(f"Key slot {slot.info.id} asks for weak or hostile scrypt parameters; refused.")
 
 
-def _word(kind: SecretKind) -> str:
-    return {"raw": "application key", "recovery": "recovery key"}.get(kind.value, kind.value)
+def secret_word(kind: str) -> str:
+    """Return what people call a kind of secret."""
+    return {"raw": "application key", "recovery": "recovery key"}.get(kind, str(kind))

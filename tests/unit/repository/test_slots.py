@@ -212,7 +212,12 @@ def test_a_swapped_commitment_does_not_open_another_wrap() -> None:
 @pytest.mark.parametrize(
     ("value", "kind"),
     [
-        ({"v": 2, "epochs": {}, "id_kid": 1, "write_kid": 1}, NewerVersion),
+        ({"v": 3, "epochs": {}, "id_kid": 1, "write_kid": 1}, NewerVersion),
+        ({"v": 2, "epochs": {}, "id_kid": 1, "write_kid": 1}, Damaged),
+        ({"v": 2, "epochs": {"2": "00" * 32}, "id_kid": 1, "write_kid": 2, "identity": {}}, Damaged),
+        ({"v": 1, "epochs": {"2": "00" * 32}, "id_kid": 1, "write_kid": 2}, Damaged),
+        ({"v": 1, "epochs": {"70000": "00" * 32}, "id_kid": 70000, "write_kid": 70000}, Damaged),
+        ({"v": 1, "epochs": [], "id_kid": 1, "write_kid": 1}, Damaged),
         ({"v": 1, "epochs": {}, "id_kid": 1, "write_kid": 1}, Damaged),
         ({"v": 1, "epochs": {"1": "00"}, "id_kid": 1, "write_kid": 1}, Damaged),
         ({"v": 1, "epochs": {"1": "00" * 32}, "id_kid": 1, "write_kid": 2}, Damaged),
