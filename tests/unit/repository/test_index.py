@@ -14,7 +14,6 @@ from backup_admin.core.errors import Damaged
 from backup_admin.repository.index import (
     PREFIX,
     Index,
-    IndexFile,
     PackInfo,
     clear_cache,
     encode_record,
@@ -22,11 +21,13 @@ from backup_admin.repository.index import (
     open_index,
     seal_index,
 )
+from backup_admin.repository.index_file import CacheDamaged, IndexFile
 from backup_admin.repository.objects import ObjectType, seal_object
 from backup_admin.storage.memory import MemoryStorage
 from tests.factories import make_keys
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 KEYS = make_keys()
@@ -91,6 +92,16 @@ def test_a_search_finds_what_a_dictionary_would(
         assert index.has(chunk) == (chunk in expected)
 
 
+def test_an_id_that_only_shows_across_two_records_is_not_taken_for_one(tmp_path: Path) -> None:
+    first, second = encode_record(bytes(32), 0, (48, 1, 999, 5), (0, 10)), b"\x01" * 32
+    between = (first + second)[30:62]
+    index, _ = make_index(tmp_path / "one", [index_object([bytes(32), second])])
+    others, _ = make_index(tmp_path / "two", [index_object([bytes(32), second, between])])
+
+    assert not index.has(between)
+    assert others.has(between)
+
+
 def test_a_large_index_is_searched_right(tmp_path: Path) -> None:
     known = ids(20_000)
     index, _ = make_index(tmp_path, [index_object(known)])
@@ -103,9 +114,10 @@ def test_an_index_of_many_frames_is_read_whole(tmp_path: Path) -> None:
     known = ids(70_000)
     name, data = index_object(known)
 
-    table, records = open_index(KEYS, name, data)
+    table, count, records = open_index(KEYS, name, data)
 
-    assert len(records) == 70_000 * 52
+    assert count == 70_000
+    assert [record[:32] for record in records] == sorted(known)
     assert table == encode_table(PACKS)
 
 
@@ -116,7 +128,7 @@ def test_many_index_objects_are_merged_and_all_found(tmp_path: Path) -> None:
 
     index, _ = make_index(tmp_path, objects)
 
-    assert len(list(tmp_path.glob("*.idx"))) <= 8
+    assert len(list(tmp_path.glob("*.idx"))) <= 4
     assert index.names() == {name for name, _ in objects}
     for group, table in zip(groups, packs, strict=True):
         for chunk in group:
@@ -160,6 +172,117 @@ def test_a_damaged_cache_is_made_again(tmp_path: Path, harm: object) -> None:
     again.load([objects[0][0]], ())
 
     assert all(again.has(chunk) for chunk in ids(10))
+
+
+def test_every_byte_of_the_cache_may_be_changed_and_every_answer_stays_right(tmp_path: Path) -> None:
+    objects = [index_object(ids(4, seed), pack=seed) for seed in range(2)]
+    names = [name for name, _ in objects]
+    _, storage = make_index(tmp_path, objects)
+
+    for path in list(tmp_path.glob("*.idx")):
+        sound = path.read_bytes()
+        for at in range(len(sound)):
+            path.write_bytes(sound[:at] + bytes([sound[at] ^ 1]) + sound[at + 1 :])
+            again = Index(storage, KEYS, tmp_path)
+            again.load(names, [PACKS[0].name.hex()])
+            assert [again.has(chunk) for chunk in ids(4, 0) + ids(4, 1)] == [False] * 4 + [True] * 4
+            assert [found.pack for chunk in ids(4, 1) for found in again.locations(chunk)] == [PACKS[1]] * 4
+            assert [pack.name for pack in again.packs()] == [PACKS[1].name, PACKS[2].name]
+
+
+def test_a_cache_that_spoils_under_an_open_index_is_made_again_unseen(tmp_path: Path) -> None:
+    known = ids(3_000)
+    index, _ = make_index(tmp_path, [index_object(known)])
+    (path,) = tmp_path.glob("*.idx")
+    first = min(known)
+    assert index.has(first)  # only the block of this one is known to be sound
+
+    overwrite_records(path)
+
+    assert all(index.has(chunk) for chunk in known)
+    assert not any(index.has(chunk) for chunk in ids(3_000, seed=1))
+    assert [chunk for chunk, _, _ in index.iterate()] == sorted(known)
+
+
+def overwrite_records(path: Path) -> None:
+    """Harm the middle of the records in place, so that a mapping sees it."""
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(bytes(20_000))
+
+
+@pytest.mark.parametrize("look", ["has", "find", "iterate", "merge"])
+def test_whoever_touches_a_spoilt_block_first_has_it_repaired(tmp_path: Path, look: str) -> None:
+    known = sorted(ids(3_000))
+    objects = [index_object(known), *(index_object(ids(3_000, seed)) for seed in range(1, 9))]
+    index, storage = make_index(tmp_path, objects[:1])
+    overwrite_records(next(tmp_path.glob("*.idx")))
+    for name, data in objects[1:]:
+        storage.put(name, data)
+
+    def merge() -> list[bytes]:
+        index.load([name for name, _ in objects], ())
+        return [chunk for chunk in known if index.has(chunk)]
+
+    answers: dict[str, Callable[[], list[bytes]]] = {
+        "has": lambda: [chunk for chunk in known if index.has(chunk)],
+        "find": lambda: [chunk for chunk in known if index.find(chunk)],
+        "iterate": lambda: [chunk for chunk, _, _ in index.iterate()],
+        "merge": merge,
+    }
+
+    assert answers[look]() == known
+
+
+def test_a_disk_that_spoils_every_cache_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoilt(self: IndexFile, at: int, end: int) -> None:
+        raise CacheDamaged(self)
+
+    index, _ = make_index(tmp_path, [index_object(ids(10))])
+    monkeypatch.setattr(IndexFile, "_check", spoilt)
+
+    with pytest.raises(Damaged, match="the disk of the state folder fails"):
+        index.has(ids(1)[0])
+
+
+def test_records_out_of_order_are_refused(tmp_path: Path) -> None:
+    records = [encode_record(chunk, 0, (48, 1, 999, 5), (0, 10)) for chunk in sorted(ids(10), reverse=True)]
+    name, data = seal_index(KEYS, PACKS, records)
+
+    index, _ = make_index(tmp_path, [(name, data)])
+
+    assert index.lost == {name: "The records of an index are not in order."}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_opening_reads_the_end_of_a_large_cache_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = [index_object(ids(70_000))]
+    _, storage = make_index(tmp_path, objects)
+    checked: list[int] = []
+    monkeypatch.setattr(IndexFile, "_check", lambda self, at, end: checked.append(at))
+
+    Index(storage, KEYS, tmp_path).load([objects[0][0]], ())
+
+    assert checked == []
+
+
+def test_files_are_merged_with_their_like(tmp_path: Path) -> None:
+    small = [index_object(ids(20, seed)) for seed in range(6)]
+    large = index_object(ids(5_000, seed=50))
+    index, storage = make_index(tmp_path, [large, *small])
+    (kept,) = (path for path in tmp_path.glob("*.idx") if path.stat().st_size > 200_000)
+    before = kept.stat()
+
+    more = [index_object(ids(20, seed)) for seed in range(6, 12)]
+    for name, data in more:
+        storage.put(name, data)
+    index.load([name for name, _ in [large, *small, *more]], ())
+
+    assert (kept.stat().st_ino, kept.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert len(list(tmp_path.glob("*.idx"))) <= 4
+    assert index.chunk_count() == 5_000 + 12 * 20
 
 
 def test_a_cache_that_is_gone_dangling_or_of_another_repository_is_made_again(tmp_path: Path) -> None:
@@ -277,17 +400,14 @@ def test_a_record_that_names_a_pack_beyond_the_table_is_refused(tmp_path: Path) 
 def test_a_cache_folder_tidied_by_others_in_between_does_no_harm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened: list[Path] = []
     first = IndexFile.__init__
 
-    def open_late(self: IndexFile, path: Path) -> None:
-        opened.append(path)
-        if len(opened) == 1:
-            path.unlink()
-        first(self, path)
+    def tidied(self: IndexFile, path: Path, handle: int) -> None:
+        clear_cache(tmp_path)
+        first(self, path, handle)
 
-    monkeypatch.setattr(IndexFile, "__init__", open_late)
+    monkeypatch.setattr(IndexFile, "__init__", tidied)
     index, _ = make_index(tmp_path, [index_object(ids(10))])
 
-    assert len(opened) == 2
+    assert list(tmp_path.iterdir()) == []
     assert all(index.has(chunk) for chunk in ids(10))
