@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
 
+    from backup_admin.verbs.base import SharedVerb
+
 _APP_SIDE = "app_side"
 # Verb, module and what it does. Modules are loaded when their verb is used: the verbs
 # of the app side need what a broken machine may lack.
@@ -39,10 +41,10 @@ _VERBS = {
     "run": ("making", "Back up folders and databases as one snapshot."),
     "list": ("looking", "List the snapshots."),
     "show": ("looking", "Print the manifest of a snapshot."),
-    "ls": ("searching", "List a folder of a snapshot."),
-    "find": ("searching", "Find a file in all snapshots."),
+    "ls": ("verbs.searching", "List a folder of a snapshot."),
+    "find": ("verbs.searching", "Find a file in all snapshots."),
     "diff": ("looking", "Say what changed between two snapshots."),
-    "forget": ("forgetting", "Forget snapshots, by name or by policy."),
+    "forget": ("verbs.forgetting", "Forget snapshots, by name or by policy."),
     "check": ("proving", "Check that the repository is sound."),
     "verify": ("proving", "Read a snapshot whole and compare it with its manifest."),
     "restore": ("rescue", "Restore into a folder, or in place."),
@@ -68,16 +70,23 @@ class _Verbs(click.Group):
         if cmd_name not in _VERBS:
             return None
         module = _load(cmd_name)
-        command: click.Command = getattr(module, f"{cmd_name}_verb")
-        return command
+        command = getattr(module, f"{cmd_name}_verb")
+        return command if isinstance(command, click.Command) else _shared(command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Verbs"):
             formatter.write_dl([(verb, about) for verb, (_, about) in _VERBS.items()])
 
 
+def _shared(verb: SharedVerb) -> click.Command:
+    from backup_admin.cli.shared import command_of  # noqa: PLC0415  only for verbs that need it
+
+    return command_of(verb)
+
+
 def _load(verb: str) -> ModuleType:
-    name = f"backup_admin.cli.{_VERBS[verb][0]}"
+    module = _VERBS[verb][0]
+    name = f"backup_admin.{module}" if "." in module else f"backup_admin.cli.{module}"
     try:
         return importlib.import_module(name)
     except ImportError as error:

@@ -7,20 +7,18 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import click
 
-from backup_admin.cli.opening import Surroundings, actor, open_given, repository_options
 from backup_admin.core.errors import UsageError
 from backup_admin.core.shown import columns, count_of, show_time
 from backup_admin.operations.answers import Answer
 from backup_admin.operations.forget import ForgetPlan, forget_by_policy, forget_named, plan_forget
 from backup_admin.operations.retention import Policy, parse_span
 from backup_admin.operations.verified import read_verified
+from backup_admin.verbs.base import STORAGE, Work, shared_verb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from backup_admin.core.ids import SnapshotId
-    from backup_admin.core.state import StateFolder
     from backup_admin.repository.repository import Repository
 
 _RULES = ("last", "hourly", "daily", "weekly", "monthly", "yearly")
@@ -40,32 +38,36 @@ def _unit(rule: str) -> str:
     return {"daily": "days"}.get(rule, rule.removesuffix("ly") + "s")
 
 
-@click.command("forget")
-@click.argument("storage")
-@click.argument("snapshot", nargs=-1)
-@_rule_options
-@click.option("--keep-within", default="", metavar="SPAN", help="Keep all of this span: 30d, 12h, 1y6m.")
-@click.option(
-    "--keep-min", type=click.IntRange(min=1), default=1, metavar="N", help="Always keep the newest N.  [1]"
+@shared_verb(
+    "forget",
+    STORAGE,
+    click.argument("snapshot", nargs=-1),
+    _rule_options,
+    click.option("--keep-within", default="", metavar="SPAN", help="Keep all of this span: 30d, 12h, 1y6m."),
+    click.option(
+        "--keep-min",
+        type=click.IntRange(min=1),
+        default=1,
+        metavar="N",
+        help="Always keep the newest N.  [1]",
+    ),
+    click.option(
+        "--time-zone", default="", metavar="ZONE", help="Where a day begins.  [this machine's zone]"
+    ),
+    click.option("--force", is_flag=True, help="Forget also the newest complete one, when it is named."),
+    click.option("--dry-run", is_flag=True, help="Say what would be forgotten, and why; change nothing."),
+    changes=True,
 )
-@click.option("--time-zone", default="", metavar="ZONE", help="Where a day begins.  [this machine's zone]")
-@click.option("--force", is_flag=True, help="Forget also the newest complete one, when it is named.")
-@click.option("--dry-run", is_flag=True, help="Say what would be forgotten, and why; change nothing.")
-@repository_options
-@click.pass_obj
 def forget_verb(  # noqa: PLR0913  one parameter for each option
-    surroundings: Surroundings,
+    work: Work,
     /,
     *,
-    storage: str,
     snapshot: tuple[str, ...],
     keep_within: str,
     keep_min: int,
     time_zone: str,
     force: bool,
     dry_run: bool,
-    key_file: Path | None,
-    state_dir: Path | None,
     **rules: int,
 ) -> Answer:
     """Forget snapshots: those named, or those that no rule keeps.
@@ -82,10 +84,9 @@ def forget_verb(  # noqa: PLR0913  one parameter for each option
     within = parse_span(keep_within) if keep_within else None
     counts: dict[str, Any] = {name: rules[f"keep_{name}"] for name in _RULES}
     policy = Policy(**counts, within=within, minimum=keep_min, zone=_zone(time_zone))
-    repository, state = open_given(surroundings, storage, key_file, state_dir)
     if snapshot:
-        return _forget_named(surroundings, repository, snapshot, force=force, dry_run=dry_run)
-    return _forget_by_policy(surroundings, repository, state, policy, dry_run=dry_run)
+        return _forget_named(work, snapshot, force=force, dry_run=dry_run)
+    return _forget_by_policy(work, policy, dry_run=dry_run)
 
 
 def _zone(name: str) -> ZoneInfo | None:
@@ -97,13 +98,10 @@ def _zone(name: str) -> ZoneInfo | None:
         raise UsageError(f"{name!r} is no time zone; write it as Europe/Berlin.") from error
 
 
-def _forget_named(
-    surroundings: Surroundings, repository: Repository, names: tuple[str, ...], *, force: bool, dry_run: bool
-) -> Answer:
+def _forget_named(work: Work, names: tuple[str, ...], *, force: bool, dry_run: bool) -> Answer:
+    repository = work.repository
     found = dict.fromkeys(repository.find_id(name) for name in names)
-    forget_named(
-        repository, tuple(found), force=force, actor=actor(), clock=surroundings.clock, dry_run=dry_run
-    )
+    forget_named(repository, tuple(found), force=force, actor=work.actor, clock=work.clock, dry_run=dry_run)
     return Answer(
         result={"dry_run": dry_run, "forgotten": list(found), "kept": _others(repository, found)},
         lines=_summary(tuple(found), dry_run=dry_run),
@@ -114,16 +112,13 @@ def _others(repository: Repository, gone: dict[SnapshotId, None]) -> list[str]:
     return [snapshot for snapshot in repository.snapshot_ids() if snapshot not in gone]
 
 
-def _forget_by_policy(
-    surroundings: Surroundings, repository: Repository, state: StateFolder, policy: Policy, *, dry_run: bool
-) -> Answer:
-    verified = read_verified(state, repository.repo_id)
+def _forget_by_policy(work: Work, policy: Policy, *, dry_run: bool) -> Answer:
+    repository = work.repository
+    verified = read_verified(work.state, repository.repo_id)
     if dry_run:
-        plan = plan_forget(repository, policy, verified=verified, now=surroundings.clock.now())
+        plan = plan_forget(repository, policy, verified=verified, now=work.clock.now())
     else:
-        plan = forget_by_policy(
-            repository, policy, verified=verified, actor=actor(), clock=surroundings.clock
-        )
+        plan = forget_by_policy(repository, policy, verified=verified, actor=work.actor, clock=work.clock)
     decisions = plan.retention.decisions
     return Answer(
         result={

@@ -9,45 +9,36 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from backup_admin.cli.opening import Surroundings, open_given, repository_options
 from backup_admin.core.errors import Damaged
 from backup_admin.core.paths import path_to_json, show_path
 from backup_admin.core.shown import count_of, show_size, show_time
 from backup_admin.operations.answers import Answer
 from backup_admin.operations.find import PathHistory, Version, find_versions
 from backup_admin.operations.listing import Listed, list_snapshot
+from backup_admin.verbs.base import STORAGE, Work, shared_verb
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _NOTHING_FOUND = 1
 _TYPES = {"file": stat.S_IFREG, "folder": stat.S_IFDIR, "symlink": stat.S_IFLNK}
 
 
-@click.command("find")
-@click.argument("pattern")
-@click.argument("storage")
-@click.option(
-    "--snapshot", "only", multiple=True, metavar="ID", help="Search this one only; may be repeated."
+@shared_verb(
+    "find",
+    click.argument("pattern"),
+    STORAGE,
+    click.option(
+        "--snapshot", "only", multiple=True, metavar="ID", help="Search this one only; may be repeated."
+    ),
 )
-@repository_options
-@click.pass_obj
-def find_verb(
-    surroundings: Surroundings,
-    *,
-    pattern: str,
-    storage: str,
-    only: tuple[str, ...],
-    key_file: Path | None,
-    state_dir: Path | None,
-) -> Answer:
+def find_verb(work: Work, /, *, pattern: str, only: tuple[str, ...]) -> Answer:
     """Find a file in all snapshots: its versions, and since when it is gone.
 
     PATTERN is a name (`logo.png`, `*.pdf`) that may lie anywhere, or a path with a
     slash as `restore --only` takes it. Ends with 1 when nothing is found.
     """
-    repository, _ = open_given(surroundings, storage, key_file, state_dir)
+    repository = work.repository
     named = {repository.find_id(text) for text in only}
     ids = [one for one in repository.snapshot_ids() if not named or one in named]
     found = find_versions(repository, pattern, ids)
@@ -107,33 +98,24 @@ def _describe_history(history: PathHistory) -> dict[str, Any]:
     }
 
 
-@click.command("ls")
-@click.argument("snapshot")
-@click.argument("storage")
-@click.argument("path", default="")
-@click.option("-R", "--recursive", is_flag=True, help="All that is below, too.")
-@repository_options
-@click.pass_obj
-def ls_verb(  # noqa: PLR0913  one parameter for each option
-    surroundings: Surroundings,
-    *,
-    snapshot: str,
-    storage: str,
-    path: str,
-    recursive: bool,
-    key_file: Path | None,
-    state_dir: Path | None,
-) -> Answer:
+@shared_verb(
+    "ls",
+    click.argument("snapshot"),
+    STORAGE,
+    click.argument("path", default=""),
+    click.option("-R", "--recursive", is_flag=True, help="All that is below, too."),
+)
+def ls_verb(work: Work, /, *, snapshot: str, path: str, recursive: bool) -> Answer:
     """List a folder of a snapshot; without PATH its databases, settings and trees.
 
     SNAPSHOT is an id, the beginning of one, or `latest`.
     """
-    repository, _ = open_given(surroundings, storage, key_file, state_dir)
+    repository = work.repository
     found = repository.find_id(snapshot)
     listed = list_snapshot(repository, found, path, recursive=recursive)
     first = next(listed, None)  # what fails at once fails before anything is printed
     listed = iter(()) if first is None else chain([first], listed)
-    if surroundings.as_json:
+    if work.as_json:
         return Answer({"snapshot": found}, stream=("entries", (_describe_listed(one) for one in listed)))
     return Answer({}, lines=(_listed_line(one) for one in listed))
 
