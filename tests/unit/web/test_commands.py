@@ -220,3 +220,34 @@ def test_a_backup_ended_at_once_leaves_the_way_free(ready: Shell, monkeypatch: p
 def test_a_backup_beside_another_is_busy(ready: Shell) -> None:
     with jobs.installation_of(ready.app).state.lock("backup"):
         assert ready("run").exit_code == 5
+
+
+def test_forget_is_audited_and_the_list_follows(ready: Shell) -> None:
+    ids = [ready.json("run")[1]["snapshot"] for _ in range(2)]
+
+    code, answer = ready.json("forget", "--keep-last", "1", "--dry-run")
+    assert (code, answer["forgotten"]) == (0, ids[:1])
+    code, answer = ready.json("forget", ids[0])
+
+    assert (code, answer["forgotten"], answer["kept"]) == (0, ids[:1], ids[1:])
+    assert ready("forget", ids[1]).exit_code == 1
+    log = jobs.installation_of(ready.app).audit()
+    seen = [(one.action, one.outcome) for one in reversed(log.read_page(limit=4))]
+    assert seen == [
+        ("repository.forget.start", "done"),
+        ("repository.forget", "done"),
+        ("repository.forget.start", "done"),
+        ("repository.forget", "failed"),
+    ]
+    listed = [one["snapshot"] for one in ready.json("list")[1]["snapshots"]]
+    assert ids[1] in listed
+
+
+def test_find_and_ls_look_into_the_repository_of_the_app(ready: Shell) -> None:
+    ready("run")
+    code, answer = ready.json("ls", "latest")
+    assert code == 0
+    assert [one["path"] for one in answer["entries"]][:2] == ["databases/main", "files/uploads"]
+    name = next(path.name for path in (ready.folder / "uploads").rglob("*") if path.is_file())
+    code, answer = ready.json("find", name)
+    assert (code, answer["paths"][0]["source"]) == (0, "files/uploads")
