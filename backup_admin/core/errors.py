@@ -224,6 +224,12 @@ class ForgetRefused(BackupAdminError):
     code = "forget_refused"
 
 
+class KeyRefused(BackupAdminError):
+    """A change of keys would leave too few ways in, or a secret out; nothing was changed."""
+
+    code = "key_refused"
+
+
 class JournalFailed(BackupAdminError):
     """A step of a restore could not be written down, so it was not taken."""
 
