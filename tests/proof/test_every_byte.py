@@ -212,10 +212,18 @@ def test_an_object_cut_anywhere_or_gone_is_named_and_never_gives_wrong_bytes(
 
 
 @pytest.mark.long
-def test_every_flipped_bit_and_every_length_is_named(site: Site, tmp_path: Path) -> None:
+@pytest.mark.parametrize("bit", range(8))
+def test_every_flipped_bit_is_named(site: Site, tmp_path: Path, bit: int) -> None:
     patient = Patient(site, tmp_path / "patient")
 
-    look_at_all(patient, [*all_flips(patient), *all_cuts(patient)])
+    look_at_all(patient, [harm for harm in all_flips(patient) if harm.bit == bit])
+
+
+@pytest.mark.long
+def test_every_object_cut_at_every_length_is_named(site: Site, tmp_path: Path) -> None:
+    patient = Patient(site, tmp_path / "patient")
+
+    look_at_all(patient, list(all_cuts(patient)))
 
 
 def test_a_harmed_slot_shows_as_soon_as_its_own_secret_is_used(site: Site) -> None:
