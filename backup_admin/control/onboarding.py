@@ -23,6 +23,7 @@ from backup_admin.core.errors import (
 )
 from backup_admin.core.ids import new_ulid
 from backup_admin.core.secret import Secret
+from backup_admin.operations.key_slots import NewSlot, add_secret
 from backup_admin.records import BackupManifest, BackupSchedule
 from backup_admin.repository.creation import create_repository
 from backup_admin.repository.repository import open_repository
@@ -205,7 +206,8 @@ def renew_recovery_key(session: Session, installation: Installation, actor: Acto
     repository = engine.open_repository(session, installation)
     installation.audit().append(actor, "recovery_key.renew", target=repository.repo_id)
     recovery = generate_recovery_key()
-    repository.add_slot(parse_recovery_key(recovery.reveal()), label="recovery key")
+    new = NewSlot(parse_recovery_key(recovery.reveal()), "recovery key")
+    add_secret(repository, new, actor=actor.name, clock=installation.clock)
     asked = _ask(session, installation, recovery, repository.repo_id)
     session.commit()
     return asked

@@ -114,6 +114,10 @@ class Repository:
         """What all entries of the chain together say; not to be changed."""
         return self._chain.state
 
+    def require_history(self) -> None:
+        """Raise `HistoryChanged` when the repository is not the one seen before."""
+        self._chain.require_history()
+
     def refresh(self) -> None:
         """See what others committed; forget what a failed run stored and never committed."""
         if self._chain.refresh() or (
@@ -124,15 +128,6 @@ class Repository:
     def slots(self) -> tuple[SlotInfo, ...]:
         """Return what stands in clear about the key slots."""
         return slots.list_slots(self.storage)
-
-    def add_slot(self, secret: RepositorySecret, *, label: str) -> str:
-        """Add a secret that opens this repository, and prove that it does."""
-        name, data = slots.make_slot(
-            secret, self.keys.keyring, self.keys.repo_id, label=label, now=self._clock.now()
-        )
-        self.storage.put(name, data)
-        slots.open_slots(self.storage, secret, self.keys.repo_id)
-        return name.removeprefix(slots.PREFIX)
 
     def snapshot_ids(self) -> tuple[SnapshotId, ...]:
         """Return the ids of all snapshots in the order of their commits.

@@ -41,7 +41,7 @@ PREFIX = "keys/"
 MAGIC = b"BKS1"
 _MAX_HEADER = 4096
 _MAX_BYTES = 64 << 10
-_MAX_SLOTS = 32
+MOST_FILES = 32
 # A rotation writes each slot anew before it removes the one before.
 MOST_IN_USE = 15
 _LABEL = b"backup_admin/v1/"
@@ -216,8 +216,8 @@ def _read_slots(storage: Storage) -> Iterator[tuple[str, bytes]]:
 
 def _slot_ids(storage: Storage) -> Iterator[str]:
     for number, info in enumerate(storage.list_objects(PREFIX)):
-        if number >= _MAX_SLOTS:
-            raise Damaged(f"{storage.label} has more than {_MAX_SLOTS} key slots.")
+        if number >= MOST_FILES:
+            raise Damaged(f"{storage.label} has more than {MOST_FILES} key slots.")
         yield info.name.removeprefix(PREFIX)
 
 

@@ -18,6 +18,7 @@ from backup_admin.core.errors import (
     UsageError,
     WrongKey,
 )
+from backup_admin.operations.key_slots import NewSlot, add_secret
 from backup_admin.repository.config import Config, Parameters, read_config, seal_config
 from backup_admin.repository.creation import create_repository
 from backup_admin.repository.repository import open_repository
@@ -75,7 +76,7 @@ def test_a_slot_that_is_added_opens_it() -> None:
     storage = make_storage()
     repository = open_repository(storage, SECRET, state=None, clock=CLOCK)
 
-    repository.add_slot(OTHER_SECRET, label="recovery")
+    add_secret(repository, NewSlot(OTHER_SECRET, "recovery"), actor="tests", clock=CLOCK)
 
     assert open_repository(storage, OTHER_SECRET, state=None, clock=CLOCK).repo_id == repository.repo_id
 
