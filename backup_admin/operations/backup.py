@@ -16,12 +16,13 @@ from backup_admin.core.canonical import dump_canonical
 from backup_admin.core.errors import Damaged, PacksCollected
 from backup_admin.core.ids import SnapshotId, new_ulid
 from backup_admin.core.version import VERSION
+from backup_admin.operations.known import Parent
 from backup_admin.operations.layout import check_layout
 from backup_admin.operations.read_back import read_back, read_manifest
 from backup_admin.operations.results import BackupOptions, BackupResult, Evidence, Outcome, SourceSet
-from backup_admin.operations.trees import Parent, Tools, TreeCapture
+from backup_admin.operations.trees import Tools, TreeCapture
 from backup_admin.operations.workers import ContentWorkers
-from backup_admin.repository.entries import ShardWriter
+from backup_admin.repository.entries import ShardWriter, iterate_lines
 from backup_admin.repository.pages import PageWriter
 from backup_admin.repository.types import (
     ChunkKind,
@@ -242,7 +243,7 @@ class _Run:
         old = None if parent is None else parent.files_root(source.name)
         before = None
         if old is not None:
-            before = Parent(self._repository.entries(old), old.scan_started_ns)
+            before = Parent(iterate_lines(self._repository.reader(), old), old.scan_started_ns)
         shards = ShardWriter(self._put_part)
         capture = TreeCapture(source, shards, tools, parent=before)
         notes = capture.run()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from backup_admin.core.errors import Damaged, SourceError
-from backup_admin.core.paths import show_path, sort_key
+from backup_admin.core.errors import SourceError
+from backup_admin.core.paths import show_path
+from backup_admin.operations.known import KnownRows, Parent
 from backup_admin.operations.workers import ContentWorkers, InOrder
 from backup_admin.repository.content import ContentWriter
+from backup_admin.repository.entries import Run, encode_entry
 from backup_admin.repository.pages import PageWriter
 from backup_admin.repository.types import ChunkRef, Content, FileEntry
-from backup_admin.sources.base import EntryKind, FoundEntry, Problem, Replaced, Skipped, SkipReason
+from backup_admin.sources.base import EntryKind, FileStamp, FoundEntry, Problem, Replaced, Skipped, SkipReason
 
 if TYPE_CHECKING:
     from io import FileIO
@@ -24,20 +26,10 @@ if TYPE_CHECKING:
 
 _BATCH_BYTES = 8 << 20
 _BATCH_ITEMS = 512
-_SETTLE_NS = 2_000_000_000
 _ATTEMPTS = 3
-_SHOWN = 20
 _PAGE_SIZES = frozenset(1 << power for power in range(9, 17))
 
 Pages = Callable[[ContentWriter], PageWriter]
-
-
-@dataclass(frozen=True, slots=True)
-class Parent:
-    """The same tree in the snapshot before, as a hint for what need not be read."""
-
-    entries: Iterator[FileEntry]
-    scan_started_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +52,14 @@ class TreeNotes:
 
 
 @dataclass(frozen=True, slots=True)
+class _ToRead:
+    """A file to read; `pages` is its page map in the snapshot before."""
+
+    found: FoundEntry
+    pages: ChunkRef | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Read:
     """An entry that was read, or the reason why it could not be."""
 
@@ -68,7 +68,8 @@ class _Read:
     notice: str = ""
 
 
-_Item = FileEntry | FoundEntry
+_Item = Run | FileEntry | _ToRead
+_Result = Run | FileEntry | _Read
 
 
 class TreeCapture:
@@ -88,15 +89,16 @@ class TreeCapture:
         self._pages = tools.pages
         self._scratch = tools.scratch
         self._reporter = tools.reporter
-        self._parent = _ParentEntries(parent)
+        self._known = KnownRows(parent, self._keep)
         self._batch: list[_Item] = []
         self._batch_bytes = 0
-        self._order: InOrder[list[_Read]] = InOrder(self._emit, limit=2 * tools.workers.threads)
+        self._reads = 0
+        self._order: InOrder[list[_Result]] = InOrder(self._emit, limit=2 * tools.workers.threads)
         self.notes = TreeNotes()
 
     def run(self) -> TreeNotes:
         """Walk the tree, store what is new, and return what is worth knowing."""
-        for found in self._source.walk():
+        for found in self._source.walk(self._known.holds):
             self._reporter.check_cancelled()
             if isinstance(found, Skipped):
                 self._skip(found)
@@ -104,50 +106,75 @@ class TreeCapture:
                 self._warn(f"{show_path(found.path)}: {found.message}")
             else:
                 self._take(found)
+        self._known.flush()
         self._close_batch()
         self._order.finish()
-        if self._parent.damage:
-            self.notes.notices.append(self._parent.damage)
+        if self._known.damage:
+            self.notes.notices.append(self._known.damage)
         return self.notes
 
     def _take(self, found: FoundEntry) -> None:
-        old = self._parent.find(found.path)
+        old = self._known.find(found.path)
+        item: _Item
         if found.kind is not EntryKind.FILE:
-            self._add(_describe(found, None), 0)
-        elif old is not None and not found.is_database and self._parent.vouches_for(old, found):
-            self._add(_describe(found, old.content), 0)
+            item = _describe(found, None)
+        elif old is not None and self._still_holds(old, found):
+            item = _describe(found, old.content)
         else:
-            if found.is_database and old is not None and old.content and old.content.pages:
-                self._parent.pages[found.path] = old.content.pages
-            self._add(found, found.size)
+            item = _ToRead(found, old.content.pages if old is not None and old.content else None)
+        if old is not None:
+            if isinstance(item, FileEntry) and self._known.keep_if(old, encode_entry(item)):
+                return
+            self._known.skip()
+        self._known.flush()
+        self._add(item, found.size if isinstance(item, _ToRead) else 0)
+
+    def _still_holds(self, old: FileEntry, found: FoundEntry) -> bool:
+        if found.is_database:
+            if not found.is_quiet or not self._known.vouches_for(old, found):
+                return False
+            self._notice(_undeclared(found.path, "it did not change"))
+            return True
+        return self._known.vouches_for(old, found)
+
+    def _keep(self, run: Run) -> None:
+        self._reporter.check_cancelled()
+        self._add(run, sum(map(len, run.lines)))
 
     def _add(self, item: _Item, size: int) -> None:
         self._batch.append(item)
         self._batch_bytes += size
+        self._reads += isinstance(item, _ToRead)
         if self._batch_bytes >= _BATCH_BYTES or len(self._batch) >= _BATCH_ITEMS:
             self._close_batch()
 
     def _close_batch(self) -> None:
         batch, self._batch, self._batch_bytes = self._batch, [], 0
-        if batch:
+        reads, self._reads = self._reads, 0
+        if not batch:
+            return
+        if reads or not self._order.is_idle:
             self._order.add(self._workers.submit(lambda writer: self._read_all(writer, batch)))
+        else:
+            self._emit([item for item in batch if not isinstance(item, _ToRead)])
 
-    def _read_all(self, writer: ContentWriter, batch: list[_Item]) -> list[_Read]:
-        results = []
+    def _read_all(self, writer: ContentWriter, batch: list[_Item]) -> list[_Result]:
+        results: list[_Result] = []
         for item in batch:
-            if isinstance(item, FileEntry):
-                results.append(_Read(item))
+            if not isinstance(item, _ToRead):
+                results.append(item)
                 continue
             self._reporter.check_cancelled()
             results.append(self._read_one(writer, item))
-            self._reporter.advance(size=item.size)
+            self._reporter.advance(size=item.found.size)
         return results
 
-    def _read_one(self, writer: ContentWriter, found: FoundEntry) -> _Read:
+    def _read_one(self, writer: ContentWriter, item: _ToRead) -> _Read:
+        found = item.found
         name = show_path(found.path)
         try:
             if found.is_database:
-                return self._read_database(writer, found)
+                return self._read_database(writer, found, item.pages)
             return self._read_file(writer, found)
         except (OSError, SourceError) as error:
             if isinstance(error, FileNotFoundError) or isinstance(error.__cause__, FileNotFoundError):
@@ -169,47 +196,57 @@ class TreeCapture:
         entry = None if content is None else replace(_describe(found, content), size=content.size)
         return _Read(entry, warning=f"{show_path(found.path)} kept changing while it was read.")
 
-    def _read_database(self, writer: ContentWriter, found: FoundEntry) -> _Read:
+    def _read_database(self, writer: ContentWriter, found: FoundEntry, pages: ChunkRef | None) -> _Read:
         copy = self._source.capture_database(found, self._scratch)
         try:
-            with copy.open("rb", buffering=0) as file:
+            with copy.path.open("rb", buffering=0) as file:
                 head = file.read(18)
                 file.seek(0)
-                content = self._write_database(writer, found, _page_size(head), file)
+                content = self._write_database(writer, _page_size(head), file, pages)
         finally:
-            copy.unlink(missing_ok=True)
-        name = show_path(found.path)
-        return _Read(
-            replace(_describe(found, content), size=content.size),
-            notice=f"{name} is an SQLite database nobody declared; it was copied safely through SQLite.",
-        )
+            copy.path.unlink(missing_ok=True)
+        entry = _stamp(replace(_describe(found, content), size=content.size), copy.stamp)
+        return _Read(entry, notice=_undeclared(found.path, "it was copied safely through SQLite"))
 
     def _write_database(
-        self, writer: ContentWriter, found: FoundEntry, page_size: int, file: FileIO
+        self, writer: ContentWriter, page_size: int, file: FileIO, pages: ChunkRef | None
     ) -> Content:
         def read_into(view: memoryview) -> int:
             return file.readinto(view) or 0
 
         if not page_size:
             return writer.write(read_into)
-        return self._pages(writer).write(read_into, page_size, self._parent.pages.get(found.path))
+        return self._pages(writer).write(read_into, page_size, pages)
 
-    def _emit(self, results: list[_Read]) -> None:
+    def _emit(self, results: list[_Result]) -> None:
+        count = 0
         for result in results:
-            if result.warning:
-                self._warn(result.warning)
-            if result.notice:
-                self.notes.notices.append(f"{self._source.name}: {result.notice}")
-            if result.entry is not None:
-                self._shards.add(result.entry)
-        self._reporter.advance(items=len(results))
+            if isinstance(result, Run):
+                self._shards.add_run(result)
+                count += len(result.lines)
+                continue
+            count += 1
+            if isinstance(result, FileEntry):
+                self._shards.add(result)
+            else:
+                self._emit_read(result)
+        self._reporter.advance(items=count)
+
+    def _emit_read(self, result: _Read) -> None:
+        if result.warning:
+            self._warn(result.warning)
+        if result.notice:
+            self._notice(result.notice)
+        if result.entry is not None:
+            self._shards.add(result.entry)
 
     def _skip(self, skipped: Skipped) -> None:
         self.notes.skipped[skipped.reason] = self.notes.skipped.get(skipped.reason, 0) + 1
         if skipped.reason is SkipReason.SPECIAL:
-            self.notes.notices.append(
-                f"{self._source.name}: {show_path(skipped.path)} is no file or folder and was left out."
-            )
+            self._notice(f"{show_path(skipped.path)} is no file or folder and was left out.")
+
+    def _notice(self, message: str) -> None:
+        self.notes.notices.append(f"{self._source.name}: {message}")
 
     def _warn(self, message: str) -> None:
         text = f"{self._source.name}: {message}"
@@ -217,55 +254,26 @@ class TreeCapture:
         self._reporter.warn(text)
 
 
-class _ParentEntries:
-    """Walks the parent's entries beside the live walk."""
-
-    def __init__(self, parent: Parent | None) -> None:
-        self._entries: Iterator[FileEntry] = iter(()) if parent is None else parent.entries
-        self._trusted_before_ns = 0 if parent is None else parent.scan_started_ns - _SETTLE_NS
-        self._current: FileEntry | None = None
-        self._key = b""
-        self._done = parent is None
-        self.pages: dict[bytes, ChunkRef] = {}
-        self.damage = ""
-
-    def find(self, path: bytes) -> FileEntry | None:
-        """Return the parent's entry of this path; paths must come in order."""
-        key = sort_key(path)
-        while not self._done and (self._current is None or self._key < key):
-            self._next()
-        return self._current if self._current is not None and self._key == key else None
-
-    def vouches_for(self, old: FileEntry, found: FoundEntry) -> bool:
-        """Say whether the parent's content must still be that of the file."""
-        return (
-            old.kind == "file"
-            and old.size == found.size
-            and old.mtime_ns == found.mtime_ns
-            and old.ctime_ns == found.ctime_ns
-            and old.inode == found.inode
-            and max(old.mtime_ns, old.ctime_ns) < self._trusted_before_ns
-        )
-
-    def _next(self) -> None:
-        try:
-            entry = next(self._entries, None)
-        except Damaged as error:
-            entry = None
-            self.damage = (
-                f"The list of the backup before could not be read, so everything was read anew: {error}"
-            )
-        self._current = entry
-        self._done = entry is None
-        if entry is not None:
-            self._key = sort_key(entry.path)
-
-
 def _page_size(head: bytes) -> int:
     """Return the page size in a database's header, or 0 for one that no database has."""
     size = int.from_bytes(head[16:18], "big")
     size = 65_536 if size == 1 else size
     return size if size in _PAGE_SIZES else 0
+
+
+def _undeclared(path: bytes, what: str) -> str:
+    return f"{show_path(path)} is an SQLite database nobody declared; {what}."
+
+
+def _stamp(entry: FileEntry, stamp: FileStamp | None) -> FileEntry:
+    """Give a database the times of the file that was copied.
+
+    Content that SQLite put together from file and journal is not the file's: no
+    file has the time of change that its row gets, so it is never taken for unchanged.
+    """
+    if stamp is None:
+        return replace(entry, ctime_ns=0)
+    return replace(entry, mtime_ns=stamp.mtime_ns, ctime_ns=stamp.ctime_ns, inode=stamp.inode)
 
 
 def _describe(found: FoundEntry, content: Content | None) -> FileEntry:

@@ -58,6 +58,11 @@ class InOrder(Generic[Result]):
         self._limit = limit
         self._waiting: deque[Future[Result]] = deque()
 
+    @property
+    def is_idle(self) -> bool:
+        """Say whether all results were handed on."""
+        return not self._waiting
+
     def add(self, future: Future[Result]) -> None:
         """Add work; waits for the oldest when too much is under way."""
         self._waiting.append(future)

@@ -43,6 +43,21 @@ class ShardRow:
     first: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Rows of one shard of an earlier snapshot that still hold, as they were written.
+
+    `last` is the path of the last one, `files` and `size` count the files among
+    them and their bytes. `shard` is given when these are all its rows.
+    """
+
+    lines: list[bytes]
+    last: bytes
+    files: int
+    size: int
+    shard: ShardRow | None
+
+
 class ShardWriter:
     """Gathers the rows of one folder tree, in order, into shards."""
 
@@ -50,7 +65,6 @@ class ShardWriter:
         self._put = put_part
         self._lines: list[bytes] = []
         self._bytes = 0
-        self._first = b""
         self._rows: list[ShardRow] = []
         self._lists: list[ChunkRef] = []
         self.entry_count = 0
@@ -59,17 +73,22 @@ class ShardWriter:
 
     def add(self, entry: FileEntry) -> None:
         """Add the next entry of the walk."""
-        line = encode_entry(entry)
-        if not self._lines:
-            self._first = entry.path
-        self._lines.append(line)
-        self._bytes += len(line) + 1
-        self.entry_count += 1
-        if entry.kind == "file":
-            self.file_count += 1
-            self.size += entry.size
-        full = len(self._lines) >= _SHARD_MAX or self._bytes >= _SHARD_MAX_BYTES
-        if full or blake3(entry.path).digest(2) < _CUT:
+        is_file = entry.kind == "file"
+        self._count(1, int(is_file), entry.size if is_file else 0)
+        self._add_line(encode_entry(entry))
+        if _is_cut(entry.path):
+            self._close_shard()
+
+    def add_run(self, run: Run) -> None:
+        """Add rows of an earlier snapshot; a whole shard of it is taken as it lies there."""
+        self._count(len(run.lines), run.files, run.size)
+        ends_here = _is_cut(run.last)
+        if run.shard is not None and not self._lines and (ends_here or _is_full(run.shard)):
+            self._add_row(run.shard)
+            return
+        for line in run.lines:
+            self._add_line(line)
+        if ends_here:
             self._close_shard()
 
     def finish(self) -> tuple[ChunkRef, ...]:
@@ -79,12 +98,27 @@ class ShardWriter:
             self._close_list()
         return tuple(self._lists)
 
+    def _count(self, entries: int, files: int, size: int) -> None:
+        self.entry_count += entries
+        self.file_count += files
+        self.size += size
+
+    def _add_line(self, line: bytes) -> None:
+        self._lines.append(line)
+        self._bytes += len(line) + 1
+        if len(self._lines) >= _SHARD_MAX or self._bytes >= _SHARD_MAX_BYTES:
+            self._close_shard()
+
     def _close_shard(self) -> None:
         if not self._lines:
             return
         ref = self._put(b"\n".join(self._lines) + b"\n")
-        self._rows.append(ShardRow(ref, len(self._lines), self._first))
+        first = path_from_json(json.loads(self._lines[0])[0])
+        self._add_row(ShardRow(ref, len(self._lines), first))
         self._lines, self._bytes = [], 0
+
+    def _add_row(self, row: ShardRow) -> None:
+        self._rows.append(row)
         if len(self._rows) >= _LIST_ROWS:
             self._close_list()
 
@@ -110,23 +144,36 @@ def iterate_shards(reader: ChunkReader, root: FilesRoot) -> Iterator[ShardRow]:
             yield row
 
 
+def iterate_lines(reader: ChunkReader, root: FilesRoot) -> Iterator[tuple[ShardRow, list[bytes]]]:
+    """Yield the shards of a folder tree and their rows as they were written; raise `Damaged`."""
+    for row in iterate_shards(reader, root):
+        lines = bytes(reader.read(ChunkKind.MANIFEST, row.ref)).split(b"\n")
+        lines.pop()
+        yield row, lines
+
+
 def iterate_entries(reader: ChunkReader, root: FilesRoot) -> Iterator[FileEntry]:
     """Yield every entry of a folder tree in order; raise `Damaged`.
 
     A path twice, out of order, or one that could leave its folder is refused.
     """
     before = b""
-    for row in iterate_shards(reader, root):
-        for line in bytes(reader.read(ChunkKind.MANIFEST, row.ref)).split(b"\n")[:-1]:
-            try:
-                entry = decode_entry(line)
-            except _FOREIGN as error:
-                raise Damaged(f"An entry of a folder tree cannot be read: {error}.") from error
+    for _, lines in iterate_lines(reader, root):
+        for line in lines:
+            entry = read_entry(line)
             key = sort_key(entry.path)
             if key <= before:
                 raise Damaged("A folder tree in the manifest is out of order or names a path twice.")
             before = key
             yield entry
+
+
+def read_entry(line: bytes) -> FileEntry:
+    """Read one entry; raise `Damaged`."""
+    try:
+        return decode_entry(line)
+    except _FOREIGN as error:
+        raise Damaged(f"An entry of a folder tree cannot be read: {error}.") from error
 
 
 def encode_entry(entry: FileEntry) -> bytes:
@@ -194,3 +241,12 @@ def ref_from_json(value: Any) -> ChunkRef:
     """Read the name and size of a chunk."""
     chunk_id, size = value
     return ChunkRef(bytes.fromhex(chunk_id), int(size))
+
+
+def _is_cut(path: bytes) -> bool:
+    """Say whether a shard ends behind the entry of this path."""
+    return blake3(path).digest(2) < _CUT
+
+
+def _is_full(row: ShardRow) -> bool:
+    return row.count >= _SHARD_MAX or row.ref.size >= _SHARD_MAX_BYTES

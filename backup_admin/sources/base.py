@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import SourceError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 STAGING_PREFIX = b".backup-admin-"
 SQLITE_MAGIC = b"SQLite format 3\x00"
 SIDECAR_SUFFIXES = (b"-wal", b"-shm", b"-journal")
+JOURNAL_SUFFIXES = (b"-wal", b"-journal")
+"""The sidecars that can hold what is not in the database file yet."""
 
 
 class EntryKind(StrEnum):
@@ -37,7 +43,9 @@ class FoundEntry:
 
     `mode` holds the permission bits only. `link_group` is the same for all
     names of one file and empty when the file has one name. A file marked
-    `is_database` is a live SQLite file: `capture_database` copies it.
+    `is_database` is a live SQLite file: `capture_database` copies it. It `is_quiet`
+    when no journal with anything in it lay beside it: what it holds is in the
+    file alone.
     """
 
     path: bytes
@@ -50,6 +58,29 @@ class FoundEntry:
     link_target: bytes = b""
     link_group: str = ""
     is_database: bool = False
+    is_quiet: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FileStamp:
+    """What tells one state of a file from another, as far as `stat` can."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseCopy:
+    """A copy of a live database file; the caller removes it.
+
+    `stamp` is that of the file when the copy is the file, byte for byte. There is
+    none when SQLite put file and journal together.
+    """
+
+    path: Path
+    stamp: FileStamp | None
 
 
 @dataclass(frozen=True, slots=True)

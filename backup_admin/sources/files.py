@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from backup_admin.core.errors import ConfigurationError, SourceError, SourceMissing
 from backup_admin.core.paths import check_path, show_path
 from backup_admin.sources.base import (
+    DatabaseCopy,
     EntryKind,
     FoundEntry,
     Problem,
@@ -23,13 +24,17 @@ from backup_admin.sources.beneath import open_beneath, stat_beneath
 from backup_admin.sources.excludes import Excludes
 from backup_admin.sources.pins import Pins
 from backup_admin.sources.sqlite import copy_database
-from backup_admin.sources.walk import Walk
+from backup_admin.sources.walk import Holds, Walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK
 _ROOT_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def _knows_nothing(path: bytes, found: os.stat_result) -> bool:  # noqa: ARG001
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +93,17 @@ class FileSource:
             found = os.fstat(root)
             return RootInfo(stat.S_IMODE(found.st_mode), found.st_mtime_ns)
 
-    def walk(self) -> Iterator[FoundEntry | Skipped | Problem]:
+    def walk(self, holds: Holds = _knows_nothing) -> Iterator[FoundEntry | Skipped | Problem]:
         """List everything below the root in order of `core.paths.sort_key`.
 
         The root itself is not in it. Entries that vanish while a folder is
         listed are left out in silence. A folder marked by a CACHEDIR.TAG is kept
-        with its tag only; the root is always taken whole. Raises `SourceMissing`
-        as `check_root` does, at once.
+        with its tag only; the root is always taken whole. Files that `holds` knows
+        are not given. Raises `SourceMissing` as `check_root` does, at once.
         """
         self.check_root()
         pins = Pins(self.root, self.pinned)
-        return Walk(self.root, Excludes(self.exclude), pins).entries()
+        return Walk(self.root, Excludes(self.exclude), pins, holds).entries()
 
     @contextmanager
     def open(self, entry: FoundEntry) -> Iterator[OpenFile]:
@@ -143,19 +148,18 @@ class FileSource:
             link_group=f"{now.st_dev}:{now.st_ino}" if now.st_nlink > 1 else "",
         )
 
-    def capture_database(self, entry: FoundEntry, scratch: Path) -> Path:
+    def capture_database(self, entry: FoundEntry, scratch: Path) -> DatabaseCopy:
         """Copy a live SQLite file into the scratch folder; the caller removes it.
 
-        Consistent, through the backup API, while others write to it. A file that
-        only looks like a database is copied as it is. Raises `SourceError`.
+        Consistent, while others write to it. A file that only looks like a
+        database is copied as it is. Raises `SourceError`.
         """
         check_path(entry.path)
         path = Path(os.path.realpath(self.root)) / os.fsdecode(entry.path)
         if os.path.realpath(path.parent) != str(path.parent):
             raise SourceError(f"{show_path(entry.path)} is no longer where it was.")
         copy = scratch / f"{uuid.uuid4().hex}.db"
-        copy_database(path, copy)
-        return copy
+        return DatabaseCopy(copy, copy_database(path, copy))
 
     @contextmanager
     def _root(self) -> Iterator[int]:

@@ -23,7 +23,7 @@ from backup_admin.core.errors import (
     SourceMissing,
 )
 from backup_admin.core.programs import run_program
-from backup_admin.sources.base import LiveUnusable
+from backup_admin.sources.base import JOURNAL_SUFFIXES, FileStamp, LiveUnusable
 from backup_admin.sources.offline import place_offline, undo_place_offline
 
 __all__ = [
@@ -72,6 +72,7 @@ class SqliteCopy:
     `checks` names the checks that passed; `warnings` are sentences for people
     about the others (rows that refer to missing rows, for example). `schema` is
     a checksum over the definitions of all tables, indexes, views and triggers.
+    `stamp` is that of the live file when the copy is that file, byte for byte.
     """
 
     path: Path
@@ -86,6 +87,7 @@ class SqliteCopy:
     checks: tuple[str, ...]
     warnings: tuple[str, ...]
     schema: str
+    stamp: FileStamp | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,23 @@ class SqliteSource:
         """Raise `SourceMissing` with the reason when it cannot be read."""
         arguments = {"path": str(self.path), "deadline_seconds": _CHECK_SECONDS}
         self._ask("check", arguments, _CHECK_SECONDS)
+
+    def quiet_stamp(self) -> FileStamp | None:
+        """Return what tells this state of the file from another; None while it has a journal.
+
+        With no journal that holds anything the file alone is the database. Nothing is
+        opened, and the journals are looked at first: one that is emptied in between
+        has changed the file. None also when the file is not there.
+        """
+        try:
+            for suffix in JOURNAL_SUFFIXES:
+                with suppress(FileNotFoundError):
+                    if os.lstat(os.fsencode(self.path) + suffix).st_size:
+                        return None
+            found = self.path.lstat()
+        except OSError:
+            return None
+        return FileStamp(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
     def capture(self, scratch: Path, *, deadline_seconds: float = 600) -> SqliteCopy:
         """Copy it into the scratch folder while the app works with it.
@@ -153,11 +172,12 @@ def write_into_live(copy: Path, live: Path, *, deadline_seconds: float) -> None:
     _ask("write", arguments, copy, deadline_seconds)
 
 
-def copy_database(path: Path, copy: Path, *, deadline_seconds: float = 600) -> None:
+def copy_database(path: Path, copy: Path, *, deadline_seconds: float = 600) -> FileStamp | None:
     """Copy a live SQLite file nobody declared, consistently where that is possible.
 
     A file that only looks like a database, or a damaged one, is copied byte by
-    byte: it is somebody's file all the same.
+    byte: it is somebody's file all the same. Returns what the file was when the
+    copy is that file, byte for byte.
     """
     arguments = {
         "path": str(path),
@@ -166,9 +186,10 @@ def copy_database(path: Path, copy: Path, *, deadline_seconds: float = 600) -> N
         "describe": False,
     }
     try:
-        _ask("capture", arguments, path, deadline_seconds)
+        answer = _ask("capture", arguments, path, deadline_seconds)
     except (SourceInvalid, SourceMissing):
-        _ask("copy", {"path": str(path), "copy": str(copy)}, path, deadline_seconds)
+        answer = _ask("copy", {"path": str(path), "copy": str(copy)}, path, deadline_seconds)
+    return _stamp_of(answer)
 
 
 def looks_like_database(path: Path) -> bool:
@@ -221,4 +242,10 @@ def _copy_of(answer: dict[str, Any]) -> SqliteCopy:
         checks=tuple(answer["checks"]),
         warnings=tuple(answer["warnings"]),
         schema=answer["schema"],
+        stamp=_stamp_of(answer),
     )
+
+
+def _stamp_of(answer: dict[str, Any]) -> FileStamp | None:
+    stamp = answer.get("stamp")
+    return None if stamp is None else FileStamp(*stamp)

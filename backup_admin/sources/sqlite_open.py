@@ -19,10 +19,12 @@ from backup_admin.sources.base import SQLITE_MAGIC
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import FileIO
 
 CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _PAUSE_SECONDS = 0.005  # short: a busy writer leaves small gaps only
 _HEADER_BYTES = 100
+_SEND_BYTES = 1 << 30
 _PROBE = "SELECT count(*) FROM sqlite_master"
 
 
@@ -124,6 +126,51 @@ def connect(path: str, options: str) -> sqlite3.Connection:
     return sqlite3.connect(address, uri=True, timeout=0, isolation_level=None)
 
 
+def begin_reading(connection: sqlite3.Connection, deadline: Deadline) -> None:
+    """Begin to read one state of a database, waiting for locks of others."""
+    while True:
+        try:
+            connection.execute("BEGIN")
+            connection.execute(_PROBE).fetchall()
+        except sqlite3.OperationalError as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            if not is_busy(error):
+                raise
+        else:
+            return
+        deadline.check()
+        time.sleep(_PAUSE_SECONDS)
+
+
+def is_file_alone(file: FileIO, path: str) -> bool:
+    """Say whether what a reader of this path sees is the open file alone; ask while reading.
+
+    Without WAL no writer touches the file while somebody reads. With an empty one
+    neither: a reader that needs nothing of it keeps others from writing it back, and
+    one that needs it keeps others from emptying it.
+    """
+    if not os.path.samestat(os.fstat(file.fileno()), os.lstat(path)):
+        return False
+    try:
+        return os.lstat(path + "-wal").st_size == 0
+    except FileNotFoundError:
+        return True
+
+
+def copy_file(file: FileIO, copy: str) -> list[int] | None:
+    """Copy an open file byte by byte over another; return its size, times and inode.
+
+    None when it changed meanwhile: then the copy is worth nothing.
+    """
+    before = _stamp(file)
+    with Path(copy).open("r+b", buffering=0) as target:
+        offset = 0
+        while count := os.sendfile(target.fileno(), file.fileno(), offset, _SEND_BYTES):
+            offset += count
+    return before if before == _stamp(file) and before[0] == offset else None
+
+
 def run_backup(source: sqlite3.Connection, target: sqlite3.Connection, deadline: Deadline) -> None:
     """Copy all pages in one step.
 
@@ -165,6 +212,11 @@ def read_header(path: str) -> bytes:
     """Read the 100 bytes a database begins with."""
     with Path(path).open("rb", buffering=0) as file:
         return file.read(_HEADER_BYTES)
+
+
+def _stamp(file: FileIO) -> list[int]:
+    found = os.fstat(file.fileno())
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
 def header_page_size(header: bytes) -> int:

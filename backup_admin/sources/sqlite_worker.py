@@ -14,7 +14,6 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import shutil
 import signal
 import sqlite3
 import sys
@@ -39,10 +38,13 @@ from backup_admin.sources.sqlite_open import (
     CORRUPT,
     Deadline,
     Failure,
+    begin_reading,
     connect,
+    copy_file,
     error_code,
     header_page_size,
     is_busy,
+    is_file_alone,
     need_database,
     open_live,
     open_source,
@@ -56,7 +58,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _PR_SET_PDEATHSIG = 1
-_PIECE = 1 << 20
 
 
 def main() -> None:
@@ -97,36 +98,44 @@ def check(path: str, deadline_seconds: float) -> dict[str, Any]:
 
 
 def capture(path: str, copy: str, deadline_seconds: float, describe: bool) -> dict[str, Any]:
-    """Copy a live database through the backup API; check and describe the copy."""
+    """Copy a live database consistently; check and describe the copy."""
     need_database(path)
     deadline = Deadline(deadline_seconds, path)
     _create(copy)
     try:
-        with (
-            closing(open_source(path, deadline)) as source,
-            closing(connect(copy, "mode=rw")) as target,
-        ):
-            # Nobody wants half a copy: no journal, no sync.
-            target.execute("PRAGMA journal_mode=OFF")
-            target.execute("PRAGMA synchronous=OFF")
-            run_backup(source, target, deadline)
-        return inspect(copy, thorough=False) if describe else {}
+        # Closing a handle of the file drops SQLite's locks: so the file is closed last.
+        with Path(path).open("rb", buffering=0) as file, closing(open_source(path, deadline)) as source:
+            begin_reading(source, deadline)
+            stamp = copy_file(file, copy) if is_file_alone(file, path) else None
+            source.execute("ROLLBACK")
+            if stamp is None:
+                _copy_pages(source, copy, deadline)
+        answer = inspect(copy, thorough=False) if describe else {}
     except BaseException:
         Path(copy).unlink()
         raise
+    return {**answer, "stamp": stamp}
 
 
 def copy_plainly(path: str, copy: str) -> dict[str, Any]:
     """Copy a file byte by byte; fail when it changes meanwhile."""
     _create(copy)
-    with Path(path).open("rb") as source, Path(copy).open("wb") as target:
-        before = os.fstat(source.fileno())
-        shutil.copyfileobj(source, target, _PIECE)
-        after = os.fstat(source.fileno())
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+    with Path(path).open("rb", buffering=0) as file:
+        stamp = copy_file(file, copy)
+    if stamp is None:
         Path(copy).unlink()
         raise Failure("failed", f"{shown(path)} changed while it was read.")
-    return {}
+    return {"stamp": stamp}
+
+
+def _copy_pages(source: sqlite3.Connection, copy: str, deadline: Deadline) -> None:
+    """Copy a database through SQLite, which reads file and journal together."""
+    os.truncate(copy, 0)
+    with closing(connect(copy, "mode=rw")) as target:
+        # Nobody wants half a copy: no journal, no sync.
+        target.execute("PRAGMA journal_mode=OFF")
+        target.execute("PRAGMA synchronous=OFF")
+        run_backup(source, target, deadline)
 
 
 def inspect(path: str, thorough: bool) -> dict[str, Any]:

@@ -1,9 +1,16 @@
-"""List a folder tree in order, one `scandir` per folder and one `stat` per entry."""
+"""List a folder tree in order, one `scandir` per folder and one `stat` per entry.
+
+The walk runs over a million files each night to find that nothing changed, so what
+it does for each of them is little: whoever walks says by path and `stat` which
+files it knows already, and nothing is made of those.
+"""
 
 from __future__ import annotations
 
 import os
 import stat
+import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -11,6 +18,7 @@ from typing import TYPE_CHECKING
 from backup_admin.core.errors import SourceError, SourceMissing
 from backup_admin.core.paths import MAX_DEPTH, MAX_PATH_BYTES
 from backup_admin.sources.base import (
+    JOURNAL_SUFFIXES,
     SIDECAR_SUFFIXES,
     SQLITE_MAGIC,
     EntryKind,
@@ -30,6 +38,7 @@ if TYPE_CHECKING:
     from backup_admin.sources.pins import Pins
 
 Item = FoundEntry | Skipped | Problem
+Holds = Callable[[bytes, os.stat_result], bool]
 
 _TAG_NAME = b"CACHEDIR.TAG"
 _TAG_SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"
@@ -37,31 +46,41 @@ _SECTOR = 512
 _TYPE_MASK = 0o170000
 _DOT = ord(".")
 _SNIFF_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_ENCODING = sys.getfilesystemencoding()
+_ERRORS = sys.getfilesystemencodeerrors()
 
 
 @dataclass(slots=True)
 class _Folder:
     """A folder on the way from the root to where the walk is.
 
-    One that could not be listed has no handle and no entries, but a problem.
+    One that could not be listed has no handle and no names, but a problem.
+    `journaled` are the names that have another beside them that ends like a journal.
     """
 
     path: bytes
     handle: int = -1
-    entries: Iterator[tuple[bytes, os.DirEntry[str]]] = field(default_factory=lambda: iter(()))
+    names: Iterator[bytes] = field(default_factory=lambda: iter(()))
+    folders: frozenset[bytes] = frozenset()
     is_cache: bool = False
-    sidecars: frozenset[bytes] = frozenset()
+    journaled: frozenset[bytes] = frozenset()
     database_sidecars: set[bytes] = field(default_factory=set)
     problem: Problem | None = None
 
 
 class Walk:
-    """One pass over a tree."""
+    """One pass over a tree.
 
-    def __init__(self, root: Path, excludes: Excludes, pins: Pins) -> None:
+    `holds` is asked about each file in turn, by path and `stat`; one it knows is
+    neither looked at nor given. It is not asked about a file with a journal.
+    """
+
+    def __init__(self, root: Path, excludes: Excludes, pins: Pins, holds: Holds) -> None:
         self._root = root
         self._excludes = excludes
         self._pins = pins
+        self._holds = holds
+        self._pinned_inodes = frozenset(inode for _, inode in pins.inodes)
         self._has_rules = excludes.has_patterns or pins.has_names
         self._stack: list[_Folder] = []
 
@@ -78,8 +97,8 @@ class Walk:
                 folder = stack[-1]
                 if folder.problem is not None:
                     yield folder.problem
-                for name, entry in folder.entries:
-                    item = self._item(folder, name, entry)
+                for name in folder.names:
+                    item = self._item(folder, name)
                     if item is None:
                         continue
                     yield item
@@ -98,33 +117,26 @@ class Walk:
         except OSError as error:
             raise SourceMissing(f"{self._root} cannot be listed: {error.strerror}.") from error
 
-    def _item(self, folder: _Folder, name: bytes, entry: os.DirEntry[str]) -> Item | None:
-        """Say what an entry is; None when it is gone. Enters it when it is a folder."""
+    def _item(self, folder: _Folder, name: bytes) -> Item | None:
+        """Say what an entry is; None when it is gone or known. Enters it when it is a folder."""
         path = folder.path + name
         if self._has_rules or folder.is_cache or folder.database_sidecars or name[0] == _DOT:
-            reason = self._skip_by_name(folder, path, name, entry)
+            reason = self._skip_by_name(folder, path, name)
             if reason is not None:
                 return Skipped(path, reason)
-        return self._look(folder, path, name, entry)
-
-    def _look(self, folder: _Folder, path: bytes, name: bytes, entry: os.DirEntry[str]) -> Item | None:
         try:
-            found = entry.stat(follow_symlinks=False)
-            kind = found.st_mode & _TYPE_MASK
-            if kind == stat.S_IFREG:
-                return self._file(folder, path, name, found)
-            if kind == stat.S_IFDIR:
-                return self._enter(folder, path, name, found)
-            return _other(folder, path, name, found)
+            found = os.stat(name, dir_fd=folder.handle, follow_symlinks=False)
+            if found.st_mode & _TYPE_MASK != stat.S_IFREG:
+                return self._no_file(folder, path, name, found)
+            is_usual = found.st_ino not in self._pinned_inodes and name not in folder.journaled
+            return None if is_usual and self._holds(path, found) else self._file(folder, path, name, found)
         except FileNotFoundError:
             return None
         except (OSError, SourceError) as error:
             return Problem(path, _reason(error))
 
-    def _skip_by_name(
-        self, folder: _Folder, path: bytes, name: bytes, entry: os.DirEntry[str]
-    ) -> SkipReason | None:
-        is_folder = entry.is_dir(follow_symlinks=False)
+    def _skip_by_name(self, folder: _Folder, path: bytes, name: bytes) -> SkipReason | None:
+        is_folder = name in folder.folders
         reason = self._pins.reason_by_name(path, is_folder=is_folder)
         if reason is not None:
             return reason
@@ -142,13 +154,18 @@ class Walk:
             return Skipped(path, SkipReason.DECLARED_DATABASE)
         if len(path) > MAX_PATH_BYTES:
             return Problem(path, "The path is too long to be kept.")
+        is_quiet = True
+        if name in folder.journaled:
+            # In this order: a journal that is emptied first changes the file.
+            is_quiet = _is_quiet(folder.handle, name)
+            found = os.stat(name, dir_fd=folder.handle, follow_symlinks=False)
         is_database = False
-        if (size % _SECTOR == 0 and size) or folder.sidecars:
+        if name in folder.journaled or (size % _SECTOR == 0 and size):
             is_database = self._is_database(folder, path, name, found)
         return FoundEntry(
             path,
             EntryKind.FILE,
-            size,
+            found.st_size,
             found.st_mode & 0o7777,
             found.st_mtime_ns,
             found.st_ctime_ns,
@@ -156,6 +173,24 @@ class Walk:
             b"",
             f"{found.st_dev}:{found.st_ino}" if found.st_nlink > 1 else "",
             is_database,
+            is_database and is_quiet,
+        )
+
+    def _no_file(self, folder: _Folder, path: bytes, name: bytes, found: os.stat_result) -> Item:
+        if stat.S_ISDIR(found.st_mode):
+            return self._enter(folder, path, name, found)
+        if not stat.S_ISLNK(found.st_mode):
+            return Skipped(path, SkipReason.SPECIAL)
+        target = os.readlink(name, dir_fd=folder.handle)
+        return FoundEntry(
+            path,
+            EntryKind.SYMLINK,
+            len(target),
+            found.st_mode & 0o7777,
+            found.st_mtime_ns,
+            found.st_ctime_ns,
+            found.st_ino,
+            target,
         )
 
     def _enter(self, parent: _Folder, path: bytes, name: bytes, found: os.stat_result) -> Item:
@@ -186,28 +221,29 @@ class Walk:
         Opening one that this process works with would drop them, so such a file,
         and any that has a journal beside it, is looked at by another process.
         """
-        sidecars = {name + suffix for suffix in SIDECAR_SUFFIXES}
-        is_live = bool(sidecars & folder.sidecars)
-        if not is_live and found.st_size % _SECTOR != 0:
-            return False
-        if is_live or (found.st_dev, found.st_ino) in _own_files():
+        if name in folder.journaled or (found.st_dev, found.st_ino) in _own_files():
             result = looks_like_database(self._root / os.fsdecode(path))
         else:
             result = _begins_with(folder.handle, name, SQLITE_MAGIC)
-        if result:
-            folder.database_sidecars |= sidecars
+        if result and name in folder.journaled:
+            folder.database_sidecars |= {name + suffix for suffix in SIDECAR_SUFFIXES}
         return result
 
 
 def _list(handle: int, path: bytes, *, may_be_cache: bool = True) -> _Folder:
     """List an open folder; takes the handle over, closing it on errors."""
     try:
+        names: list[bytes] = []
+        folders: list[bytes] = []
         with os.scandir(handle) as found:
-            entries = [(os.fsencode(entry.name), entry) for entry in found]
-        entries.sort(key=_name_of)
-        names = [name for name, _ in entries]
+            for entry in found:
+                name = entry.name.encode(_ENCODING, _ERRORS)
+                names.append(name)
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(name)
+        names.sort()
         is_cache = may_be_cache and _TAG_NAME in names and _is_cache(handle)
-        return _Folder(path, handle, iter(entries), is_cache, _sidecars(names))
+        return _Folder(path, handle, iter(names), frozenset(folders), is_cache, _journaled(names))
     except BaseException:
         os.close(handle)
         raise
@@ -218,36 +254,25 @@ def _close(folder: _Folder) -> None:
         os.close(folder.handle)
 
 
-def _other(folder: _Folder, path: bytes, name: bytes, found: os.stat_result) -> FoundEntry | Skipped:
-    if not stat.S_ISLNK(found.st_mode):
-        return Skipped(path, SkipReason.SPECIAL)
-    target = os.readlink(name, dir_fd=folder.handle)
-    return FoundEntry(
-        path,
-        EntryKind.SYMLINK,
-        len(target),
-        found.st_mode & 0o7777,
-        found.st_mtime_ns,
-        found.st_ctime_ns,
-        found.st_ino,
-        target,
-    )
-
-
-def _name_of(item: tuple[bytes, os.DirEntry[str]]) -> bytes:
-    return item[0]
-
-
-def _sidecars(names: list[bytes]) -> frozenset[bytes]:
-    """Pick the names that end like a journal; quick, since there are mostly none."""
+def _journaled(names: list[bytes]) -> frozenset[bytes]:
+    """Pick what has a journal beside it, by name; quick, since there are mostly none."""
     joined = b"/".join(names) + b"/"
     if not any(suffix + b"/" in joined for suffix in SIDECAR_SUFFIXES):
         return frozenset()
-    return frozenset(name for name in names if name.endswith(SIDECAR_SUFFIXES))
+    return frozenset(name.rpartition(b"-")[0] for name in names if name.endswith(SIDECAR_SUFFIXES))
 
 
 def _is_cache(handle: int) -> bool:
     return _begins_with(handle, _TAG_NAME, _TAG_SIGNATURE)
+
+
+def _is_quiet(folder: int, name: bytes) -> bool:
+    """Say whether no journal with anything in it lies beside a file."""
+    for suffix in JOURNAL_SUFFIXES:
+        with suppress(FileNotFoundError):
+            if os.stat(name + suffix, dir_fd=folder, follow_symlinks=False).st_size:
+                return False
+    return True
 
 
 def _begins_with(folder: int, name: bytes, beginning: bytes) -> bool:

@@ -409,7 +409,7 @@ def test_an_undeclared_database_is_copied_with_its_wal(tmp_path: Path) -> None:
         connection.commit()
         entry = next(i for i in source.walk() if isinstance(i, FoundEntry) and i.is_database)
 
-        copy = source.capture_database(entry, tmp_path)
+        copy = source.capture_database(entry, tmp_path).path
 
     assert words(copy) == {"new"}
 
@@ -421,7 +421,7 @@ def test_a_damaged_undeclared_database_is_kept_as_it_is(tmp_path: Path) -> None:
     source = FileSource("tree", tmp_path / "tree")
     entry = next(i for i in source.walk() if isinstance(i, FoundEntry) and i.is_database)
 
-    assert source.capture_database(entry, tmp_path).read_bytes() == content
+    assert source.capture_database(entry, tmp_path).path.read_bytes() == content
 
 
 def test_a_vanished_undeclared_database_is_an_error(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from backup_admin.core.errors import Busy, Damaged, SourceMissing, UsageError
 from backup_admin.core.progress import QuietReporter
 from backup_admin.core.state import StateFolder
-from backup_admin.operations import trees
+from backup_admin.operations import known
 from backup_admin.operations.captured import iterate_bytes
 from backup_admin.operations.results import BackupOptions, Outcome, SourceSet
 from backup_admin.operations.verify import verify_snapshot
@@ -152,7 +152,7 @@ def read_again(
 def test_what_lay_still_before_the_last_backup_is_not_read_again(
     repository: Repository, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trees, "_SETTLE_NS", -(10**12))
+    monkeypatch.setattr(known, "SETTLE_NS", -(10**12))
     run_backup(repository, file_sources(tree), tmp_path / "state")
 
     snapshot, opened = read_again(repository, tree, tmp_path / "state", monkeypatch)
@@ -174,7 +174,7 @@ def test_what_was_written_just_before_the_last_backup_is_read_again(
 def test_a_changed_file_of_the_same_size_and_time_is_not_overlooked(
     repository: Repository, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trees, "_SETTLE_NS", -(10**12))
+    monkeypatch.setattr(known, "SETTLE_NS", -(10**12))
     path = tree / "small/05.txt"
     run_backup(repository, file_sources(tree), tmp_path / "state")
     before = path.stat()
