@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.errors import BackupAdminError, RestoreRefused, VerificationFailed
@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from backup_admin.core.ids import SnapshotId
-    from backup_admin.operations.results import CheckReport, ExtractPlan, ExtractReport, VerifyReport
+    from backup_admin.operations.results import (
+        CheckReport,
+        ExtractPlan,
+        ExtractReport,
+        SampleResult,
+        VerifyReport,
+    )
     from backup_admin.repository.repository import Repository
 
 VERSION = 1
@@ -94,8 +100,10 @@ def answer_check(repository: Repository, report: CheckReport) -> Answer:
             "read_data": report.read_data,
             "problems": list(report.problems),
             "notices": list(report.notices),
+            "damage": [asdict(damage) for damage in report.damage],
+            "sample": None if report.sample is None else _describe_sample(report.sample),
         },
-        lines=[_check_line(report)],
+        lines=_check_lines(report),
         exit_code=0 if report.ok else _FAILED,
         notes=_notes(report.notices, report.problems),
     )
@@ -117,6 +125,22 @@ def answer_verify(report: VerifyReport) -> Answer:
     )
 
 
+def _check_lines(report: CheckReport) -> Iterator[str]:
+    yield _check_line(report)
+    sample = report.sample
+    if sample is not None:
+        oldest = f", the oldest on {sample.oldest[:10]}" if sample.oldest else ""
+        yield (
+            f"{sample.packs_read:,} of {count_of(sample.packs, 'pack')} were read. In the last "
+            f"{count_of(sample.runs, 'run')} {sample.percent:.1f} % of the contents were read and are "
+            f"good{oldest}."
+        )
+
+
+def _describe_sample(sample: SampleResult) -> dict[str, Any]:
+    return {**asdict(sample), "percent": sample.percent}
+
+
 def _check_line(report: CheckReport) -> str:
     about = f"{count_of(report.snapshots, 'snapshot')}, {count_of(report.objects, 'object')}"
     if not report.ok:
@@ -125,6 +149,8 @@ def _check_line(report: CheckReport) -> str:
         )
     if report.read_data:
         return f"No problem in {about}; every byte was read ({show_size(report.bytes_read)})."
+    if report.sample is not None:
+        return f"No problem in {about}. A part of the contents was read."
     return f"No problem in {about}. The contents were not read: --read-data does that."
 
 

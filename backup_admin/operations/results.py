@@ -85,6 +85,37 @@ class VerifyReport:
 
 
 @dataclass(frozen=True, slots=True)
+class ObjectDamage:
+    """A damaged or missing object and what it affects: few files by name, the rest counted."""
+
+    name: str
+    message: str
+    snapshots: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    more_files: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SampleResult:
+    """How far a scrub in parts has come. Covered is what was read and good within `runs` runs."""
+
+    runs: int
+    packs_read: int
+    packs_covered: int
+    packs: int
+    bytes_covered: int
+    bytes: int
+    oldest: str
+
+    @property
+    def percent(self) -> float:
+        """The part of all bytes that is covered, rounded down: 100 means all of it."""
+        if not self.bytes:
+            return 100.0
+        return self.bytes_covered * 1000 // self.bytes / 10
+
+
+@dataclass(frozen=True, slots=True)
 class CheckReport:
     """What a check of a repository showed."""
 
@@ -94,6 +125,8 @@ class CheckReport:
     read_data: bool
     problems: tuple[str, ...]
     notices: tuple[str, ...] = ()
+    damage: tuple[ObjectDamage, ...] = ()
+    sample: SampleResult | None = None
 
     @property
     def ok(self) -> bool:

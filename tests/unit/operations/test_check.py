@@ -14,11 +14,12 @@ from tests.factories import (
     change_tree,
     file_sources,
     make_storage,
+    noise,
     open_test_repository,
     run_backup,
     write_tree,
 )
-from tests.fakes import clone
+from tests.fakes import FaultyStorage, clone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,7 +115,7 @@ def test_a_quick_check_misses_rot_and_says_that_it_read_no_data(
     "harm",
     [
         lambda storage, name: storage.delete(name),
-        lambda storage, name: storage.put(name, storage.get(name)[:-1], if_absent=False),
+        lambda storage, name: storage.put(name, storage.get(name)[:400], if_absent=False),
         lambda storage, name: storage.put(name, b"", if_absent=False),
     ],
     ids=["missing", "cut", "empty"],
@@ -130,8 +131,8 @@ def test_a_pack_that_is_missing_or_cut_is_found_without_reading(
 
     report = check(storage, tmp_path, read_data=read_data)
 
-    assert f"{name} is missing from the storage or cut short." in report.problems
-    assert any("Snapshot" in problem for problem in report.problems)
+    assert report.damage[0].message == f"{name} is missing from the storage or cut short."
+    assert report.damage[0].files
 
 
 @pytest.mark.parametrize("harm", ["delete", "flip"])
@@ -204,4 +205,99 @@ def test_a_lost_pack_whose_content_was_stored_anew_affects_no_snapshot(
     report = check(fresh, tmp_path / "state")
 
     assert not [problem for problem in report.problems if problem.startswith("Snapshot")]
-    assert all("is missing from the storage" in problem for problem in report.problems)
+    assert all("No snapshot lacks anything by it." in problem for problem in report.problems)
+    assert report.problems
+
+
+def place_of(storage: MemoryStorage, state: Path, path: bytes) -> tuple[str, int]:
+    """Return the pack and the offset of the frame that holds the beginning of a file."""
+    repository = open_test_repository(storage, state)
+    (root,) = repository.manifest(repository.snapshot_ids()[-1]).files
+    entry = next(entry for entry in repository.entries(root) if entry.path == path)
+    assert entry.content is not None
+    place = repository.index().find(entry.content.chunks[0].id)
+    assert place is not None
+    return pack_name(place.pack.name), place.frame_offset
+
+
+def test_only_what_cannot_be_read_counts_as_lost_in_a_damaged_pack(
+    storage: MemoryStorage, tmp_path: Path
+) -> None:
+    name, at = place_of(storage, tmp_path, b"media/photo.jpg")
+    flip(storage, name, at)
+
+    report = check(storage, tmp_path)
+
+    assert [(damage.name, damage.files, damage.more_files) for damage in report.damage] == [
+        (name, ("uploads: media/photo.jpg",), 0)
+    ]
+
+
+def test_damage_in_a_part_that_snapshots_share_is_named_for_each(
+    storage: MemoryStorage, tmp_path: Path
+) -> None:
+    name, at = place_of(storage, tmp_path, b"media/photo.jpg")
+    flip(storage, name, at)
+    ids = open_test_repository(storage, tmp_path).snapshot_ids()
+
+    report = check(storage, tmp_path)
+
+    assert set(report.damage[0].snapshots) == set(ids)
+    for snapshot_id in ids:
+        assert f"Snapshot {snapshot_id}: uploads: media/photo.jpg lacks 1 of its pieces." in report.problems
+    assert f"It affects 2 snapshots ({ids[1]}, {ids[0]}): uploads: media/photo.jpg." in report.problems[0]
+
+
+def test_damage_to_the_table_of_contents_alone_affects_no_file(
+    storage: MemoryStorage, tmp_path: Path
+) -> None:
+    name, _ = place_of(storage, tmp_path, b"media/photo.jpg")
+    flip(storage, name, len(storage.get(name)) - 1)
+
+    report = check(storage, tmp_path)
+
+    assert [problem for problem in report.problems if "No snapshot lacks anything by it." in problem]
+    assert len(report.problems) == 1
+
+
+def test_many_damaged_files_are_named_in_part_and_counted_whole(tmp_path: Path) -> None:
+    storage = make_storage()
+    assert isinstance(storage, MemoryStorage)
+    files = {f"{number:03d}.jpg": noise(2000, number) for number in range(100)}
+    sources = file_sources(write_tree(tmp_path / "files", files))
+    run_backup(open_test_repository(storage, tmp_path), sources, tmp_path)
+    index = open_test_repository(storage, tmp_path).index()
+    (root,) = (
+        open_test_repository(storage, tmp_path)
+        .manifest(open_test_repository(storage, tmp_path).snapshot_ids()[0])
+        .files
+    )
+    kept = {place.pack.name for ref in root.shard_lists if (place := index.find(ref.id))}
+    for name in names(storage, "packs/"):
+        if bytes.fromhex(name[-64:]) not in kept:
+            storage.delete(name)
+
+    report = check(storage, tmp_path)
+
+    lost = [problem for problem in report.problems if problem.startswith("Snapshot")]
+    assert len(lost) == 21
+    assert "more things, not named here, not whole" in lost[-1]
+    named = sum(len(damage.files) + damage.more_files for damage in report.damage)
+    assert named == 20 + int(lost[-1].split(" more")[0].split()[-1].replace(",", ""))
+    assert all(len(damage.files) <= 20 for damage in report.damage)
+
+
+def test_each_shard_is_read_once_however_many_snapshots_share_it(
+    storage: MemoryStorage, tmp_path: Path
+) -> None:
+    faulty = FaultyStorage(storage)
+    sources = file_sources(write_tree(tmp_path / "files"))
+    run_backup(open_test_repository(storage, tmp_path / "s"), sources, tmp_path / "s")
+    check_repository(open_test_repository(faulty, tmp_path / "a"), read_data=False, reporter=QuietReporter())
+    once = sum(name.startswith("packs/") for method, name in faulty.calls if method == "get")
+    for _ in range(3):
+        run_backup(open_test_repository(storage, tmp_path / "s"), sources, tmp_path / "s")
+    faulty.reset()
+    check_repository(open_test_repository(faulty, tmp_path / "b"), read_data=False, reporter=QuietReporter())
+
+    assert sum(name.startswith("packs/") for method, name in faulty.calls if method == "get") <= once + 3
