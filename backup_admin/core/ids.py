@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 SnapshotId = NewType("SnapshotId", str)
 RestoreId = NewType("RestoreId", str)
 
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+ULID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _ULID = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{25}")
 
 
 def new_ulid(now: datetime) -> str:
     """Make a 26 character id that sorts by time (ULID, in small letters)."""
     value = int(now.timestamp() * 1000) << 80 | int.from_bytes(os.urandom(10), "big")
-    return "".join(_ALPHABET[value >> shift & 31] for shift in range(125, -5, -5))
+    return "".join(ULID_ALPHABET[value >> shift & 31] for shift in range(125, -5, -5))
 
 
 def is_ulid(text: str) -> bool:

@@ -3,20 +3,28 @@
 Entries are appended by compare-and-set: a put-if-absent of the next number. Who
 loses reads what came in and decides anew. The newest entry seen is pinned in
 the state folder, so that a repository that lost its tail, or an older copy put
-back in its place, is noticed.
+back in its place, is noticed. A checkpoint now and then holds all that was said
+before it: opening reads that one and what came after.
 """
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.canonical import dump_canonical, load_strict
-from backup_admin.core.durable import replace_file
-from backup_admin.core.errors import Damaged, HistoryChanged, NewerVersion, ObjectMissing, StorageError
-from backup_admin.repository.history import OPERATIONS, ChainEntry, ChainState, Head
+from backup_admin.core.errors import (
+    Damaged,
+    HistoryChanged,
+    NewerVersion,
+    NotDurable,
+    ObjectMissing,
+    StorageError,
+)
+from backup_admin.repository.checkpoints import decode_state, encode_state, plain_state, state_bytes
+from backup_admin.repository.history import OPERATIONS, TAKING, ChainEntry, ChainState, Head
 from backup_admin.repository.keys import RepositoryKeys, sha256
 from backup_admin.repository.objects import ObjectType, open_object, seal_object
+from backup_admin.repository.seen import Seen, read_seen, write_seen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +34,9 @@ if TYPE_CHECKING:
 
 PREFIX = "chain/"
 NO_DIGEST = bytes(32).hex()
-_MAX_ENTRY_BYTES = 4 << 20
+CHECKPOINT = "checkpoint"
+CHECKPOINT_ENTRIES = 64
+_MAX_ENTRY_BYTES = 64 << 20
 
 
 def entry_name(seq: int) -> str:
@@ -35,39 +45,47 @@ def entry_name(seq: int) -> str:
 
 
 class Chain:
-    """The chain of one repository as far as it has been read."""
+    """The chain of one repository as far as it has been read.
+
+    `base` is the number of the newest checkpoint, `begin` that of the one it was read from.
+    `takings` are the entries behind that one which took packs or objects off the books.
+    """
 
     def __init__(self, storage: Storage, keys: RepositoryKeys, pin_file: Path | None) -> None:
         self._storage = storage
         self._keys = keys
         self._pin_file = pin_file
         self.head = Head(0, NO_DIGEST)
+        self.base = self.begin = 0
         self.state = ChainState()
+        self.takings: list[ChainEntry] = []
         self.warning = ""
 
     def refresh(self) -> list[ChainEntry]:
-        """Read what was appended since the last call.
+        """Read what was appended since the last call; at first, since the newest checkpoint.
 
-        Probes the next numbers; needs no listing. Raises `Damaged`.
+        Looks the next numbers up by name; needs no listing. Raises `Damaged`.
         """
-        pin = self._read_pin()
+        seen = read_seen(self._pin_file, self._keys.repo_id)
+        last = self.head.seq
+        if last == 0:
+            last = self._find_last(0 if seen is None else seen.head.seq)
+            self._begin(last)
+            self._compare_early(seen)
         new: list[ChainEntry] = []
         while True:
             try:
                 data = self._storage.get(entry_name(self.head.seq + 1), 0, _MAX_ENTRY_BYTES)
             except ObjectMissing:
                 break
-            entry = self._take(data)
-            new.append(entry)
-            if pin is not None and pin.seq == self.head.seq and pin.digest != self.head.digest:
-                self.warning = f"Entry {pin.seq} of the repository's history is not the one seen before."
-        if pin is not None and pin.seq > self.head.seq:
-            self.warning = (
-                f"The repository's history ends at entry {self.head.seq}, but {pin.seq} was seen before: "
-                "snapshots were removed by hand, or an older copy of the storage was put back."
-            )
-        if not self.warning:
-            self.pin()
+            new.append(self._take(data))
+            self._compare(seen)
+        if seen is not None and seen.head.seq > self.head.seq:
+            ends = f"The repository's history ends at entry {self.head.seq}"
+            self._warn(f"{ends}, but {seen.head.seq} was seen before", seen)
+        if self.head.seq < last:
+            self._warn(f"Entry {self.head.seq + 1} is missing and {last} is there", seen)
+        self.pin()
         return new
 
     def require_history(self) -> None:
@@ -82,7 +100,124 @@ class Chain:
 
         An answer that leaves doubt is settled by reading the name back.
         """
-        entry = ChainEntry(self.head.seq + 1, op, payload, actor, time, self.head.digest)
+        return self._append(op, payload, [], actor=actor, time=time)
+
+    def append_checkpoint(self, *, actor: str, time: str) -> ChainEntry | None:
+        """Append an entry with the whole state; None when another process was first."""
+        block = encode_state(self.state)
+        return self._append(CHECKPOINT, {"state": sha256(block).hex()}, [block], actor=actor, time=time)
+
+    def entries(self, first: int, last: int) -> list[ChainEntry]:
+        """Read some entries by their numbers; raise `ObjectMissing`, `Damaged` or `NewerVersion`."""
+        return [
+            self._open(seq, self._storage.get(entry_name(seq), 0, _MAX_ENTRY_BYTES))[0]
+            for seq in range(first, last + 1)
+        ]
+
+    def verify(self) -> int:
+        """Read every entry, compare each link and checkpoint; return how many there are.
+
+        Entries under a key that was retired are history that cannot be read: they
+        count only below a checkpoint, by the bytes the entry after them names.
+        Raises `Damaged`.
+        """
+        state: ChainState | None = ChainState()
+        before = NO_DIGEST
+        for seq in range(1, self.head.seq + 1):
+            try:
+                data = self._storage.get(entry_name(seq), 0, _MAX_ENTRY_BYTES)
+            except ObjectMissing as error:
+                raise Damaged(f"{entry_name(seq)} is missing from {self._storage.label}.") from error
+            digest = sha256(data).hex()
+            if seq < self.base and int.from_bytes(data[8:10], "big") in self.state.retired:
+                state, before = None, digest
+                continue
+            entry, blocks = self._open(seq, data)
+            if entry.prev != before:
+                raise Damaged(f"{entry_name(seq)} in {self._storage.label} does not continue the chain.")
+            state = self._replay(state, entry, blocks)
+            before = digest
+        if state is None or state_bytes(state) != state_bytes(self.state) or before != self.head.digest:
+            raise Damaged(f"The chain in {self._storage.label} does not say what was read from it before.")
+        return self.head.seq
+
+    def pin(self) -> None:
+        """Remember the newest entry outside the repository, unless something is wrong with it."""
+        if not self.warning:
+            write_seen(self._pin_file, self._keys.repo_id, self.head, tuple(self.state.manifests))
+
+    def _find_last(self, known: int) -> int:
+        """Return the number of an entry behind which there is none, by looking names up.
+
+        With entries that are not there on purpose it may be any such number.
+        """
+        low = known if known and self._exists(known) else 0
+        step = 1
+        while self._exists(low + step):
+            low, step = low + step, step * 2
+        high = low + step
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self._exists(middle):
+                low = middle
+            else:
+                high = middle
+        return low
+
+    def _exists(self, seq: int) -> bool:
+        return self._storage.stat(entry_name(seq)) is not None
+
+    def _begin(self, last: int) -> None:
+        """Take the state from the checkpoint that the last entry names."""
+        while last:
+            (entry,) = self.entries(last, last)
+            base = last if entry.op == CHECKPOINT else entry.base
+            if base == 0:
+                return
+            if base > last:
+                raise Damaged(f"{entry_name(last)} in {self._storage.label} names a later checkpoint.")
+            try:
+                data = self._storage.get(entry_name(base), 0, _MAX_ENTRY_BYTES)
+            except ObjectMissing:
+                last = base - 1
+                continue
+            checkpoint, blocks = self._open(base, data)
+            if checkpoint.op != CHECKPOINT:
+                raise Damaged(f"{entry_name(base)} in {self._storage.label} is no checkpoint.")
+            self.state = decode_state(blocks[0])
+            self._keys.follow(self.state.write_kid, self.state.retired)
+            self.base = self.begin = base
+            self.head = Head(base, sha256(data).hex())
+            return
+
+    def _compare_early(self, seen: Seen | None) -> None:
+        """Compare the entry seen before with one that lies before all that is read."""
+        self._compare(seen)
+        if seen is None or not 0 < seen.head.seq < self.head.seq:
+            return
+        try:
+            data = self._storage.get(entry_name(seen.head.seq), 0, _MAX_ENTRY_BYTES)
+        except ObjectMissing:
+            data = b""
+        if sha256(data).hex() != seen.head.digest:
+            self._warn(f"Entry {seen.head.seq} of the repository's history is not the one seen before", seen)
+
+    def _compare(self, seen: Seen | None) -> None:
+        if seen is not None and seen.head.seq == self.head.seq and seen.head.digest != self.head.digest:
+            self._warn(f"Entry {self.head.seq} of the repository's history is not the one seen before", seen)
+
+    def _warn(self, what: str, seen: Seen | None) -> None:
+        if not self.warning:
+            missing = "" if seen is None else seen.missing(self.state.manifests)
+            self.warning = (
+                f"{what}: snapshots were removed by hand, or an older copy of the storage was put back. "
+                f"{missing}"
+            ).strip()
+
+    def _append(
+        self, op: str, payload: Mapping[str, Any], blocks: list[bytes], *, actor: str, time: str
+    ) -> ChainEntry | None:
+        entry = ChainEntry(self.head.seq + 1, op, payload, actor, time, self.head.digest, self.base)
         name = entry_name(entry.seq)
         body = {
             "seq": entry.seq,
@@ -93,26 +228,24 @@ class Chain:
             "prev": entry.prev,
             "base": entry.base,
         }
-        data = seal_object(self._keys, ObjectType.CHAIN, name, [dump_canonical(body)])
+        data = seal_object(self._keys, ObjectType.CHAIN, name, [dump_canonical(body), *blocks])
+        if len(data) > _MAX_ENTRY_BYTES:
+            raise StorageError(
+                f"{name} would have {len(data)} bytes, more than an entry may; it was not stored."
+            )
         if not self._publish(name, data):
             return None
         self._take(data)
         self.pin()
         return entry
 
-    def pin(self) -> None:
-        """Remember the newest entry outside the repository."""
-        if self._pin_file is not None and self.head.seq > 0:
-            body = {"repo_id": self._keys.repo_id.hex(), "seq": self.head.seq, "digest": self.head.digest}
-            text = dump_canonical(body)
-            if not self._pin_file.exists() or self._pin_file.read_bytes() != text:
-                replace_file(self._pin_file, text)
-
     def _publish(self, name: str, data: bytes) -> bool:
         """Put an entry; what is read back decides, whatever the answer was."""
         failure: StorageError | None = None
         try:
             self._storage.put(name, data)
+        except NotDurable:
+            raise  # it can be read now, and that proves nothing
         except StorageError as error:
             failure = error
         try:
@@ -124,9 +257,41 @@ class Chain:
 
     def _take(self, data: bytes) -> ChainEntry:
         seq = self.head.seq + 1
+        entry, _ = self._open(seq, data)
+        if entry.prev != self.head.digest or entry.base != self.base:
+            raise Damaged(f"{entry_name(seq)} in {self._storage.label} does not continue the chain.")
+        self._apply(self.state, entry)
+        self._keys.follow(self.state.write_kid, self.state.retired)
+        if entry.op == CHECKPOINT:
+            self.base = seq
+        if entry.op in TAKING:
+            self.takings.append(entry)
+        self.head = Head(seq, sha256(data).hex())
+        return entry
+
+    def _replay(self, state: ChainState | None, entry: ChainEntry, blocks: list[bytes]) -> ChainState | None:
+        """Return the state after an entry; None while what came before could not be read."""
+        if entry.op == CHECKPOINT:
+            if state is not None and plain_state(blocks[0]) != state_bytes(state):
+                raise Damaged(f"{entry_name(entry.seq)} in {self._storage.label} is not what led to it.")
+            return decode_state(blocks[0])
+        if state is not None:
+            self._apply(state, entry)
+        return state
+
+    def _apply(self, state: ChainState, entry: ChainEntry) -> None:
+        try:
+            state.apply(entry)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            name = entry_name(entry.seq)
+            raise Damaged(f"{name} in {self._storage.label} cannot be read: {error}.") from error
+
+    def _open(self, seq: int, data: bytes) -> tuple[ChainEntry, list[bytes]]:
+        """Read one entry and what stands behind it, on its own; raise `Damaged` or `NewerVersion`."""
         name = entry_name(seq)
         try:
-            value = load_strict(open_object(self._keys, ObjectType.CHAIN, name, data)[0])
+            frame, *blocks = open_object(self._keys, ObjectType.CHAIN, name, data)
+            value = load_strict(frame)
             entry = ChainEntry(
                 int(value["seq"]),
                 str(value["op"]),
@@ -137,28 +302,12 @@ class Chain:
                 int(value["base"]),
             )
             if entry.op not in OPERATIONS:
-                raise NewerVersion(f"{name} was written by a newer version; nothing was written.")
-            if entry.seq != seq or entry.prev != self.head.digest:
-                raise Damaged(f"{name} does not continue the chain.")
-            self.state.apply(entry)
-            self._keys.follow(self.state.write_kid, self.state.retired)
+                raise NewerVersion("It was written by a newer version; nothing was written.")
+            wanted = [entry.payload["state"]] if entry.op == CHECKPOINT else []
+            if entry.seq != seq or [sha256(block).hex() for block in blocks] != wanted:
+                raise Damaged("It is not the entry that belongs there.")
         except (Damaged, NewerVersion) as error:
             raise type(error)(f"{name} in {self._storage.label}: {error}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Damaged(f"{name} in {self._storage.label} cannot be read: {error}.") from error
-        self.head = Head(seq, sha256(data).hex())
-        return entry
-
-    def _read_pin(self) -> Head | None:
-        if self._pin_file is None or not os.path.lexists(self._pin_file):
-            return None
-        try:
-            value = load_strict(self._pin_file.read_bytes())
-            if value["repo_id"] == self._keys.repo_id.hex():
-                return Head(int(value["seq"]), str(value["digest"]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise HistoryChanged(
-                f"{self._pin_file} cannot be read ({error}); it tells whether the repository lost snapshots. "
-                "Remove it to go on without that check."
-            ) from error
-        return None
+        return entry, blocks

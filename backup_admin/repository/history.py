@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 OPERATIONS = frozenset(
     ["snapshot", "forget", "gc-begin", "gc-delete", "gc-end", "rekey", "pin", "unpin", "config", "checkpoint"]
 )
+TAKING = frozenset(["gc-delete", "rekey"])
+"""Operations that may take packs or objects off the books."""
 _MANIFESTS = "manifests/"
 
 
@@ -59,7 +61,8 @@ class ChainState:
     """What all entries together say.
 
     `collected` are packs and `doomed` other objects that an entry took off the
-    books and nobody has yet confirmed to be deleted. `slots` are the key slots with
+    books and nobody has yet confirmed to be deleted. `forgotten` are manifests that no
+    snapshot needs and that are still on the books. `slots` are the key slots with
     the SHA-256 of their files, and `write_kid` the key of new objects; both empty
     until an entry names them. Objects under a key in `retired` are history.
     """
@@ -68,6 +71,7 @@ class ChainState:
     indexes: dict[str, None] = field(default_factory=dict)
     collected: set[str] = field(default_factory=set)
     doomed: set[str] = field(default_factory=set)
+    forgotten: set[str] = field(default_factory=set)
     damaged: set[str] = field(default_factory=set)
     pins: dict[str, Pin] = field(default_factory=dict)
     slots: dict[str, str] = field(default_factory=dict)
@@ -89,7 +93,9 @@ def _snapshot(state: ChainState, entry: ChainEntry) -> None:
 
 def _forget(state: ChainState, entry: ChainEntry) -> None:
     for snapshot_id in entry.payload["ids"]:
-        state.manifests.pop(str(snapshot_id), None)
+        gone = state.manifests.pop(str(snapshot_id), None)
+        if gone is not None:
+            state.forgotten.add(gone.name)
         state.damaged.discard(str(snapshot_id))
 
 
@@ -138,6 +144,7 @@ def _exchange(state: ChainState, payload: Mapping[str, Any]) -> None:
     state.collected.update(map(str, payload["packs"]))
     for name in map(str, payload.get("objects", ())):
         state.indexes.pop(name, None)
+        state.forgotten.discard(name)
         state.doomed.add(name)
     state.indexes.update(dict.fromkeys(map(str, payload.get("indexes", ()))))
 

@@ -215,6 +215,15 @@ class Index:
                 if location.pack.name not in self._collected:
                     yield chunk_id, location.pack, location
 
+    def all_records(self) -> tuple[tuple[PackInfo, ...], Iterator[bytes]]:
+        """Return every pack, some twice, and every record in the order of ids, numbered for these packs.
+
+        What is ignored is in it.
+        """
+        files = self._sound_files(IndexFile.check_all)
+        packs = tuple(file.pack(number) for file in files for number in range(file.pack_count))
+        return packs, heapq.merge(*merge_records(files))
+
     def packs(self) -> Iterator[PackInfo]:
         """Return every pack once."""
         seen = set()

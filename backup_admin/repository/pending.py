@@ -3,6 +3,9 @@
 A run that is killed leaves packs that no index names. Each pack is noted in the
 local cache before it is stored, so that finding it needs no listing. The note
 is a hint: what it names is read whole and compared with its name first.
+
+Beside the packs stands how far the chain was known before they were stored: what a
+later entry took off the books is never taken over, since somebody may be deleting it.
 """
 
 from __future__ import annotations
@@ -27,13 +30,22 @@ if TYPE_CHECKING:
     from backup_admin.storage.base import Storage
 
 _NAME = re.compile(r"^[0-9a-f]{64}$", re.MULTILINE)
+_SINCE = re.compile(r"^after ([0-9]{1,18})$", re.MULTILINE)
+BACKUPS = "pending"
+"""The notes of backups."""
+PRUNES = "pending-prune"
+"""The notes of prunes, which only a prune takes over."""
 
 
 class PendingPacks:
-    """The notes of one repository about packs that no commit names yet."""
+    """The notes of one repository about packs that no commit names yet.
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "pending"
+    `head` is the number of the newest chain entry before anything is noted here.
+    """
+
+    def __init__(self, folder: Path, head: int, kind: str = BACKUPS) -> None:
+        self._path = folder / kind
+        self._heading = f"\nafter {head}\n"
 
     def note(self, name: bytes) -> None:
         """Note a pack that is about to be stored."""
@@ -42,22 +54,29 @@ class PendingPacks:
             handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 # The newline in front sets it apart from a line that was cut short.
-                os.write(handle, f"\n{name.hex()}\n".encode())
+                os.write(handle, f"{self._heading}\n{name.hex()}\n".encode())
+                self._heading = ""
             finally:
                 os.close(handle)
 
     def names(self) -> tuple[bytes, ...]:
         """Return the packs noted, each once."""
-        try:
-            text = self._path.read_text("ascii", errors="replace")
-        except OSError:
-            return ()
-        return tuple(bytes.fromhex(name) for name in dict.fromkeys(_NAME.findall(text)))
+        return tuple(bytes.fromhex(name) for name in dict.fromkeys(_NAME.findall(self._read())))
+
+    def since(self) -> int:
+        """Return the number of an entry before which nothing was noted."""
+        return min(map(int, _SINCE.findall(self._read())), default=0)
 
     def clear(self) -> None:
         """Forget all notes: a commit names what was noted."""
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
+
+    def _read(self) -> str:
+        try:
+            return self._path.read_text("ascii", errors="replace")
+        except OSError:
+            return ""
 
 
 def whole_packs(

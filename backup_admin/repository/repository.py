@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,6 @@ from backup_admin.core.errors import (
     ChainConflict,
     Damaged,
     ObjectMissing,
-    PacksCollected,
     SnapshotMissing,
     StorageError,
     UsageError,
@@ -19,7 +19,7 @@ from backup_admin.core.errors import (
 from backup_admin.core.ids import SnapshotId
 from backup_admin.repository import config as repository_config
 from backup_admin.repository import manifests, packs, pending, slots
-from backup_admin.repository.chain import Chain
+from backup_admin.repository.chain import CHECKPOINT_ENTRIES, Chain
 from backup_admin.repository.entries import iterate_entries
 from backup_admin.repository.epochs import find_epoch
 from backup_admin.repository.index import Index
@@ -33,16 +33,20 @@ from backup_admin.repository.objects import (
     seal_object,
 )
 from backup_admin.repository.reader import ChunkReader
+from backup_admin.repository.standing import refuse_lost, refuse_own, taken_since
 from backup_admin.repository.store import ChunkStore
 from backup_admin.repository.types import SAFETY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from backup_admin.core.state import StateFolder
     from backup_admin.repository.config import Config
     from backup_admin.repository.history import ChainEntry, ChainState, Head
+    from backup_admin.repository.index import PackInfo
+    from backup_admin.repository.packs import Segment
+    from backup_admin.repository.pending import PendingPacks
     from backup_admin.repository.secrets import RepositorySecret
     from backup_admin.repository.slots import SlotInfo
     from backup_admin.repository.types import FileEntry, FilesRoot, Manifest, Snapshot
@@ -53,12 +57,6 @@ _ATTEMPTS = 20
 
 
 LookAgain = Callable[["Sequence[ChainEntry]"], None]
-
-
-def refuse_collected(entries: Sequence[ChainEntry]) -> None:
-    """A snapshot does not stand when packs were taken that it may refer to."""
-    if any(entry.op in {"gc-delete", "rekey"} for entry in entries):
-        raise PacksCollected("A prune took packs while this backup ran; it is made again.")
 
 
 def open_repository(
@@ -117,6 +115,13 @@ class Repository:
     def require_history(self) -> None:
         """Raise `HistoryChanged` when the repository is not the one seen before."""
         self._chain.require_history()
+
+    def verify_history(self) -> int:
+        """Read the whole chain and compare every link; return how many entries it has.
+
+        Raises `Damaged`.
+        """
+        return self._chain.verify()
 
     def refresh(self) -> None:
         """See what others committed; forget what a failed run stored and never committed."""
@@ -207,10 +212,14 @@ class Repository:
     def index(self) -> Index:
         """Return the index of everything committed."""
         if self._index is None:
-            index = Index(self.storage, self.keys, self._cache())
-            index.load(self._chain.state.indexes, self._chain.state.collected)
-            self._index = index
+            self._index = self.new_index()
         return self._index
+
+    def new_index(self, more: Iterable[str] = ()) -> Index:
+        """Load an index of its own: of everything committed, and of some more index objects."""
+        index = Index(self.storage, self.keys, self._cache())
+        index.load((*self._chain.state.indexes, *more), self._chain.state.collected)
+        return index
 
     def index_names(self) -> tuple[str, ...]:
         """Return the names of all index objects in use."""
@@ -245,21 +254,36 @@ class Repository:
 
         What a run before stored and could not commit is taken over.
         """
-        self._chain.require_history()
-        index, notes = self.index(), pending.PendingPacks(self._cache())
-        store = ChunkStore(self.storage, self.keys, self.config.parameters, index, notes, threads=threads)
-        if names := notes.names():
-            known = {pack.name for pack in index.packs()}
-            left = [
-                name for name in names if name not in known and name.hex() not in self._chain.state.collected
-            ]
-            store.adopt(pending.whole_packs(self.storage, self.keys, left))
+        store = self.store_for(self.index(), pending.BACKUPS, threads=threads)
+        notes = pending.PendingPacks(self._cache(), self.head.seq)
+        store.adopt(self.left_packs(notes))
         return store
+
+    def store_for(self, index: Index, notes: str, *, threads: int = 2) -> ChunkStore:
+        """Begin to add chunks that an index lacks, noting packs as one kind of work."""
+        self._chain.require_history()
+        pending_packs = pending.PendingPacks(self._cache(), self.head.seq, notes)
+        store = ChunkStore(
+            self.storage, self.keys, self.config.parameters, index, pending_packs, threads=threads
+        )
+        store.base = self.head.seq
+        return store
+
+    def left_packs(self, notes: PendingPacks) -> Iterator[tuple[PackInfo, list[Segment]]]:
+        """Read the packs that were noted and never committed, as far as they may be taken over."""
+        names = notes.names()
+        taken = taken_since(self._chain, notes.since()) if names else set()
+        if taken is None:
+            return iter(())
+        known = {pack.name for pack in self.index().packs()} if names else set()
+        gone = taken | self._chain.state.collected
+        left = [name for name in names if name not in known and name.hex() not in gone]
+        return pending.whole_packs(self.storage, self.keys, left)
 
     def commit(self, manifest: Manifest, store: ChunkStore, *, actor: str) -> Snapshot:
         """Store the manifest and append the chain entry that makes it real.
 
-        Raises `PacksCollected` when a collector took packs meanwhile: then the
+        Raises `PacksCollected` when a collector took packs meanwhile that it needs: then the
         backup is made again, which stores those chunks under new names.
         """
         snapshot = manifest.snapshot
@@ -273,7 +297,12 @@ class Repository:
             "manifest": sha256(data).hex(),
             "indexes": store.new_indexes,
         }
-        self.record("snapshot", payload, actor=actor, look_again=refuse_collected)
+
+        def look_again(_entries: Sequence[ChainEntry]) -> None:
+            self._refuse_taken(manifest, store)
+
+        look_again(())
+        self.record("snapshot", payload, actor=actor, look_again=look_again)
         store.forget_pending()
         return snapshot
 
@@ -296,11 +325,41 @@ class Repository:
             entry = self._chain.append(op, payload, actor=actor, time=format_time(self._clock.now()))
             self._index = None
             if entry is not None:
+                self._shorten_opening(actor)
                 return entry
             new = self._chain.refresh()
             if look_again is not None:
                 look_again(new)
         raise ChainConflict(f"Other processes kept committing to {self.label}; try again.")
+
+    def write_checkpoint(self, *, actor: str) -> None:
+        """Append an entry with all that the chain says: opening then needs nothing before it.
+
+        Raises `HistoryChanged`, `StorageError` or `ChainConflict`.
+        """
+        self._chain.require_history()
+        for _ in range(_ATTEMPTS):
+            if self._chain.append_checkpoint(actor=actor, time=format_time(self._clock.now())):
+                return
+            self._index = None
+            self._chain.refresh()
+        raise ChainConflict(f"Other processes kept committing to {self.label}; try again.")
+
+    def _shorten_opening(self, actor: str) -> None:
+        """Write a checkpoint when the last one lies far behind; the next commit tries again."""
+        if self._chain.head.seq - self._chain.base >= CHECKPOINT_ENTRIES:
+            with suppress(StorageError):
+                self._chain.append_checkpoint(actor=actor, time=format_time(self._clock.now()))
+
+    def _refuse_taken(self, manifest: Manifest, store: ChunkStore) -> None:
+        """Raise `PacksCollected` when something was taken since the run began that it needs."""
+        taken = taken_since(self._chain, store.base) or set()
+        refuse_own(taken, (manifests.manifest_name(manifest.snapshot.id), *store.new_indexes))
+        refuse_own(taken, (pack.name.hex() for pack in store.new_packs))
+        if taken:
+            index = self.new_index(store.new_indexes)
+            index.ignore(name for name in taken if "/" not in name)
+            refuse_lost(manifest, ChunkReader(self.storage, self.keys, index), index)
 
     def _cache(self) -> Path:
         if self._state is None:

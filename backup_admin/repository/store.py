@@ -12,6 +12,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from backup_admin.core.direct_io import aligned_buffer
 from backup_admin.core.errors import BackupAdminError, StorageError
 from backup_admin.repository.index import RECORD_BYTES, Index, PackInfo, seal_index
 from backup_admin.repository.objects import FRAME_OVERHEAD
@@ -21,6 +22,7 @@ from backup_admin.storage.base import PutResult, Storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from mmap import mmap
 
     from backup_admin.repository.config import Parameters
     from backup_admin.repository.keys import RepositoryKeys
@@ -46,6 +48,7 @@ class ChunkStore:
     ) -> None:
         self._storage = storage
         self._pending = pending
+        self.base = 0  # number of the newest chain entry that the index knows of
         self._keys = keys
         self.parameters = parameters
         self._index = index
@@ -53,7 +56,7 @@ class ChunkStore:
         self._buffer_bytes = (
             parameters.pack + MAX_SEGMENT_BYTES + parameters.pack_padding + 64 * FRAME_OVERHEAD
         )
-        self._buffers: queue.SimpleQueue[bytearray | None] = queue.SimpleQueue()
+        self._buffers: queue.SimpleQueue[bytearray | mmap | None] = queue.SimpleQueue()
         for _ in range(threads + 1):
             self._buffers.put(None)
         self._full: queue.Queue[PackBuilder | None] = queue.Queue(maxsize=1)
@@ -95,7 +98,9 @@ class ChunkStore:
         while True:
             with suppress(queue.Empty):
                 buffer = self._buffers.get(timeout=1)
-                return PackBuilder(self._keys, bytearray(self._buffer_bytes) if buffer is None else buffer)
+                return PackBuilder(
+                    self._keys, aligned_buffer(self._buffer_bytes) if buffer is None else buffer
+                )
             self.raise_failure()
 
     def upload(self, builder: PackBuilder) -> None:

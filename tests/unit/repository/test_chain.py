@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import fields
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,15 +15,19 @@ from backup_admin.core.errors import (
     Damaged,
     HistoryChanged,
     NewerVersion,
-    PacksCollected,
     StorageError,
 )
+from backup_admin.core.ids import new_ulid
 from backup_admin.repository.chain import Chain, entry_name
-from backup_admin.repository.keys import sha256
+from backup_admin.repository.checkpoints import decode_state, encode_state
+from backup_admin.repository.config import read_config
+from backup_admin.repository.history import ChainState, ManifestRef, Pin
+from backup_admin.repository.keys import Keyring, RepositoryKeys, sha256
 from backup_admin.repository.objects import ObjectType, seal_object
-from backup_admin.repository.repository import refuse_collected
+from backup_admin.repository.slots import open_slots
 from backup_admin.storage.memory import MemoryStorage
 from tests.factories import (
+    SECRET,
     file_sources,
     make_keys,
     make_storage,
@@ -222,7 +228,12 @@ def test_the_newest_entry_is_pinned_outside(tmp_path: Path) -> None:
 
     assert chain(storage, pin).warning == ""
     assert pin.read_bytes() == dump_canonical(
-        {"repo_id": KEYS.repo_id.hex(), "seq": 1, "digest": chain(storage).head.digest}
+        {
+            "repo_id": KEYS.repo_id.hex(),
+            "seq": 1,
+            "digest": chain(storage).head.digest,
+            "snapshots": ["a"],
+        }
     )
 
 
@@ -354,13 +365,303 @@ def test_who_always_loses_gives_up_with_a_reason(tmp_path: Path) -> None:
         repository.record("pin", PIN, actor="ours")
 
 
-def test_a_commit_behind_a_collector_is_refused(tmp_path: Path) -> None:
+def long_chain(storage: Storage, entries: int, *, checkpoints: tuple[int, ...] = ()) -> Chain:
+    writer = chain(storage)
+    while writer.head.seq < entries:
+        if writer.head.seq + 1 in checkpoints:
+            assert writer.append_checkpoint(actor="tests", time=TIME)
+        else:
+            assert append(writer, f"s{writer.head.seq + 1}")
+    return writer
+
+
+def test_a_state_survives_a_checkpoint_whole() -> None:
+    state = ChainState(
+        manifests={"b": ManifestRef("manifests/b", "11"), "a": ManifestRef("manifests/other", "22")},
+        indexes={"index/2": None, "index/1": None},
+        collected={"p2", "p1"},
+        doomed={"index/0"},
+        forgotten={"manifests/c"},
+        damaged={"a"},
+        pins={"pin": Pin("a", "", "a reason", "somebody", TIME)},
+        slots={"slot": "33"},
+        write_kid=2,
+        retired={1},
+    )
+    assert all(getattr(state, field.name) for field in fields(ChainState))
+
+    read = decode_state(encode_state(state))
+
+    assert read == state
+    assert list(read.manifests) == ["b", "a"]
+    assert list(read.indexes) == ["index/2", "index/1"]
+
+
+def test_a_state_of_thirty_thousand_snapshots_fits_into_an_entry() -> None:
+    state = ChainState()
+    for number in range(30_000):
+        digest = sha256(number.to_bytes(4, "big")).hex()
+        state.manifests[f"{number:026d}"] = ManifestRef(f"manifests/{number:026d}", digest)
+        state.indexes[f"index/{sha256(digest.encode()).hex()}"] = None
+    storage = MemoryStorage()
+    writer = chain(storage)
+    writer.state = state
+
+    assert writer.append_checkpoint(actor="tests", time=TIME)
+
+    assert chain(storage).state == state
+    assert len(storage.get(entry_name(1))) < 4 << 20
+
+
+@pytest.mark.parametrize("size", [0, 7, (64 << 20) + 1, 0xFFFFFFFF])
+def test_a_state_of_another_size_than_it_says_is_refused(size: int) -> None:
+    block = encode_state(ChainState())
+
+    with pytest.raises(Damaged, match="checkpoint"):
+        decode_state(block[:1] + size.to_bytes(4, "big") + block[5:])
+
+
+def test_opening_reads_the_newest_checkpoint_and_what_came_after() -> None:
+    storage = MemoryStorage()
+    written = long_chain(storage, 300, checkpoints=(70, 200, 295))
+    counting = FaultyStorage(storage)
+
+    reader = chain(counting)
+
+    assert reader.head == written.head
+    assert reader.state == written.state
+    assert (reader.base, reader.begin) == (295, 295)
+    read = [name for method, name in counting.calls if method == "get"]
+    assert len(read) <= 2 + 6  # the newest entry to learn of the checkpoint, the entries since, the next one
+    assert counting.counts()["stat"] <= 2 * 9 + 2
+    assert counting.counts()["list"] == 0
+
+
+def test_opening_a_chain_known_to_its_end_looks_for_one_more_entry(tmp_path: Path) -> None:
+    storage = MemoryStorage()
+    long_chain(storage, 300, checkpoints=(295,))
+    chain(storage, tmp_path / "pin")
+    counting = FaultyStorage(storage)
+
+    chain(counting, tmp_path / "pin")
+
+    assert counting.counts()["stat"] == 2
+    assert counting.counts()["get"] <= 2 + 6
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 63, 64, 65, 100])
+def test_the_end_of_a_chain_is_found_whatever_its_length(count: int, tmp_path: Path) -> None:
+    storage = MemoryStorage()
+    written = long_chain(storage, count, checkpoints=(50,))
+
+    assert chain(storage).head == written.head
+    for known in {1, count // 2, count - 1} - {0}:
+        pin = tmp_path / f"pin-{known}"
+        digest = sha256(storage.get(entry_name(known))).hex()
+        pin.write_bytes(dump_canonical({"repo_id": KEYS.repo_id.hex(), "seq": known, "digest": digest}))
+        assert (chain(storage, pin).head, chain(storage, pin).warning) == (written.head, "")
+
+
+def test_a_checkpoint_that_was_stored_meanwhile_is_seen_by_all() -> None:
+    storage = MemoryStorage()
+    first = long_chain(storage, 3)
+    second = chain(storage)
+    assert first.append_checkpoint(actor="tests", time=TIME)
+
+    assert second.append_checkpoint(actor="tests", time=TIME) is None
+    second.refresh()
+
+    assert append(second, "after")
+    assert (second.base, second.state) == (4, chain(storage).state)
+
+
+def test_a_copy_older_than_its_newest_checkpoint_is_noticed(tmp_path: Path) -> None:
+    pin = tmp_path / "pin"
+    storage = MemoryStorage()
+    long_chain(storage, 10, checkpoints=(9,))
+    chain(storage, pin)
+    for seq in (9, 10):
+        storage.delete(entry_name(seq))
+
+    seen = chain(storage, pin)
+
+    assert "ends at entry 8, but 10" in seen.warning
+    assert "No longer there: s10" in seen.warning
+
+
+def test_another_entry_below_the_checkpoint_than_the_one_seen_is_noticed(tmp_path: Path) -> None:
+    pin = tmp_path / "pin"
+    storage = MemoryStorage()
+    writer = long_chain(storage, 3)
+    other = clone(storage)
+    append(writer, "x")
+    chain(storage, pin)
+
+    long_chain(other, 12, checkpoints=(9,))
+
+    assert "Entry 4" in chain(other, pin).warning
+    assert "No longer there: x" in chain(other, pin).warning
+
+
+def test_a_missing_checkpoint_is_noticed_and_leaves_what_came_before(tmp_path: Path) -> None:
+    storage = MemoryStorage()
+    long_chain(storage, 12, checkpoints=(4, 9))
+    storage.delete(entry_name(9))
+
+    seen = chain(storage)
+
+    assert seen.head.seq == 8
+    assert "Entry 9 is missing and 12 is there" in seen.warning
+    with pytest.raises(HistoryChanged):
+        seen.require_history()
+
+
+def test_a_gap_is_noticed_also_by_who_sees_the_repository_first() -> None:
+    storage = MemoryStorage()
+    long_chain(storage, 12)
+    storage.delete(entry_name(6))
+
+    assert chain(storage).warning != ""
+
+
+def test_a_snapshot_that_is_gone_is_named_with_its_time(tmp_path: Path) -> None:
+    pin = tmp_path / "pin"
+    storage = MemoryStorage()
+    writer = chain(storage, pin)
+    append(writer, "a")
+    old = clone(storage)
+    gone = new_ulid(datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC))
+    append(writer, gone)
+
+    assert f"No longer there: {gone} of 2026-03-04 05:06 UTC." in chain(old, pin).warning
+
+
+def test_the_pin_of_a_process_that_saw_more_is_kept(tmp_path: Path) -> None:
+    pin = tmp_path / "pin"
+    storage = MemoryStorage()
+    slow = chain(storage, pin)
+    append(slow, "a")
+    append(chain(storage, pin), "b")
+    before = pin.read_bytes()
+
+    slow.pin()
+
+    assert pin.read_bytes() == before
+
+
+def test_the_whole_history_can_be_read_and_compared() -> None:
+    storage = MemoryStorage()
+    long_chain(storage, 40, checkpoints=(10, 30))
+
+    assert chain(storage).verify() == 40
+
+
+@pytest.mark.parametrize("seq", [1, 9, 10, 25])
+def test_a_history_with_a_changed_or_missing_entry_is_damaged(seq: int) -> None:
+    storage = MemoryStorage()
+    long_chain(storage, 40, checkpoints=(10, 30))
+    data = storage.get(entry_name(seq))
+    reader = chain(storage)
+
+    storage.delete(entry_name(seq))
+    with pytest.raises(Damaged, match=f"{seq:020d} is missing"):
+        reader.verify()
+    storage.put(entry_name(seq), data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(Damaged, match=f"{seq:020d}"):
+        reader.verify()
+
+
+def test_a_checkpoint_that_says_something_else_than_its_history_is_damaged() -> None:
+    storage = MemoryStorage()
+    writer = long_chain(storage, 5)
+    writer.state.collected.add("ab")
+    assert writer.append_checkpoint(actor="tests", time=TIME)
+
+    with pytest.raises(Damaged, match="00006"):
+        chain(storage).verify()
+
+
+def test_an_entry_that_belongs_elsewhere_is_found_in_the_history() -> None:
+    storage, other = MemoryStorage(), MemoryStorage()
+    long_chain(storage, 12, checkpoints=(9,))
+    foreign = chain(other)
+    for name in ("a", "b", "c"):
+        append(foreign, name)
+    reader = chain(storage)
+    storage.put(entry_name(3), other.get(entry_name(3)), if_absent=False)
+
+    with pytest.raises(Damaged, match=r"0003 .* does not continue"):
+        reader.verify()
+
+
+def test_history_under_a_retired_key_counts_only_below_a_checkpoint() -> None:
+    storage = MemoryStorage()
+    old = RepositoryKeys(Keyring({1: bytes(32), 2: bytes(31) + b"2"}, 1, 1), bytes(32))
+    writer = Chain(storage, old, None)
+    writer.refresh()
+    for name in "abc":
+        append(writer, name)
+    writer.append("config", {"write_kid": 2}, actor="", time=TIME)
+    writer.append("config", {"retired": [1]}, actor="", time=TIME)
+    writer.append_checkpoint(actor="", time=TIME)
+    append(writer, "d")
+
+    fresh = Chain(storage, RepositoryKeys(old.without([1]), bytes(32)), None)
+    fresh.refresh()
+
+    assert set(fresh.state.manifests) == {"a", "b", "c", "d"}
+    assert fresh.verify() == 7
+    storage.delete(entry_name(2))
+    with pytest.raises(Damaged, match="0002 is missing"):
+        fresh.verify()
+
+
+@pytest.mark.parametrize("changes", [{"base": 1}, {"base": 2}, {"base": 9}])
+def test_an_entry_that_names_another_checkpoint_than_there_is_is_refused(changes: dict[str, Any]) -> None:
+    storage = MemoryStorage()
+    write(storage, 1, {})
+    write(storage, 2, {"prev": sha256(storage.get(entry_name(1))).hex()} | changes)
+
+    with pytest.raises(Damaged, match=r"checkpoint|00002"):
+        chain(storage)
+
+
+def test_a_checkpoint_with_another_state_than_it_names_is_refused() -> None:
+    storage = MemoryStorage()
+    body = {"seq": 1, "op": "checkpoint", "payload": {"state": "00" * 32}, "actor": "", "time": TIME}
+    frames = [dump_canonical(body | {"prev": "00" * 32, "base": 0}), encode_state(ChainState())]
+    storage.put(entry_name(1), seal_object(KEYS, ObjectType.CHAIN, entry_name(1), frames))
+
+    with pytest.raises(Damaged, match="belongs there"):
+        chain(storage)
+
+
+def test_a_repository_writes_a_checkpoint_now_and_then(tmp_path: Path) -> None:
     storage = make_storage()
-    ours = open_test_repository(storage, tmp_path / "ours")
-    theirs = open_test_repository(storage, tmp_path / "theirs")
-    theirs.record("gc-delete", {"packs": ["ab"]}, actor="collector")
+    repository = open_test_repository(storage, tmp_path / "state")
+    for number in range(150):
+        repository.record("pin", PIN | {"pin": str(number)}, actor="tests")
 
-    with pytest.raises(PacksCollected):
-        ours.record("snapshot", snapshot("x"), actor="ours", look_again=refuse_collected)
+    operations = [entry.op for entry in chain_of(storage).entries(1, repository.head.seq)]
 
-    assert ours.head.seq == 1
+    assert [number for number, op in enumerate(operations, 1) if op == "checkpoint"] == [65, 130]
+    assert repository.verify_history() == 152
+    assert open_test_repository(storage, tmp_path / "other").history == repository.history
+
+
+def test_a_checkpoint_that_cannot_be_stored_hinders_no_commit(tmp_path: Path) -> None:
+    inner = make_storage()
+    faulty = FaultyStorage(inner, (Fault("put", 65, Act.FAIL),))
+    repository = open_test_repository(faulty, tmp_path / "state")
+    for number in range(66):
+        repository.record("pin", PIN | {"pin": str(number)}, actor="tests")
+
+    assert len(open_test_repository(inner, tmp_path / "other").history.pins) == 66
+    assert chain_of(inner).base > 0
+
+
+def chain_of(storage: Storage) -> Chain:
+    config, _ = read_config(storage)
+    made = Chain(storage, RepositoryKeys(open_slots(storage, SECRET, config.repo_id), config.repo_id), None)
+    made.refresh()
+    return made

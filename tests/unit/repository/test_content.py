@@ -47,7 +47,7 @@ class Bench:
         self.index = Index(self.storage, KEYS, self.cache)
 
     def store(self, *, threads: int = 2) -> ChunkStore:
-        return ChunkStore(self.storage, KEYS, SMALL, self.index, PendingPacks(self.cache), threads=threads)
+        return ChunkStore(self.storage, KEYS, SMALL, self.index, PendingPacks(self.cache, 0), threads=threads)
 
     def reader(self) -> ChunkReader:
         return ChunkReader(self.storage, KEYS, self.index)

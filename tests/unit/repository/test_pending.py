@@ -179,7 +179,7 @@ def test_nothing_is_listed_to_find_what_was_left(
 
 
 def test_notes_survive_a_line_cut_short_anywhere(tmp_path: Path) -> None:
-    pending = PendingPacks(tmp_path)
+    pending = PendingPacks(tmp_path, 0)
     for name in NAMES[:2]:
         pending.note(name)
     whole = (tmp_path / "pending").read_bytes()
@@ -196,11 +196,11 @@ def test_notes_survive_a_line_cut_short_anywhere(tmp_path: Path) -> None:
 def test_notes_that_are_rubbish_name_nothing(tmp_path: Path, seed: int) -> None:
     (tmp_path / "pending").write_bytes(random.Random(seed).randbytes(5000))
 
-    assert PendingPacks(tmp_path).names() == ()
+    assert PendingPacks(tmp_path, 0).names() == ()
 
 
 def test_a_note_that_cannot_be_written_does_not_matter(tmp_path: Path) -> None:
-    pending = PendingPacks(tmp_path / "not there")
+    pending = PendingPacks(tmp_path / "not there", 0)
 
     pending.note(NAMES[0])
     pending.clear()

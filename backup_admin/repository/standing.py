@@ -1,0 +1,63 @@
+"""Whether what a run stored still stands: collectors may have taken packs meanwhile."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from backup_admin.core.errors import Damaged, ObjectMissing, PacksCollected
+from backup_admin.repository.history import TAKING
+from backup_admin.repository.marking import Marker
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from backup_admin.repository.chain import Chain
+    from backup_admin.repository.history import ChainEntry
+    from backup_admin.repository.index import Index
+    from backup_admin.repository.reader import ChunkReader
+    from backup_admin.repository.types import Manifest
+
+_MOST_ENTRIES = 2000
+_MESSAGE = "A prune took packs that this backup needs while it ran; it is made again."
+
+
+def taken_since(chain: Chain, since: int) -> set[str] | None:
+    """Return what the entries behind a number took off the books: packs as hex, objects by name.
+
+    None when that cannot be told, or only by reading a long history.
+    """
+    older: list[ChainEntry] = []
+    if since < chain.begin:
+        if chain.begin - since > _MOST_ENTRIES:
+            return None
+        try:
+            older = chain.entries(since + 1, chain.begin)
+        except (Damaged, ObjectMissing):
+            return None
+    return _named(entry for entry in (*older, *chain.takings) if entry.op in TAKING and entry.seq > since)
+
+
+def refuse_own(taken: Collection[str], own: Iterable[str]) -> None:
+    """Raise `PacksCollected` when something that a run stored itself was taken off the books."""
+    if not set(taken).isdisjoint(own):
+        raise PacksCollected(_MESSAGE)
+
+
+def refuse_lost(manifest: Manifest, reader: ChunkReader, index: Index) -> None:
+    """Raise `PacksCollected` when the index lacks a chunk that a manifest needs."""
+
+    def need(chunk_id: bytes) -> None:
+        if not index.has(chunk_id):
+            raise PacksCollected(_MESSAGE)
+
+    try:
+        Marker(reader, need).mark(manifest)
+    except Damaged as error:
+        raise PacksCollected(_MESSAGE) from error
+
+
+def _named(entries: Iterable[ChainEntry]) -> set[str]:
+    names: set[str] = set()
+    for entry in entries:
+        names.update(map(str, entry.payload["packs"]), map(str, entry.payload.get("objects", ())))
+    return names
