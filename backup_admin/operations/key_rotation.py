@@ -77,13 +77,8 @@ def rotate(
     epoch = _begin_epoch(repository, holders, bridge=not cut_off)
     repository.keys.add_epoch(epoch.kid, epoch.key)
     plan = rewrap_plan(repository, holders, repository.keys.keyring, drop)
-    claims = _stale_claims(repository, epoch)
-    change = change_slots(
-        repository,
-        ChangePlan(plan.keyring, plan.new, plan.adopted, plan.removed, claims, more={"write_kid": epoch.kid}),
-        actor=actor,
-        clock=clock,
-    )
+    plan = replace(plan, more={"write_kid": epoch.kid})
+    change = change_slots(repository, plan, actor=actor, clock=clock)
     return RotationReport(epoch.kid, change.added, tuple(others), tuple(drop), change.left)
 
 

@@ -167,8 +167,14 @@ def open_slots(storage: Storage, secret: RepositorySecret, repo_id: bytes) -> Ke
 
 
 def opened_slots(storage: Storage, secret: RepositorySecret, repo_id: bytes) -> dict[str, Keyring]:
-    """Return the slots that a secret opens, by id, each with the keyring in it; maybe none."""
-    return _open_all(storage, secret, repo_id)[0]
+    """Return the slots that a secret opens, by id, each with the keyring in it; maybe none.
+
+    Raises `StorageError` when one cannot be read: it may be the one.
+    """
+    opened, damaged = _open_all(storage, secret, repo_id)
+    if isinstance(damaged, StorageError):
+        raise damaged
+    return opened
 
 
 def _open_all(
