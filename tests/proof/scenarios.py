@@ -64,3 +64,8 @@ BACKUP_WITH_DATABASE = Scenario("backup with a database", _back_up_with_database
 FORGET = Scenario("forget", _forget_oldest, snapshots=3, doomed=1)
 
 SCENARIOS = (BACKUP, BACKUP_WITH_DATABASE, FORGET)
+
+
+def part_of(count: int, scenario: Scenario) -> int:
+    """Return how many of so many trials one scenario gets."""
+    return max(1, round(count * scenario.share / sum(each.share for each in SCENARIOS)))

@@ -100,7 +100,7 @@ class Site:
         database: bool = False,
     ) -> str:
         """Make a snapshot, keep the truth about it, and return its id."""
-        truth = Truth(describe_tree(self.files), describe_database(self.database) if database else {})
+        truth = self._truth(database=database)
         result = back_up(
             self.open(storage),
             self.sources(database=database),
@@ -111,6 +111,17 @@ class Site:
         )
         self.truths[result.snapshot.id] = truth
         return result.snapshot.id
+
+    def learn(self) -> None:
+        """Take note of what an interrupted backup committed: the sources as they are now."""
+        repository = self.open()
+        for snapshot in repository.snapshot_ids():
+            if snapshot not in self.truths:
+                database = bool(repository.manifest(snapshot).databases)
+                self.truths[snapshot] = self._truth(database=database)
+
+    def _truth(self, *, database: bool) -> Truth:
+        return Truth(describe_tree(self.files), describe_database(self.database) if database else {})
 
     def twin(self, root: Path) -> Site:
         """Return a copy of repository and state; the sources stay where they are."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.proof.points import Points, watched_calls
-from tests.proof.scenarios import SCENARIOS, Scenario
+from tests.proof.scenarios import SCENARIOS, Scenario, part_of
 from tests.proof.site import Site, assert_sound
 
 if TYPE_CHECKING:
@@ -54,28 +54,16 @@ def run_in_child(scenario: Scenario, site: Site, chosen: int) -> int:
     return int(text)
 
 
-def learn(site: Site, known: Site) -> None:
-    """A snapshot the child committed is one of the sources as they are now."""
-    for snapshot in site.open().snapshot_ids():
-        site.truths.setdefault(snapshot, next(reversed(known.truths.values())))
-
-
-def part_of(count: int, scenario: Scenario) -> int:
-    return round(count * scenario.share / sum(each.share for each in SCENARIOS))
-
-
 def sweep(scenario: Scenario, root: Path, count: int) -> int:
     """Kill at so many places, all along; return how many there are."""
     base = scenario.make(root / "base")
-    known = base.twin(root / "known")
-    scenario.act(known, Points(die).storage(known.objects))
     total = run_in_child(scenario, base.twin(root / "counted"), 0)
     killed = 0
     for number in range(min(count, total)):
         site = base.twin(root / "site")
         point = 1 + number * total // min(count, total)
         killed += run_in_child(scenario, site, point) == -1
-        learn(site, known)
+        site.learn()
         assert_sound(site, expected=scenario.must_stay(site))
         scenario.act(site, Points(die).storage(site.objects))
         assert_sound(site, expected=scenario.must_stay(site))
