@@ -12,6 +12,8 @@ import os
 import secrets
 from typing import TYPE_CHECKING
 
+from backup_admin.core.direct_io import write_direct
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
@@ -97,7 +99,7 @@ def _write_beside(path: Path, pieces: Iterable[bytes | bytearray | memoryview], 
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         for piece in pieces:
-            write_all(handle, piece)
+            write_all(handle, memoryview(piece)[write_direct(handle, piece) :])
         os.fsync(handle)
     except BaseException:
         os.close(handle)

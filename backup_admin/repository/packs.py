@@ -34,6 +34,7 @@ from backup_admin.repository.types import MAX_SEGMENT_BYTES, ChunkKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from mmap import mmap
 
     from backup_admin.repository.keys import RepositoryKeys
 
@@ -88,7 +89,7 @@ def pack_digest(data: bytes | bytearray | memoryview) -> bytes:
 class PackBuilder:
     """Fills one buffer with sealed segments. Used by one thread at a time."""
 
-    def __init__(self, keys: RepositoryKeys, buffer: bytearray) -> None:
+    def __init__(self, keys: RepositoryKeys, buffer: bytearray | mmap) -> None:
         self._keys = keys
         self._buffer = buffer
         self._view = memoryview(buffer)
@@ -139,7 +140,7 @@ class PackBuilder:
         data = self._view[: self.size]
         return data, PackInfo(pack_digest(data), self._cipher.header, self.size)
 
-    def release(self) -> bytearray:
+    def release(self) -> bytearray | mmap:
         """Give the buffer back; the builder must not be used after."""
         self._view.release()
         return self._buffer

@@ -9,6 +9,7 @@ import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from backup_admin.core.direct_io import read_direct
 from backup_admin.core.durable import TEMPORARY_PREFIX, make_folders, replace_file, sync_folder, write_new
 from backup_admin.core.errors import (
     ObjectMissing,
@@ -66,7 +67,9 @@ class LocalStorage:
     def get_into(self, name: str, offset: int, buffer: bytearray | memoryview) -> int:
         """Fill a buffer from an object."""
         with self._errors(name, "read"), self._path(name).open("rb", buffering=0) as file:
-            return _fill(file.fileno(), offset, memoryview(buffer))
+            view = memoryview(buffer)
+            done = read_direct(file.fileno(), offset, view)
+            return done + _fill(file.fileno(), offset + done, view[done:])
 
     def stat(self, name: str) -> ObjectInfo | None:
         """Return name and size, or None; an absent folder is an error."""
