@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import secrets
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from backup_admin.core.direct_io import write_direct
@@ -24,11 +25,17 @@ _RENAME_EXCHANGE = 2
 TEMPORARY_PREFIX = ".tmp-"
 
 
+class SyncFailed(OSError):
+    """The entries of a folder are as wanted, and may not be after a power cut."""
+
+
 def sync_folder(path: str | os.PathLike[str]) -> None:
-    """Make the entries of a folder durable."""
+    """Make the entries of a folder durable; raise `SyncFailed`."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        raise SyncFailed(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(handle)
 
@@ -44,7 +51,12 @@ def make_folders(path: Path, mode: int = 0o700) -> None:
             folder.mkdir(mode)
         except FileExistsError:
             continue
-        sync_folder(folder.parent)
+        try:
+            sync_folder(folder.parent)
+        except OSError:
+            with suppress(OSError):
+                folder.rmdir()  # or the next call would take it for durable
+            raise
 
 
 def write_new(path: Path, pieces: Iterable[bytes | bytearray | memoryview], mode: int = 0o600) -> bool:

@@ -72,6 +72,12 @@ class StorageFull(StorageError):
     code = "storage_full"
 
 
+class NotDurable(StorageError):
+    """What was stored is there, and may be gone after a power cut."""
+
+    code = "not_durable"
+
+
 class StorageDenied(StorageError):
     """Owner or mode of the storage do not let us in."""
 

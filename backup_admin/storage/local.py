@@ -10,8 +10,16 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from backup_admin.core.direct_io import read_direct
-from backup_admin.core.durable import TEMPORARY_PREFIX, make_folders, replace_file, sync_folder, write_new
+from backup_admin.core.durable import (
+    TEMPORARY_PREFIX,
+    SyncFailed,
+    make_folders,
+    replace_file,
+    sync_folder,
+    write_new,
+)
 from backup_admin.core.errors import (
+    NotDurable,
     ObjectMissing,
     StorageDenied,
     StorageError,
@@ -156,6 +164,8 @@ class LocalStorage:
                 else ""
             )
             return StorageFull(f"{reason}{free} Earlier snapshots are intact; make room and try again.")
+        if isinstance(error, SyncFailed):
+            return NotDurable(f"{reason} It may not survive a power cut. Check the disk, then try again.")
         if error.errno in _DENIED:
             return StorageDenied(f"{reason} Check owner and mode of the folder.")
         return StorageError(reason)
