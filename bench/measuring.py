@@ -1,0 +1,114 @@
+"""Run a command and say what it and its children cost."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_SAMPLE_SECONDS = 0.03
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """CPU (user and system) and wall in seconds, peak memory of the whole tree of processes in bytes."""
+
+    code: int
+    cpu: float
+    wall: float
+    memory: int
+
+
+def run_measured(command: str, *, folder: Path, env: Mapping[str, str], log: Path) -> Cost:
+    """Run a shell command line; its output goes to the end of the log."""
+    with log.open("ab") as output:
+        output.write(f"$ {command}\n".encode())
+        output.flush()
+        begun = time.perf_counter()
+        process = subprocess.Popen(
+            ["sh", "-c", command],
+            cwd=folder,
+            env={**os.environ, **env},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+        memory = _MemoryWatch(process.pid)
+        memory.start()
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - begun
+        process.returncode = os.waitstatus_to_exitcode(status)
+        peak = max(memory.stop(), usage.ru_maxrss << 10)
+    return Cost(process.returncode, usage.ru_utime + usage.ru_stime, wall, peak)
+
+
+class _MemoryWatch(threading.Thread):
+    """Samples the resident memory of a process and all its children."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self._pid = pid
+        self._ended = threading.Event()
+        self._peak = 0
+
+    def run(self) -> None:
+        while not self._ended.wait(_SAMPLE_SECONDS):
+            self._peak = max(self._peak, _tree_memory(self._pid))
+
+    def stop(self) -> int:
+        """Return the most bytes that were seen."""
+        self._ended.set()
+        self.join()
+        return self._peak
+
+
+def _tree_memory(pid: int) -> int:
+    process = Path("/proc", str(pid))
+    try:
+        pages = int((process / "statm").read_text().split()[1])
+        children = [
+            int(child)
+            for task in (process / "task").iterdir()
+            for child in (task / "children").read_text().split()
+        ]
+    except (OSError, ValueError, IndexError):
+        return 0  # it has just ended
+    return pages * os.sysconf("SC_PAGE_SIZE") + sum(map(_tree_memory, children))
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return the bytes of all files below a folder."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
+
+
+def machine() -> dict[str, str]:
+    """Say on what the figures were measured."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    memory = Path("/proc/meminfo").read_text().split()[1]
+    return {
+        "processor": f"{models[0] if models else platform.machine()}, {os.cpu_count()} cores",
+        "memory": f"{int(memory) / (1 << 20):.0f} GiB",
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "load": f"{os.getloadavg()[0]:.1f}",
+    }
+
+
+def version_of(program: str) -> str:
+    """Return the first line a program says about its version, or empty when it is missing."""
+    found = shutil.which(program)
+    if found is None:
+        return ""
+    argument = "version" if Path(found).name == "restic" else "--version"
+    done = subprocess.run([found, argument], check=False, capture_output=True, text=True)
+    return done.stdout.strip().splitlines()[0] if done.stdout.strip() else ""

@@ -1,0 +1,110 @@
+"""The benchmark measures what it says, at a scale that takes seconds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.corpus import make_corpus, next_day, one_photo
+from bench.gates import Gate, Results, cpu, paired_gates
+from bench.measuring import Cost, run_measured
+from bench.paired import Measurement, different_files
+from bench.tools import OURS, Phase, our_tool
+
+ROOT = Path(__file__).parents[2]
+TINY = 0.002
+
+
+def measured(
+    run: int, tool: str, phase: Phase, seconds: float, *, stored: int = 0, code: int = 0
+) -> Measurement:
+    return Measurement(run, tool, phase, Cost(code, seconds, 2 * seconds, 100 << 20), stored)
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "-m", "bench", *arguments]
+    return subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_paired_benchmark_runs_every_phase_and_restores_right(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+
+    arguments = ("--scale", str(TINY), "--runs", "1", "--peers", "", "--json", str(out))
+    done = bench(*arguments, "--work", str(tmp_path / "work"))
+
+    document = json.loads(out.read_text())
+    found = document["measurements"]
+    assert [one["phase"] for one in found] == [phase.value for phase in Phase]
+    failed = [one for one in found[:-1] if one["cost"]["code"] or one["wrong_files"]]
+    assert failed == [], done.stdout + (tmp_path / "work/log.txt").read_text()
+    assert {gate["name"]: gate["passed"] for gate in document["gates"]}["unchanged: bytes stored"]
+
+
+@pytest.mark.parametrize("what", ["startup", "index", pytest.param("million", marks=pytest.mark.long)])
+def test_a_single_question_is_answered(tmp_path: Path, what: str) -> None:
+    done = bench(what, "--scale", "0.0005", "--json", str(tmp_path / "out.json"))
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    gates = json.loads((tmp_path / "out.json").read_text())["gates"]
+    assert all(gate["measured"] is not None for gate in gates)
+
+
+def test_the_corpus_is_the_same_every_time_and_changes_as_told(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        make_corpus(tmp_path / name, TINY)
+    unchanged = different_files(tmp_path / "one", tmp_path / "two")
+
+    counts = next_day(tmp_path / "one")
+
+    logs_and_database = 4
+    touched = counts["changed"] + counts["added"] + counts["removed"] + 2 * counts["renamed"]
+    assert unchanged == 0
+    assert different_files(tmp_path / "one", tmp_path / "two") == touched + logs_and_database
+    assert (tmp_path / "one" / one_photo(tmp_path / "one")).is_file()
+
+
+def test_a_command_is_charged_for_its_children(tmp_path: Path) -> None:
+    hungry = "data = bytearray(80 << 20); sum(range(3_000_000))"
+    command = f"{sys.executable} -c '{hungry}'; exit 3"
+
+    cost = run_measured(command, folder=tmp_path, env={}, log=tmp_path / "log")
+
+    assert cost.code == 3
+    assert cost.cpu > 0.01
+    assert cost.memory > 80 << 20
+
+
+def test_gates_judge_medians_of_paired_ratios() -> None:
+    seconds = {0: (1.0, 4.0), 1: (9.0, 10.0), 2: (1.0, 4.0)}
+    results = Results(
+        [
+            measured(run, tool, Phase.FIRST, figure, stored=1000)
+            for run, pair in seconds.items()
+            for tool, figure in zip((OURS, "restic"), pair, strict=True)
+        ]
+        + [measured(0, tool, Phase.UNCHANGED, 1, stored=1000) for tool in (OURS, "restic")]
+        + [measured(0, OURS, Phase.DAY_2, 1, stored=1040), measured(0, "restic", Phase.DAY_2, 1, stored=1100)]
+    )
+
+    gates = {gate.name: gate for gate in paired_gates(results)}
+
+    assert gates["first: CPU / restic"] == Gate("first: CPU / restic", 0.25, 0.50)
+    assert gates["first: CPU / restic"].passed
+    assert not gates["unchanged: CPU / restic"].passed
+    assert gates["day_2: growth / restic"].measured == pytest.approx(0.4)
+    assert not gates["restore: peak memory, MiB"].passed  # not measured
+
+
+def test_a_failed_command_gives_no_ratio() -> None:
+    results = Results([measured(0, OURS, Phase.FIRST, 1, code=3), measured(0, "restic", Phase.FIRST, 4)])
+
+    assert results.ratio(Phase.FIRST, "restic", cpu) is None
+    assert len(results.failed()) == 1
+
+
+def test_our_commands_fill_every_phase() -> None:
+    assert set(our_tool().commands) == set(Phase)
