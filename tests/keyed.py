@@ -83,10 +83,13 @@ def make_site(folder: Path, *, snapshots: int = 1) -> Site:
     return site
 
 
-def sweep(site: Site, act: Callable[[Storage], object]) -> Iterator[tuple[str, MemoryStorage]]:
+def sweep(
+    site: Site, act: Callable[[Storage], object], *, every: int = 1
+) -> Iterator[tuple[str, MemoryStorage]]:
     """Let each storage call of an action fail, lose its reply, or be the last; yield what is left.
 
-    Gives a name for messages and the storage as it is then.
+    Gives a name for messages and the storage as it is then. Of calls that only read,
+    one in `every` fails.
     """
     counting = FaultyStorage(clone(site.storage))
     site.forget_head()
@@ -95,6 +98,8 @@ def sweep(site: Site, act: Callable[[Storage], object]) -> Iterator[tuple[str, M
     counts: dict[str, int] = {}
     for number, (method, name) in enumerate(calls, 1):
         counts[method] = counts.get(method, 0) + 1
+        if method not in _CHANGING and number % every:
+            continue
         for fault in (Act.FAIL, Act.LOSE_REPLY) if method in _CHANGING else (Act.FAIL,):
             inner = clone(site.storage)
             faulty = FaultyStorage(inner, (Fault(method, counts[method], fault),))

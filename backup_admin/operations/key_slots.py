@@ -8,7 +8,7 @@ stops, a secret of before or one of after opens every snapshot.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from backup_admin.core.errors import (
     ChainConflict,
     Damaged,
     KeyRefused,
+    RepositoryError,
     StorageError,
     UsageError,
     WrongKey,
@@ -24,7 +25,7 @@ from backup_admin.core.errors import (
 from backup_admin.repository import slots
 from backup_admin.repository.config import check_config, read_config
 from backup_admin.repository.epochs import PREFIX as EPOCH_PREFIX
-from backup_admin.repository.epochs import find_epoch
+from backup_admin.repository.epochs import epoch_name, find_epoch
 from backup_admin.repository.keys import Keyring, RepositoryKeys, sha256
 from backup_admin.repository.repository import Repository
 
@@ -96,16 +97,39 @@ def usable_slots(repository: Repository) -> dict[str, SlotFile]:
 def check_slots(repository: Repository) -> list[str]:
     """Return what is wrong with the slots, also with those the given secret does not open."""
     present = {file.id: file for file in slots.survey_slots(repository.storage)}
-    problems = [
-        f"{slots.slot_name(slot)} is missing from the storage: its secret opens the repository no more."
-        for slot in recorded_slots(repository)
-        if slot not in present
-    ]
+    problems = []
     for slot, digest in recorded_slots(repository).items():
-        if slot in present and present[slot].digest != digest:
-            problems.append(f"{slots.slot_name(slot)} is not what was written: its secret may fail.")
+        name, file = slots.slot_name(slot), present.get(slot)
+        if file is None:
+            problems.append(f"{name} is missing from the storage: its secret opens the repository no more.")
+        elif file.digest != digest:
+            problems.append(f"{name} is not what was written: its secret may open the repository no more.")
+        elif file.info is not None and (missing := _unreachable(repository, file.info.epochs)):
+            problems.append(
+                f"{name} does not reach key {missing} any more: {epoch_name(missing)} is missing or damaged. "
+                "Give its secret to `keys rotate`."
+            )
     problems += [f"{slots.slot_name(file.id)}: {file.problem}" for file in present.values() if file.problem]
     return problems
+
+
+def _unreachable(repository: Repository, epochs: Collection[int]) -> int:
+    """Return an epoch that a slot with these neither holds nor finds, or 0."""
+    keyring, identity = repository.keys.keyring, repository.keys.identity
+    held = {kid: key for kid, key in keyring.epochs.items() if kid in epochs}
+    keys = RepositoryKeys(
+        replace(keyring, epochs=held, identity=identity),
+        repository.keys.repo_id,
+        partial(find_epoch, repository.storage),
+    )
+    for kid in sorted(keyring.epochs):
+        try:
+            found = keys.knows(kid) and keys.keyring.epochs[kid] == keyring.epochs[kid]
+        except RepositoryError:
+            found = False
+        if not found:
+            return kid
+    return 0
 
 
 def add_secret(repository: Repository, new: NewSlot, *, actor: str, clock: Clock) -> SlotChange:

@@ -159,7 +159,10 @@ class RepositoryKeys:
         """Return the cipher of the one object that has this header."""
         kid = int.from_bytes(header[8:10], "big")
         if kid not in self._prk and not self.knows(kid):
-            raise Damaged(f"An object names key {kid}, which is not in the keyring.")
+            raise Damaged(
+                f"An object names key {kid}, which is not in the keyring: it is damaged, or the keys were "
+                "rotated without this secret."
+            )
         return AESGCM(expand(self._prk[kid], _LABEL + b"obj" + self.repo_id + header))
 
     def knows(self, kid: int) -> bool:

@@ -12,6 +12,7 @@ from backup_admin.core.errors import (
     ChainConflict,
     Damaged,
     ObjectMissing,
+    OldKey,
     SnapshotMissing,
     StorageError,
     UsageError,
@@ -70,7 +71,16 @@ def open_repository(
     keyring = slots.open_slots(storage, secret, config.repo_id)
     keys = RepositoryKeys(keyring, config.repo_id, partial(find_epoch, storage))
     repository_config.check_config(raw, keys)
-    return Repository(storage, keys, config, state=state, clock=clock)
+    try:
+        return Repository(storage, keys, config, state=state, clock=clock)
+    except Damaged as error:
+        newest = max(kid for slot in slots.survey_slots(storage) if slot.info for kid in slot.info.epochs)
+        if keys.knows(newest):
+            raise
+        raise OldKey(
+            f"{storage.label}: the keys were rotated without this secret, so it does not hold key {newest}. "
+            "Use another key. Nothing was written."
+        ) from error
 
 
 class Repository:
