@@ -65,17 +65,30 @@ class Points:
 def watched_calls(
     before: Callable[[str, Sequence[Any]], None], *, after: bool = False, opening: bool = False
 ) -> Iterator[None]:
-    """Announce each call of this process that changes a file system; `opening` adds new files."""
+    """Announce each call of this process that changes a file system; `opening` adds new files.
+
+    One call is made at a time, and what the announcement itself does is not announced.
+    """
     real = {name: getattr(os, name) for name in (*CHANGING_CALLS, *([OPENING] if opening else []))}
+    alone, busy = threading.RLock(), threading.local()
+
+    def announce(name: str, arguments: Sequence[Any]) -> None:
+        busy.now = True
+        try:
+            before(name, arguments)
+        finally:
+            busy.now = False
 
     def wrap(name: str) -> Callable[..., Any]:
         def announced(*arguments: Any, **more: Any) -> Any:
-            if name == OPENING and not arguments[1] & os.O_CREAT:
+            quiet = name == OPENING and not arguments[1] & os.O_CREAT
+            if quiet or getattr(busy, "now", False):
                 return real[name](*arguments, **more)
-            before(name, arguments)
-            result = real[name](*arguments, **more)
-            if after:
-                before(f"{name} done", arguments)
+            with alone:
+                announce(name, arguments)
+                result = real[name](*arguments, **more)
+                if after:
+                    announce(f"{name} done", arguments)
             return result
 
         return announced
