@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import time
@@ -16,6 +15,12 @@ from backup_admin.core.canonical import dump_canonical
 from backup_admin.core.errors import Damaged, PacksCollected
 from backup_admin.core.ids import SnapshotId, new_ulid
 from backup_admin.core.version import VERSION
+from backup_admin.operations.described import (
+    describe_database,
+    is_unchanged,
+    noted_warnings,
+    path_as_text,
+)
 from backup_admin.operations.known import Parent
 from backup_admin.operations.layout import check_layout
 from backup_admin.operations.read_back import read_back, read_manifest
@@ -32,7 +37,6 @@ from backup_admin.repository.types import (
     Manifest,
     SettingsEntry,
     Snapshot,
-    TableEntry,
 )
 
 if TYPE_CHECKING:
@@ -150,7 +154,9 @@ class _Run:
         for source in self._sources.files:
             source.check_root()
         for database in self._sources.databases:
-            database.check()
+            known = None if parent is None else parent.database(database.name)
+            if known is None or not is_unchanged(known, database):
+                database.check()
         _clear_scratch(self._state.scratch, self._clock.now().timestamp())
         with ExitStack() as stack:
             store = repository.new_store()
@@ -202,8 +208,18 @@ class _Run:
     def _capture_database(self, source: SqliteSource, parent: Manifest | None, scratch: Path) -> None:
         self._reporter.check_cancelled()
         self._reporter.advance(current=source.name)
-        copy = source.capture(scratch)
         old = None if parent is None else parent.database(source.name)
+        if old is None or not is_unchanged(old, source):
+            old = self._store_database(source, old, scratch)
+        self._parts.notices += [f"{source.name}: {warning}" for warning in noted_warnings(old)]
+        self._parts.databases.append(old)
+        self._reporter.advance(size=old.content.size, items=1)
+
+    def _store_database(
+        self, source: SqliteSource, old: DatabaseEntry | None, scratch: Path
+    ) -> DatabaseEntry:
+        began_ns = time.time_ns()
+        copy = source.capture(scratch)
         pages = self._page_writer(self._writer)
         try:
             with copy.path.open("rb", buffering=0) as file:
@@ -214,28 +230,7 @@ class _Run:
                 )
         finally:
             copy.path.unlink(missing_ok=True)
-        self._parts.notices += [f"{source.name}: {warning}" for warning in copy.warnings]
-        self._parts.databases.append(
-            DatabaseEntry(
-                name=source.name,
-                engine="sqlite",
-                format="pages",
-                engine_version=copy.sqlite_version,
-                path=_as_text(source.path),
-                page_size=copy.page_size,
-                content=content,
-                tables=tuple(TableEntry(t.name, t.rows, t.size, t.checksum) for t in copy.tables),
-                details={
-                    "encoding": copy.encoding,
-                    "journal_mode": copy.journal_mode,
-                    "user_version": copy.user_version,
-                    "application_id": copy.application_id,
-                    "schema": copy.schema,
-                    "checks": list(copy.checks),
-                },
-            )
-        )
-        self._reporter.advance(size=content.size, items=1)
+        return describe_database(source, copy, content, began_ns=began_ns)
 
     def _capture_tree(self, source: FileSource, parent: Manifest | None, tools: Tools) -> None:
         root_info = source.check_root()
@@ -252,7 +247,7 @@ class _Run:
         self._parts.files.append(
             FilesRoot(
                 name=source.name,
-                path=_as_text(source.root),
+                path=path_as_text(source.root),
                 mode=root_info.mode,
                 mtime_ns=root_info.mtime_ns,
                 scan_started_ns=started_ns,
@@ -325,11 +320,6 @@ class _Run:
             "database_type": "sqlite" if self._sources.databases else "",
             "host": platform.node(),
         }
-
-
-def _as_text(path: Path) -> str:
-    """Write a path for the manifest, which is UTF-8; a name that is not is escaped."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _clear_scratch(scratch: Path, now: float) -> None:
