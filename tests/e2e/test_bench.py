@@ -78,6 +78,14 @@ def test_a_command_is_charged_for_its_children(tmp_path: Path) -> None:
     assert cost.memory > 80 << 20
 
 
+def test_a_command_is_not_charged_for_what_the_benchmark_holds(tmp_path: Path) -> None:
+    held = bytearray(b"x") * (200 << 20)
+
+    cost = run_measured("sleep 0.2", folder=tmp_path, env={}, log=tmp_path / "log")
+
+    assert 0 < cost.memory < len(held) // 4
+
+
 def test_gates_judge_medians_of_paired_ratios() -> None:
     seconds = {0: (1.0, 4.0), 1: (9.0, 10.0), 2: (1.0, 4.0)}
     results = Results(
