@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.errors import Damaged
@@ -24,29 +26,33 @@ class Marker:
     """Tells `add` the id of every chunk that manifests need, some ids more than once."""
 
     def __init__(self, reader: ChunkReader, add: Callable[[bytes], object]) -> None:
-        self._reader = reader
+        self.reader = reader
         self._add = add
-        self._read: set[bytes] = set()
+        self._done: set[bytes] = set()
+        self._tolerant = False
 
-    def mark(self, manifest: Manifest) -> None:
-        """Mark all that one snapshot needs; raise `Damaged` when that cannot be told."""
+    def mark(self, manifest: Manifest, *, tolerant: bool = False) -> None:
+        """Mark all that one snapshot needs.
+
+        Raises `Damaged` when that cannot be told; `tolerant` leaves out what cannot.
+        """
+        self._tolerant = tolerant
         for entry in manifest.databases:
             self._mark_content(entry.content)
         for root in manifest.files:
-            self._mark_tree(root)
+            for part in root.shard_lists:
+                self._once(part, partial(self._mark_shards, replace(root, shard_lists=(part,))))
         if manifest.settings is not None:
             self._add(manifest.settings.content.id)
 
-    def _mark_tree(self, root: FilesRoot) -> None:
-        fresh = [ref for ref in root.shard_lists if self._is_new(ref)]
-        if not fresh and root.shard_lists:
-            return
-        for row in iterate_shards(self._reader, root):
-            if self._is_new(row.ref):
-                self._mark_shard(bytes(self._reader.read(ChunkKind.MANIFEST, row.ref)))
+    def _mark_shards(self, root: FilesRoot) -> bool:
+        rows = iterate_shards(self.reader, root)
+        return _every(self._once(row.ref, partial(self._mark_shard, row.ref)) for row in rows)
 
-    def _mark_shard(self, lines: bytes) -> None:
+    def _mark_shard(self, ref: ChunkRef) -> bool:
         add = self._add
+        lines = bytes(self.reader.read(ChunkKind.MANIFEST, ref))
+        complete = True
         try:
             for row in json.loads(b"[" + lines.rstrip(b"\n").replace(b"\n", b",") + b"]"):
                 if row[1] == "f":
@@ -55,15 +61,15 @@ class Marker:
                         for chunk_id, _ in content:
                             add(bytes.fromhex(chunk_id))
                     else:
-                        self._mark_indirect(content)
+                        complete &= self._mark_indirect(content)
         except _FOREIGN as error:
             raise Damaged(f"An entry of a folder tree cannot be read: {error}.") from error
+        return complete
 
-    def _mark_indirect(self, content: dict[str, Any]) -> None:
+    def _mark_indirect(self, content: dict[str, Any]) -> bool:
         if "pages" in content:
-            self._mark_pages(ref_from_json(content["pages"]))
-        else:
-            self._mark_lists(ref_from_json(ref) for ref in content["lists"])
+            return self._mark_pages(ref_from_json(content["pages"]))
+        return self._mark_lists(ref_from_json(ref) for ref in content["lists"])
 
     def _mark_content(self, content: Content) -> None:
         if content.pages is not None:
@@ -72,24 +78,42 @@ class Marker:
         for ref in content.chunks:
             self._add(ref.id)
 
-    def _mark_lists(self, lists: Iterable[ChunkRef]) -> None:
-        for part in lists:
-            if self._is_new(part):
-                for ref in decode_refs(bytes(self._reader.read(ChunkKind.MANIFEST, part))):
-                    self._add(ref.id)
+    def _mark_lists(self, lists: Iterable[ChunkRef]) -> bool:
+        return _every(self._once(part, partial(self._mark_list, part)) for part in lists)
 
-    def _mark_pages(self, root: ChunkRef) -> None:
-        if not self._is_new(root):
-            return
-        for ref in read_root(self._reader, root).shards:
-            if self._is_new(ref):
-                for extent in read_shard(self._reader, ref).extents:
-                    self._add(extent.chunk.id)
-
-    def _is_new(self, ref: ChunkRef) -> bool:
-        """Mark a chunk that leads to others; say whether those have still to be read."""
-        self._add(ref.id)
-        if ref.id in self._read:
-            return False
-        self._read.add(ref.id)
+    def _mark_list(self, part: ChunkRef) -> bool:
+        for ref in decode_refs(bytes(self.reader.read(ChunkKind.MANIFEST, part))):
+            self._add(ref.id)
         return True
+
+    def _mark_pages(self, root: ChunkRef) -> bool:
+        return self._once(root, partial(self._mark_root, root))
+
+    def _mark_root(self, root: ChunkRef) -> bool:
+        shards = read_root(self.reader, root).shards
+        return _every(self._once(ref, partial(self._mark_page_shard, ref)) for ref in shards)
+
+    def _mark_page_shard(self, ref: ChunkRef) -> bool:
+        for extent in read_shard(self.reader, ref).extents:
+            self._add(extent.chunk.id)
+        return True
+
+    def _once(self, ref: ChunkRef, mark: Callable[[], bool]) -> bool:
+        """Mark a chunk that leads to others, and those, unless that was done; say whether all were found."""
+        self._add(ref.id)
+        if ref.id in self._done:
+            return True
+        try:
+            complete = mark()
+        except Damaged:
+            if not self._tolerant:
+                raise
+            return False
+        if complete:
+            self._done.add(ref.id)
+        return complete
+
+
+def _every(results: Iterable[bool]) -> bool:
+    """Say whether all are true, looking at every one."""
+    return not list(results).count(False)

@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from backup_admin.repository.history import ChainEntry, ChainState, Head
     from backup_admin.repository.index import PackInfo
     from backup_admin.repository.packs import Segment
-    from backup_admin.repository.pending import PendingPacks
     from backup_admin.repository.secrets import RepositorySecret
     from backup_admin.repository.slots import SlotInfo
     from backup_admin.repository.types import FileEntry, FilesRoot, Manifest, Snapshot
@@ -265,8 +264,7 @@ class Repository:
         What a run before stored and could not commit is taken over.
         """
         store = self.store_for(self.index(), pending.BACKUPS, threads=threads)
-        notes = pending.PendingPacks(self._cache(), self.head.seq)
-        store.adopt(self.left_packs(notes))
+        store.adopt(self.left_packs(pending.BACKUPS))
         return store
 
     def store_for(self, index: Index, notes: str, *, threads: int = 2) -> ChunkStore:
@@ -279,8 +277,13 @@ class Repository:
         store.base = self.head.seq
         return store
 
-    def left_packs(self, notes: PendingPacks) -> Iterator[tuple[PackInfo, list[Segment]]]:
-        """Read the packs that were noted and never committed, as far as they may be taken over."""
+    def noted_packs(self, notes: str) -> tuple[bytes, ...]:
+        """Return the packs that one kind of work noted and nobody committed."""
+        return pending.PendingPacks(self._cache(), self.head.seq, notes).names()
+
+    def left_packs(self, kind: str) -> Iterator[tuple[PackInfo, list[Segment]]]:
+        """Read the packs that one kind of work noted, as far as they may be taken over."""
+        notes = pending.PendingPacks(self._cache(), self.head.seq, kind)
         names = notes.names()
         taken = taken_since(self._chain, notes.since()) if names else set()
         if taken is None:
