@@ -12,10 +12,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STAGING_PREFIX = b".backup-admin-"
-SQLITE_MAGIC = b"SQLite format 3\x00"
-SIDECAR_SUFFIXES = (b"-wal", b"-shm", b"-journal")
-JOURNAL_SUFFIXES = (b"-wal", b"-journal")
-"""The sidecars that can hold what is not in the database file yet."""
 
 
 class EntryKind(StrEnum):

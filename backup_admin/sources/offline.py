@@ -29,7 +29,8 @@ from backup_admin.core.errors import (
     RestoreRefused,
     SourceMissing,
 )
-from backup_admin.sources.base import SIDECAR_SUFFIXES, STAGING_PREFIX
+from backup_admin.sources.base import STAGING_PREFIX
+from backup_admin.sources.journals import SIDECAR_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

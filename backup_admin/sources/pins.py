@@ -6,7 +6,8 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from backup_admin.sources.base import SIDECAR_SUFFIXES, SkipReason
+from backup_admin.sources.base import SkipReason
+from backup_admin.sources.journals import SIDECAR_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

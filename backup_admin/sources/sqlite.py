@@ -23,7 +23,8 @@ from backup_admin.core.errors import (
     SourceMissing,
 )
 from backup_admin.core.programs import run_program
-from backup_admin.sources.base import JOURNAL_SUFFIXES, FileStamp, LiveUnusable
+from backup_admin.sources.base import FileStamp, LiveUnusable
+from backup_admin.sources.journals import JOURNAL_SUFFIXES
 from backup_admin.sources.offline import place_offline, undo_place_offline
 
 __all__ = [
@@ -210,7 +211,7 @@ def _ask(
     with suppress(OSError):
         size = path.lstat().st_size
     finished = run_program(
-        [sys.executable, "-I", str(_WORKER)],
+        [sys.executable, "-I", "-S", str(_WORKER)],
         data=json.dumps(request).encode("ascii"),
         timeout_seconds=deadline_seconds + _GRACE_SECONDS + size / _SLOWEST_BYTES_PER_SECOND,
     )

@@ -18,9 +18,6 @@ from typing import TYPE_CHECKING
 from backup_admin.core.errors import SourceError, SourceMissing
 from backup_admin.core.paths import MAX_DEPTH, MAX_PATH_BYTES
 from backup_admin.sources.base import (
-    JOURNAL_SUFFIXES,
-    SIDECAR_SUFFIXES,
-    SQLITE_MAGIC,
     EntryKind,
     FoundEntry,
     Problem,
@@ -28,6 +25,7 @@ from backup_admin.sources.base import (
     SkipReason,
 )
 from backup_admin.sources.beneath import FOLDER_FLAGS
+from backup_admin.sources.journals import JOURNAL_SUFFIXES, SIDECAR_SUFFIXES, SQLITE_MAGIC
 from backup_admin.sources.sqlite import looks_like_database
 
 if TYPE_CHECKING:

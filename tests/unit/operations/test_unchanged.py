@@ -7,9 +7,11 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,6 +22,7 @@ from backup_admin.operations.captured import iterate_bytes
 from backup_admin.operations.results import SourceSet
 from backup_admin.repository import entries
 from backup_admin.repository.entries import iterate_shards
+from backup_admin.repository.types import ChunkRef
 from backup_admin.sources.files import FileSource
 from backup_admin.sources.sqlite import SqliteSource
 from backup_admin.storage.memory import MemoryStorage
@@ -295,6 +298,23 @@ def test_a_list_that_cannot_be_read_makes_the_run_read_what_it_covers(
         b"%03d" % number for number in range(50)
     ]
     assert "could not be read" in second.notices[0]
+
+
+def test_a_file_that_has_a_second_name_is_looked_at(tmp_path: Path) -> None:
+    put(tmp_path, "file", b"x")
+    found = (tmp_path / "file").stat()
+    numbers = f"{found.st_size},{found.st_mode & 0o7777},{found.st_mtime_ns},{found.st_ctime_ns}"
+    line = f'["file","f",{numbers},{found.st_ino},"{"0" * 64}",[["{"0" * 64}",1]]]'.encode()
+    answers = []
+    for names in (1, 2):
+        row = entries.ShardRow(ChunkRef(bytes(32), len(line)), 1, b"file")
+        parent = known.Parent(iter([(row, [line])]), time.time_ns() + 10**12)
+        status = SimpleNamespace(**{key: getattr(found, key) for key in dir(found) if key[:3] == "st_"})
+        status.st_nlink = names
+        rows_before = known.KnownRows(parent, lambda _run: None)
+        answers.append(rows_before.holds(b"file", cast("os.stat_result", status)))
+
+    assert answers == [True, False]
 
 
 # --- databases nobody declared ---------------------------------------------
