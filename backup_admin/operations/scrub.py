@@ -8,14 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import Damaged, ObjectMissing, StorageError
-from backup_admin.repository.packs import (
-    check_segment,
-    open_segment,
-    pack_digest,
-    pack_name,
-    read_pack,
-)
-from backup_admin.storage.base import Storage, get_into
+from backup_admin.repository.packs import pack_name
+from backup_admin.repository.proof import PackProver
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,6 +18,7 @@ if TYPE_CHECKING:
     from backup_admin.repository.index import PackInfo
     from backup_admin.repository.keys import RepositoryKeys
     from backup_admin.repository.repository import Repository
+    from backup_admin.storage.base import Storage
 
 _THREADS = 2
 
@@ -56,17 +51,17 @@ class _Scrubber:
         self._keys = keys
         self._reporter = reporter
         self._local = threading.local()
-        self._lock = threading.Lock()
-        self.bytes_read = 0
+        self._provers: list[PackProver] = []
+
+    @property
+    def bytes_read(self) -> int:
+        return sum(prover.bytes_read for prover in self._provers)
 
     def scrub(self, pack: PackInfo) -> PackProblem | None:
         self._reporter.check_cancelled()
         name = pack_name(pack.name)
         try:
-            data = self._read(name, pack.size)
-            if pack_digest(data) != pack.name:
-                raise Damaged("its name does not fit its bytes")
-            self._check(data)
+            self._prover().prove(pack)
         except ObjectMissing:
             return PackProblem(pack.name.hex(), f"{name} is missing from the storage.")
         except (Damaged, StorageError) as error:
@@ -74,21 +69,10 @@ class _Scrubber:
         self._reporter.advance(size=pack.size, items=1)
         return None
 
-    def _read(self, name: str, size: int) -> memoryview:
-        buffer = getattr(self._local, "buffer", None)
-        if buffer is None or len(buffer) < size:
-            buffer = bytearray(size)
-            self._local.buffer = buffer
-        view = memoryview(buffer)[:size]
-        count = get_into(self._storage, name, 0, view)
-        with self._lock:
-            self.bytes_read += count
-        if count != size:
-            raise Damaged(f"it has {count} bytes instead of {size}")
-        return view
-
-    def _check(self, data: memoryview) -> None:
-        cipher, segments = read_pack(self._keys, data)
-        for segment in segments:
-            sealed = data[segment.frame_offset : segment.frame_offset + segment.frame_length]
-            check_segment(self._keys, segment, open_segment(cipher, segment, sealed))
+    def _prover(self) -> PackProver:
+        prover: PackProver | None = getattr(self._local, "prover", None)
+        if prover is None:
+            prover = PackProver(self._storage, self._keys)
+            self._local.prover = prover
+            self._provers.append(prover)
+        return prover

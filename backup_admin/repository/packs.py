@@ -11,6 +11,7 @@ u8 || plain size u32be || chunk count u32be`, then for each of its chunks
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
@@ -44,6 +45,16 @@ _WORTH_IT = 0.94
 _MAX_FRAMES = 65_000
 _CHUNK_ROW = 41
 _SEGMENT_ROW = 9
+
+
+class _Own(threading.local):
+    """What each thread has for itself: making one anew costs as much as a small segment."""
+
+    def __init__(self) -> None:
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+_OWN = _Own()
 
 
 class Method(IntEnum):
@@ -173,13 +184,13 @@ def read_pack(keys: RepositoryKeys, data: memoryview) -> tuple[ObjectCipher, lis
     return cipher, _decode_toc(toc, spans[:-1])
 
 
-def open_segment(cipher: ObjectCipher, segment: Segment, sealed: memoryview) -> bytes:
+def open_segment(cipher: ObjectCipher, segment: Segment, sealed: memoryview) -> bytes | memoryview:
     """Decrypt and decompress one segment; raise `Damaged`."""
     data = cipher.open(sealed, segment.frame_number, last=False)
     return decode_segment(data, segment.method)
 
 
-def decode_segment(data: bytes, method: int) -> bytes:
+def decode_segment(data: bytes | memoryview, method: int) -> bytes | memoryview:
     """Undo the compression of a segment, within its size limit; raise `Damaged`."""
     if method == Method.RAW:
         return data
@@ -188,12 +199,12 @@ def decode_segment(data: bytes, method: int) -> bytes:
     try:
         if zstandard.frame_content_size(data) > MAX_SEGMENT_BYTES:
             raise Damaged("A segment claims more than the largest allowed size.")
-        return zstandard.ZstdDecompressor().decompress(data, max_output_size=MAX_SEGMENT_BYTES)
+        return _OWN.decompressor.decompress(data, max_output_size=MAX_SEGMENT_BYTES)
     except zstandard.ZstdError as error:
         raise Damaged(f"A segment does not decompress: {error}.") from error
 
 
-def check_segment(keys: RepositoryKeys, segment: Segment, plain: bytes) -> None:
+def check_segment(keys: RepositoryKeys, segment: Segment, plain: bytes | memoryview) -> None:
     """Compare the id of every chunk with its bytes; raise `Damaged`."""
     if len(plain) != segment.plain_size:
         raise Damaged("A segment has another size than its pack says.")

@@ -1,4 +1,4 @@
-"""Storing chunks: each worker thread fills a pack of its own, one thread uploads.
+"""Storing chunks: each worker thread fills a pack of its own, one thread uploads, one reads back.
 
 No lock is taken in the hot loop: `dict.setdefault` reserves a chunk id, so two
 threads never store the same chunk twice. Buffers come from a small pool, so that
@@ -17,6 +17,7 @@ from backup_admin.core.errors import BackupAdminError, StorageError
 from backup_admin.repository.index import RECORD_BYTES, Index, PackInfo, seal_index
 from backup_admin.repository.objects import FRAME_OVERHEAD
 from backup_admin.repository.packs import ChunkSpan, PackBuilder, Segment, index_records, pack_name
+from backup_admin.repository.proof import ProvingThread
 from backup_admin.repository.types import MAX_SEGMENT_BYTES, ChunkKind, ChunkRef
 from backup_admin.storage.base import PutResult, Storage
 
@@ -65,6 +66,7 @@ class ChunkStore:
         self._packs: list[PackInfo] = []
         self._records = bytearray()
         self._uploader: threading.Thread | None = None
+        self.proof = ProvingThread(storage, keys)
         self.new_packs: list[PackInfo] = []
         self.new_indexes: list[str] = []
         self.stored_bytes = 0
@@ -115,15 +117,27 @@ class ChunkStore:
                 return
 
     def finish(self) -> None:
-        """Store what is left in all writers, then the index. Call from one thread."""
+        """Store what is left in all writers, prove all packs, store the index. Call from one thread."""
         for writer in self._writers:
             writer.flush()
-        self.close()
+        self._stop_uploader()
+        self.raise_failure()
+        self.proof.finish()
         self.raise_failure()
         self._flush_index()
 
     def close(self) -> None:
-        """Stop the uploading thread; what was not stored is lost."""
+        """Stop the threads; what was not stored is lost."""
+        self._stop_uploader()
+        self.proof.close()
+
+    def raise_failure(self) -> None:
+        """Raise what went wrong in the threads that upload and prove."""
+        failure = self._failure or self.proof.failure
+        if failure is not None:
+            raise failure
+
+    def _stop_uploader(self) -> None:
         if self._uploader is not None:
             while self._uploader.is_alive():
                 with suppress(queue.Full):
@@ -131,11 +145,6 @@ class ChunkStore:
                     break
             self._uploader.join()
             self._uploader = None
-
-    def raise_failure(self) -> None:
-        """Raise what went wrong in the uploading thread."""
-        if self._failure is not None:
-            raise self._failure
 
     def _upload_all(self) -> None:
         try:
@@ -159,6 +168,7 @@ class ChunkStore:
         self._list_pack(info, segments)
 
     def _list_pack(self, info: PackInfo, segments: list[Segment]) -> None:
+        self.proof.add(info)
         self.new_packs.append(info)
         self._packs.append(info)
         self._records += b"".join(index_records(len(self._packs) - 1, segments))
