@@ -27,7 +27,7 @@ from backup_admin.repository.config import check_config, read_config
 from backup_admin.repository.epochs import PREFIX as EPOCH_PREFIX
 from backup_admin.repository.epochs import epoch_name, find_epoch
 from backup_admin.repository.keys import Keyring, RepositoryKeys, sha256
-from backup_admin.repository.repository import Repository
+from backup_admin.repository.repository import LookAgain, Repository
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -70,10 +70,6 @@ class ChangePlan:
     removed: Collection[str] = ()
     objects: Collection[str] = ()
     more: Mapping[str, Any] = field(default_factory=dict)
-
-
-class _Stale(Exception):
-    """Somebody else changed the keys meanwhile."""
 
 
 def recorded_slots(repository: Repository) -> dict[str, str]:
@@ -229,8 +225,23 @@ def prove_slot(repository: Repository, slot: str, secret: RepositorySecret, *, c
     _prove_keyring(repository, keyring, clock)
 
 
-def change_slots(repository: Repository, plan: ChangePlan, *, actor: str, clock: Clock) -> SlotChange:
-    """Carry a change out; raise `ChainConflict` when somebody else changed the keys first.
+def refuse_key_changes(entries: Sequence[ChainEntry]) -> None:
+    """Raise `ChainConflict` when somebody else changed the keys meanwhile."""
+    if any(entry.op in _KEY_OPERATIONS for entry in entries):
+        raise ChainConflict(
+            "Another process changed the keys just now. Nothing was changed by this one; try again."
+        )
+
+
+def change_slots(
+    repository: Repository,
+    plan: ChangePlan,
+    *,
+    actor: str,
+    clock: Clock,
+    look_again: LookAgain = refuse_key_changes,
+) -> SlotChange:
+    """Carry a change out, unless what others committed first makes `look_again` raise.
 
     When the entry may be there and may not, all files stay: old and new secrets open.
     """
@@ -240,14 +251,19 @@ def change_slots(repository: Repository, plan: ChangePlan, *, actor: str, clock:
         )
     made = dict(_put_slot(repository, plan.keyring, new, clock) for new in plan.new)
     payload = _entry(repository, plan, made)
+    refused = False
+
+    def look(entries: Sequence[ChainEntry]) -> None:
+        nonlocal refused
+        refused = True
+        look_again(entries)
+        refused = False
+
     try:
-        repository.record("config", payload, actor=actor, look_again=_refuse_key_changes)
-    except _Stale as error:
-        _delete(repository, [slots.slot_name(slot) for slot in made])
-        raise ChainConflict(
-            f"Another process changed the keys of {repository.label} just now. "
-            "Nothing was changed by this one; try again."
-        ) from error
+        repository.record("config", payload, actor=actor, look_again=look)
+    finally:
+        if refused:
+            _delete(repository, [slots.slot_name(slot) for slot in made])
     left = _clear(repository, payload["objects"], actor=actor)
     return SlotChange((*made, *plan.adopted), tuple(plan.removed), left)
 
@@ -301,11 +317,6 @@ def _put_slot(repository: Repository, keyring: Keyring, new: NewSlot, clock: Clo
     if repository.storage.get(name) != data or opened.get(slot) != keyring:
         raise Damaged(f"{name} in {repository.label} is not what was written. The keys of before still open.")
     return slot, data
-
-
-def _refuse_key_changes(entries: Sequence[ChainEntry]) -> None:
-    if any(entry.op in _KEY_OPERATIONS for entry in entries):
-        raise _Stale
 
 
 def _clear(repository: Repository, names: Collection[str], *, actor: str) -> tuple[str, ...]:

@@ -91,6 +91,11 @@ def new_header(kind: ObjectType, kid: int, salt: bytes | None = None) -> bytes:
     return start + (os.urandom(32) if salt is None else salt)
 
 
+def object_kid(header: bytes) -> int:
+    """Return the key that an object with this header is sealed under."""
+    return int.from_bytes(header[8:10], "big")
+
+
 def check_header(header: bytes, kind: ObjectType) -> None:
     """Refuse a header that is damaged, of another kind, or from a newer version."""
     if len(header) < HEADER_BYTES or header[:4] != MAGIC:

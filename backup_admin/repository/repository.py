@@ -34,7 +34,7 @@ from backup_admin.repository.objects import (
     seal_object,
 )
 from backup_admin.repository.reader import ChunkReader
-from backup_admin.repository.standing import refuse_lost, refuse_own, taken_since
+from backup_admin.repository.standing import refuse_lost, refuse_own, refuse_retired, taken_since
 from backup_admin.repository.store import ChunkStore
 from backup_admin.repository.types import SAFETY
 
@@ -312,6 +312,7 @@ class Repository:
         }
 
         def look_again(_entries: Sequence[ChainEntry]) -> None:
+            refuse_retired(self._chain.state.retired, (data, *(pack.header for pack in store.new_packs)))
             self._refuse_taken(manifest, store)
 
         look_again(())

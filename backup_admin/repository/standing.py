@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from backup_admin.core.errors import Damaged, ObjectMissing, PacksCollected
 from backup_admin.repository.history import TAKING
 from backup_admin.repository.marking import Marker
+from backup_admin.repository.objects import object_kid
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -41,6 +42,16 @@ def refuse_own(taken: Collection[str], own: Iterable[str]) -> None:
     """Raise `PacksCollected` when something that a run stored itself was taken off the books."""
     if not set(taken).isdisjoint(own):
         raise PacksCollected(_MESSAGE)
+
+
+def refuse_retired(retired: Collection[int], objects: Iterable[bytes]) -> None:
+    """Raise `PacksCollected` when a key was dropped under which a run may have stored objects.
+
+    What it stored besides those given here lies under the same keys or later ones.
+    """
+    oldest = min(object_kid(header) for header in objects)
+    if any(kid >= oldest for kid in retired):
+        raise PacksCollected("A key was retired while this backup ran; it is made again.")
 
 
 def refuse_lost(manifest: Manifest, reader: ChunkReader, index: Index) -> None:
