@@ -3,23 +3,50 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+import os
+from dataclasses import dataclass
+from datetime import date
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Self
 
 from backup_admin.core.canonical import load_strict
 from backup_admin.core.clock import format_time
 from backup_admin.core.paths import path_to_json
-from backup_admin.repository.types import ChunkKind, DatabaseEntry, FileEntry, Manifest
+from backup_admin.repository.types import ChunkKind, DatabaseEntry, FileEntry, Manifest, SettingsEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from backup_admin.repository.reader import ChunkReader
     from backup_admin.repository.repository import Repository
 
 VERSION = "1.0.0"
+FIRST_SEPARATOR = "\n   "
+SEPARATOR = ",\n   "
+EXPORT_END = "\n  ]\n }\n}\n"
+_DAY = 86_400
+_EPOCH = date(1970, 1, 1).toordinal()
 _FIRST_NS = -62_135_596_800 * 10**9  # the year 1
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 _LAST_NS = 253_402_300_800 * 10**9 - 1  # the year 9999
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """Which parts of a snapshot an exported manifest names; files are named one by one."""
+
+    manifest: Manifest
+    databases: tuple[DatabaseEntry, ...]
+    settings: SettingsEntry | None
+    file_count: int
+    file_bytes: int
+
+    @classmethod
+    def whole(cls, manifest: Manifest) -> Exported:
+        """Name everything that is in the snapshot."""
+        snapshot = manifest.snapshot
+        return cls(manifest, manifest.databases, manifest.settings, snapshot.file_count, snapshot.file_bytes)
 
 
 def export_manifest(repository: Repository, snapshot_id: str) -> Iterator[str]:
@@ -29,32 +56,70 @@ def export_manifest(repository: Repository, snapshot_id: str) -> Iterator[str]:
     """
     manifest = repository.manifest(snapshot_id)
     reader = repository.reader()
-    head = _head(manifest, reader)
-    text = json.dumps(head, ensure_ascii=False, indent=1)
-    yield text.removesuffix("\n}") + ',\n "files": {\n  "count": '
-    yield (
-        f"{manifest.snapshot.file_count},\n  "
-        + f'"total_size": {manifest.snapshot.file_bytes},\n  "entries": ['
-    )
-    separator = "\n   "
+    yield export_head(Exported.whole(manifest), reader)
+    separator = FIRST_SEPARATOR
     for root in manifest.files:
         for entry in repository.entries(root, reader):
-            yield separator + json.dumps(_entry(root.name, entry), ensure_ascii=False)
-            separator = ",\n   "
-    yield "\n  ]\n }\n}\n"
+            yield separator + export_entry(root.name, entry)
+            separator = SEPARATOR
+    yield EXPORT_END
 
 
-def saved_settings(reader: ChunkReader, manifest: Manifest) -> dict[str, dict[str, Any]]:
+def export_head(exported: Exported, reader: ChunkReader) -> str:
+    """Return the beginning of an exported manifest, up to the entries; raise `Damaged`."""
+    text = json.dumps(_head(exported, reader), ensure_ascii=False, indent=1)
+    return (
+        text.removesuffix("\n}")
+        + f',\n "files": {{\n  "count": {exported.file_count},\n  '
+        + f'"total_size": {exported.file_bytes},\n  "entries": ['
+    )
+
+
+def export_entry(source: str, entry: FileEntry) -> str:
+    """Return one entry of a folder tree; it stands behind a separator."""
+    return _encode(_entry(source, entry))
+
+
+class ManifestFile:
+    """A file (mode 0600) with an exported manifest, written while the entries pass by."""
+
+    def __init__(self, path: Path, head: str) -> None:
+        self._file = path.open("w", encoding="utf-8")
+        path.chmod(0o600)
+        self._file.write(head)
+        self._separator = FIRST_SEPARATOR
+
+    def note(self, source: str, entries: Iterable[FileEntry]) -> Iterator[FileEntry]:
+        """Hand entries of a folder tree on, each after it was written down."""
+        for entry in entries:
+            self._file.write(self._separator + export_entry(source, entry))
+            self._separator = SEPARATOR
+            yield entry
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, raised: type[BaseException] | None, *_details: object) -> None:
+        """Close the file; it is whole and durable when nothing was raised."""
+        with self._file:
+            if raised is None:
+                self._file.write(EXPORT_END)
+                self._file.flush()
+                os.fsync(self._file.fileno())
+
+
+def saved_settings(reader: ChunkReader, settings: SettingsEntry | None) -> dict[str, dict[str, Any]]:
     """Return the saved settings, `values` and `secrets`; raise `Damaged`."""
-    if manifest.settings is None:
+    if settings is None:
         return {"values": {}, "secrets": {}}
-    value = load_strict(reader.read(ChunkKind.DATA, manifest.settings.content))
+    value = load_strict(reader.read(ChunkKind.DATA, settings.content))
     return {"values": dict(value["values"]), "secrets": dict(value["secrets"])}
 
 
-def _head(manifest: Manifest, reader: ChunkReader) -> dict[str, Any]:
+def _head(exported: Exported, reader: ChunkReader) -> dict[str, Any]:
+    manifest, settings = exported.manifest, exported.settings
     snapshot = manifest.snapshot
-    databases = [_database(entry) for entry in manifest.databases]
+    databases = [_database(entry) for entry in exported.databases]
     return {
         "version": VERSION,
         "id": snapshot.id,
@@ -76,8 +141,8 @@ def _head(manifest: Manifest, reader: ChunkReader) -> dict[str, Any]:
             }
             for root in manifest.files
         ],
-        "settings": saved_settings(reader, manifest)["values"],
-        "sealed_settings": [] if manifest.settings is None else list(manifest.settings.secret_names),
+        "settings": saved_settings(reader, settings)["values"],
+        "sealed_settings": [] if settings is None else list(settings.secret_names),
         "totals": {
             "files": snapshot.file_count,
             "file_bytes": snapshot.file_bytes,
@@ -128,5 +193,12 @@ def _entry(source: str, entry: FileEntry) -> dict[str, Any]:
 def _time(moment_ns: int) -> str:
     """Write a file's time; one that no calendar holds as the nearest that it does."""
     seconds, nanoseconds = divmod(min(max(moment_ns, _FIRST_NS), _LAST_NS), 1_000_000_000)
-    moment = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0")
-    return f"{moment}.{nanoseconds:09d}Z"
+    days, seconds = divmod(seconds, _DAY)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{_date(days)}T{hours:02d}:{minutes:02d}:{seconds:02d}.{nanoseconds:09d}Z"
+
+
+@lru_cache(maxsize=256)
+def _date(days: int) -> str:
+    return date.fromordinal(_EPOCH + days).isoformat()

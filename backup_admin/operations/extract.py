@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,39 +12,45 @@ from backup_admin.core.durable import make_folders, replace_file
 from backup_admin.core.errors import BackupAdminError, Damaged, RestoreRefused
 from backup_admin.operations.captured import write_content
 from backup_admin.operations.databases import compare_database
-from backup_admin.operations.export import export_manifest, saved_settings
+from backup_admin.operations.export import Exported, ManifestFile, export_head, saved_settings
 from backup_admin.operations.patterns import Patterns
 from backup_admin.operations.results import ExtractPlan, ExtractReport
-from backup_admin.operations.stage_tree import write_tree
+from backup_admin.operations.stage_tree import with_folders, write_tree
+from backup_admin.repository.entries import iterate_entries
+from backup_admin.repository.lookup import branch_entries
 from backup_admin.sources.tree import TreeWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from backup_admin.core.ids import SnapshotId
     from backup_admin.core.progress import Reporter
+    from backup_admin.repository.reader import ChunkReader
     from backup_admin.repository.repository import Repository
-    from backup_admin.repository.types import DatabaseEntry, FilesRoot, Manifest
+    from backup_admin.repository.types import DatabaseEntry, FileEntry, FilesRoot
 
 _MARGIN = 1.05
 
 
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """What of a snapshot is meant."""
+
+    exported: Exported
+    roots: tuple[FilesRoot, ...]
+
+    @property
+    def size(self) -> int:
+        """All bytes that will be written."""
+        databases = sum(entry.content.size for entry in self.exported.databases)
+        return self.exported.file_bytes + databases
+
+
 def plan_extract(repository: Repository, snapshot_id: SnapshotId, only: Sequence[str] = ()) -> ExtractPlan:
     """Say what `extract` would write; reads only."""
-    manifest = repository.manifest(snapshot_id)
-    patterns = Patterns(only)
-    databases = [entry for entry in manifest.databases if patterns.match_database(entry.name)]
-    files = size = 0
-    for root in manifest.files:
-        for entry in repository.entries(root):
-            if entry.kind == "file" and patterns.match_file(root.name, entry.path):
-                files += 1
-                size += entry.size
-    settings = manifest.settings is not None and patterns.match_settings()
-    _need_matches(patterns)
-    size += sum(entry.content.size for entry in databases)
-    return ExtractPlan(snapshot_id, files, len(databases), settings, size)
+    choice = _choose(repository, repository.reader(), snapshot_id, Patterns(only))
+    return _plan(snapshot_id, choice)
 
 
 def extract(
@@ -55,21 +62,22 @@ def extract(
     allow_non_empty: bool = False,
     reporter: Reporter,
 ) -> ExtractReport:
-    """Write files, databases, settings and the manifest below the target folder.
+    """Write files, databases, settings and a manifest of them below the target folder.
 
     Makes `files/NAME/…`, `databases/NAME.sqlite`, `settings.json` and
     `manifest.json`. Every byte is checked against the manifest, every database by
     SQLite. Raises `RestoreRefused` before anything is written when the target is
     not empty or too small.
     """
-    plan = plan_extract(repository, snapshot_id, only)
+    reader, patterns = repository.reader(), Patterns(only)
+    choice = _choose(repository, reader, snapshot_id, patterns)
+    plan = _plan(snapshot_id, choice)
     _prepare(target, plan, allow_non_empty=allow_non_empty)
     reporter.stage("restore", total_bytes=plan.size, total_items=plan.files + plan.databases)
-    run = _Extraction(repository, repository.manifest(snapshot_id), target, Patterns(only), reporter)
+    run = _Extraction(reader, choice, target, patterns, reporter)
     run.write_databases()
     run.write_trees()
     run.write_settings()
-    run.write_manifest()
     return ExtractReport(
         snapshot_id, run.files, run.databases, run.size, tuple(run.problems), tuple(run.notices)
     )
@@ -77,11 +85,10 @@ def extract(
 
 class _Extraction:
     def __init__(
-        self, repository: Repository, manifest: Manifest, target: Path, patterns: Patterns, reporter: Reporter
+        self, reader: ChunkReader, choice: _Choice, target: Path, patterns: Patterns, reporter: Reporter
     ) -> None:
-        self._repository = repository
-        self._reader = repository.reader()
-        self._manifest = manifest
+        self._reader = reader
+        self._choice = choice
         self._target = target
         self._patterns = patterns
         self._reporter = reporter
@@ -90,35 +97,22 @@ class _Extraction:
         self.notices: list[str] = []
 
     def write_databases(self) -> None:
-        for entry in self._manifest.databases:
+        for entry in self._choice.exported.databases:
             self._reporter.check_cancelled()
-            if self._patterns.match_database(entry.name):
-                self._write_database(entry)
+            self._write_database(entry)
 
     def write_trees(self) -> None:
-        for root in self._manifest.files:
-            if not self._has_match(root):
-                continue
-            folder = self._target / "files" / root.name
-            make_folders(folder.parent)
-            writer = TreeWriter(folder)
-            report = write_tree(
-                self._repository.entries(root, self._reader),
-                writer,
-                reader=self._reader,
-                wanted=partial(self._patterns.match_file, root.name),
-                reporter=self._reporter,
-            )
-            writer.finish(root.mode, root.mtime_ns)
-            self.files += report.files
-            self.size += report.size
-            self.problems += [f"files/{root.name}/{problem}" for problem in report.problems]
+        """Write all trees, and the manifest as their entries pass by."""
+        with ManifestFile(self._target / "manifest.json", self._manifest_head()) as manifest:
+            for root in self._choice.roots:
+                self._write_tree(root, manifest)
 
     def write_settings(self) -> None:
-        if self._manifest.settings is None or not self._patterns.match_settings():
+        settings = self._choice.exported.settings
+        if settings is None:
             return
         try:
-            saved = saved_settings(self._reader, self._manifest)
+            saved = saved_settings(self._reader, settings)
         except Damaged as error:
             self.problems.append(f"settings: {error}")
             return
@@ -127,17 +121,25 @@ class _Extraction:
         if saved["secrets"]:
             self.notices.append("settings.json holds secrets in clear (mode 0600); remove it after use.")
 
-    def write_manifest(self) -> None:
-        path = self._target / "manifest.json"
+    def _manifest_head(self) -> str:
         try:
-            with path.open("w", encoding="utf-8") as file:
-                path.chmod(0o600)
-                for piece in export_manifest(self._repository, self._manifest.snapshot.id):
-                    file.write(piece)
-                file.flush()
-                os.fsync(file.fileno())
+            return export_head(self._choice.exported, self._reader)
         except Damaged as error:
             self.problems.append(f"manifest.json is not complete: {error}")
+            return export_head(replace(self._choice.exported, settings=None), self._reader)
+
+    def _write_tree(self, root: FilesRoot, manifest: ManifestFile) -> None:
+        folder = self._target / "files" / root.name
+        make_folders(folder.parent)
+        chosen = _chosen_entries(self._reader, root, self._patterns)
+        writer = TreeWriter(folder)
+        report = write_tree(
+            manifest.note(root.name, chosen), writer, reader=self._reader, reporter=self._reporter
+        )
+        writer.finish(root.mode, root.mtime_ns)
+        self.files += report.files
+        self.size += report.size
+        self.problems += [f"files/{root.name}/{problem}" for problem in report.problems]
 
     def _write_database(self, entry: DatabaseEntry) -> None:
         folder = self._target / "databases"
@@ -154,11 +156,45 @@ class _Extraction:
         self.size += entry.content.size
         self._reporter.advance(size=entry.content.size, items=1)
 
-    def _has_match(self, root: FilesRoot) -> bool:
-        entries = self._repository.entries(root, self._reader)
-        return root.entry_count == 0 or any(
-            self._patterns.match_file(root.name, entry.path) for entry in entries
-        )
+
+def _choose(
+    repository: Repository, reader: ChunkReader, snapshot_id: SnapshotId, patterns: Patterns
+) -> _Choice:
+    """Find what the patterns mean; raise `RestoreRefused` for one that means nothing."""
+    manifest = repository.manifest(snapshot_id)
+    if not patterns:
+        return _Choice(Exported.whole(manifest), manifest.files)
+    databases = tuple(entry for entry in manifest.databases if patterns.match_database(entry.name))
+    settings = manifest.settings if manifest.settings is not None and patterns.match_settings() else None
+    roots: dict[str, FilesRoot] = {}
+    files = size = 0
+    for root in manifest.files:
+        for entry in _chosen_entries(reader, root, patterns):
+            roots[root.name] = root
+            files += entry.kind == "file"
+            size += entry.size if entry.kind == "file" else 0
+    _need_matches(patterns)
+    return _Choice(Exported(manifest, databases, settings, files, size), tuple(roots.values()))
+
+
+def _plan(snapshot_id: SnapshotId, choice: _Choice) -> ExtractPlan:
+    exported = choice.exported
+    return ExtractPlan(
+        snapshot_id,
+        exported.file_count,
+        len(exported.databases),
+        exported.settings is not None,
+        choice.size,
+    )
+
+
+def _chosen_entries(reader: ChunkReader, root: FilesRoot, patterns: Patterns) -> Iterator[FileEntry]:
+    """Yield what is meant, each after the folders it lies in; reads no more of the tree than that needs."""
+    if not patterns:
+        return iterate_entries(reader, root)
+    branches = patterns.branches(root.name)
+    entries = iterate_entries(reader, root) if b"" in branches else branch_entries(reader, root, branches)
+    return with_folders(entries, partial(patterns.match_file, root.name))
 
 
 def _prepare(target: Path, plan: ExtractPlan, *, allow_non_empty: bool) -> None:

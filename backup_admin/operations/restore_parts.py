@@ -144,7 +144,7 @@ def stage_tree(
 ) -> None:
     """Write the whole tree beside the live one; raise `VerificationFailed`."""
     writer = TreeWriter(part.staged)
-    report = write_tree(entries, writer, reader=reader, wanted=lambda _: True, reporter=reporter)
+    report = write_tree(entries, writer, reader=reader, reporter=reporter)
     writer.finish(root.mode, root.mtime_ns)
     _take_owner(part)
     if report.problems:

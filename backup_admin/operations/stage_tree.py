@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +13,8 @@ from backup_admin.operations.captured import iterate_bytes
 from backup_admin.operations.workers import InOrder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
     from backup_admin.core.progress import Reporter
     from backup_admin.repository.reader import ChunkReader
     from backup_admin.repository.types import FileEntry
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 _THREADS = 2
 _BATCH_ITEMS = 128
 _BATCH_BYTES = 8 << 20
-
-Wanted = Callable[[bytes], bool]
 
 
 @dataclass(slots=True)
@@ -41,20 +40,18 @@ def write_tree(
     target: TreeWriter,
     *,
     reader: ChunkReader,
-    wanted: Wanted,
     reporter: Reporter,
 ) -> TreeReport:
-    """Write the wanted entries with content, mode and time.
+    """Write the entries with content, mode and time.
 
     An entry that is damaged, or that the file system refuses, is a problem in
-    the report; the others are still written. Folders above a wanted entry come
-    too. The caller calls `target.finish`.
+    the report; the others are still written. The caller calls `target.finish`.
     """
     run = _Writing(target, reader, reporter)
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="restore") as pool:
         order: InOrder[list[str]] = InOrder(run.report.problems.extend, limit=2 * _THREADS)
         try:
-            for batch in _batches(run.place(_selected(entries, wanted))):
+            for batch in _batches(run.place(entries)):
                 order.add(pool.submit(run.write_files, batch))
             order.finish()
         except Damaged as error:
@@ -64,7 +61,7 @@ def write_tree(
     return run.report
 
 
-def _selected(entries: Iterable[FileEntry], wanted: Wanted) -> Iterator[FileEntry]:
+def with_folders(entries: Iterable[FileEntry], wanted: Callable[[bytes], bool]) -> Iterator[FileEntry]:
     """Yield wanted entries, each after the folders it lies in."""
     above: list[FileEntry] = []
     for entry in entries:
@@ -101,7 +98,7 @@ class _Writing:
         self._symlinks: list[FileEntry] = []
         self.report = TreeReport()
 
-    def place(self, entries: Iterator[FileEntry]) -> Iterator[FileEntry]:
+    def place(self, entries: Iterable[FileEntry]) -> Iterator[FileEntry]:
         """Make folders at once, keep links for the end, and pass files on."""
         for entry in entries:
             self._reporter.check_cancelled()

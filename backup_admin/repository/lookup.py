@@ -17,7 +17,7 @@ from backup_admin.repository.entries import ShardRow, decode_entry, iterate_shar
 from backup_admin.repository.types import ChunkKind, FileEntry, FilesRoot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from backup_admin.repository.reader import ChunkReader
 
@@ -56,6 +56,26 @@ def entries_below(reader: ChunkReader, root: FilesRoot, path: bytes) -> Iterator
     while (place := tree.seek(position, end)) is not None:
         yield place.entry()
         position = place.key + b"\0"
+
+
+def branch_entries(reader: ChunkReader, root: FilesRoot, paths: Iterable[bytes]) -> Iterator[FileEntry]:
+    """Yield the entries at and below these paths, and the folders above, in the order of a walk.
+
+    Each comes once; what is not there is passed over. Raises `Damaged`.
+    """
+    tree = _Tree(reader, root)
+    reached = b""  # all before this key was yielded
+    for path in sorted(paths, key=sort_key):
+        parts = path.split(b"/")
+        for depth in range(1, len(parts)):
+            key = b"\0".join(parts[:depth])
+            if key >= reached and (place := tree.seek(key, key + b"\0")) is not None:
+                yield place.entry()
+                reached = key + b"\0"
+        position, end = max(sort_key(path), reached), _range_below(path)[1]
+        while (place := tree.seek(position, end)) is not None:
+            yield place.entry()
+            position = reached = place.key + b"\0"
 
 
 def _range_below(path: bytes) -> tuple[bytes, bytes]:

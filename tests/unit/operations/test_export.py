@@ -131,6 +131,6 @@ def test_saved_settings_come_back_with_their_secrets(tmp_path: Path) -> None:
     repository = open_test_repository(make_storage(), tmp_path / "state")
     result = run_backup(repository, file_sources(write_tree(tmp_path / "files")), tmp_path / "state")
 
-    saved = saved_settings(repository.reader(), repository.manifest(result.snapshot.id))
+    saved = saved_settings(repository.reader(), repository.manifest(result.snapshot.id).settings)
 
     assert saved == {"values": {"SITE_NAME": "Gallery"}, "secrets": {"API_TOKEN": "t-0123"}}

@@ -68,3 +68,28 @@ def test_a_pattern_that_matched_nothing_is_told() -> None:
 def test_an_empty_pattern_is_refused() -> None:
     with pytest.raises(UsageError):
         Patterns(["/"])
+
+
+_BRANCHES = [
+    ([], (b"",)),
+    (["files/photos/2024/a.jpg"], (b"2024/a.jpg", b"files/photos/2024/a.jpg")),
+    (["photos/2024/*.jpg"], (b"2024", b"photos/2024")),
+    (["2024", "2025/**"], (b"2024", b"2025")),
+    (["photos"], (b"", b"photos")),
+    (["files"], (b"", b"files")),
+    (["files/other/x"], (b"files/other/x",)),
+    (["*/a.jpg"], (b"",)),
+    (["2024", "[ab]/x"], (b"", b"2024")),
+]
+
+
+@pytest.mark.parametrize(("given", "branches"), _BRANCHES)
+def test_a_pattern_says_where_to_look(given: list[str], branches: tuple[bytes, ...]) -> None:
+    assert Patterns(given).branches("photos") == branches
+
+
+@pytest.mark.parametrize(("pattern", "path"), _MATCHES)
+def test_what_a_pattern_names_lies_where_it_says_to_look(pattern: str, path: bytes) -> None:
+    branches = Patterns([pattern]).branches("photos")
+
+    assert any((path + b"/").startswith(branch + b"/" if branch else b"") for branch in branches)

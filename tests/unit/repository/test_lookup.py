@@ -11,7 +11,7 @@ from backup_admin.core.errors import Damaged
 from backup_admin.core.paths import sort_key
 from backup_admin.repository.entries import ShardWriter, encode_entry, iterate_entries, iterate_shards
 from backup_admin.repository.keys import sha256
-from backup_admin.repository.lookup import entries_below, find_entry, list_folder
+from backup_admin.repository.lookup import branch_entries, entries_below, find_entry, list_folder
 from backup_admin.repository.reader import ChunkReader
 from backup_admin.repository.types import ChunkKind, ChunkRef, FileEntry, FilesRoot
 
@@ -203,3 +203,36 @@ def test_a_line_that_cannot_be_read_is_damage(parts: Parts, line: bytes) -> None
 
     with pytest.raises(Damaged):
         find_entry(parts, root_of((rows,)), b"../up")
+
+
+def test_branches_come_once_with_the_folders_above_and_in_order(tree: Tree) -> None:
+    parts, root, entries = tree.parts, tree.root, tree.entries
+    asked = [
+        b"017/in/0007",
+        b"003",
+        b"017/in/0003",
+        b"017 beside",
+        b"003/in",
+        b"nothing/here",
+        b"029/in/9999",
+    ]
+
+    found = list(branch_entries(parts, root, asked))
+
+    wanted = {b"017", b"017/in", b"017/in/0007", b"017/in/0003", b"017 beside", b"029", b"029/in"}
+    assert found == [
+        one for one in entries if one.path in wanted or one.path == b"003" or one.path.startswith(b"003/")
+    ]
+
+
+def test_the_branch_of_everything_holds_all_others(tree: Tree) -> None:
+    assert list(branch_entries(tree.parts, tree.root, [b"017/in", b""])) == tree.entries
+
+
+def test_branches_far_apart_read_a_shard_or_two_each(tree: Tree) -> None:
+    tree.parts.reads.clear()
+
+    list(branch_entries(tree.parts, tree.root, [b"029/in/0499", b"001/in/0003"]))
+
+    assert len(tree.parts.reads) <= 6
+    assert len(tree.parts.reads) == len(set(tree.parts.reads))
