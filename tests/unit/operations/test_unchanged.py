@@ -24,6 +24,7 @@ from backup_admin.repository import entries
 from backup_admin.repository.entries import iterate_shards
 from backup_admin.repository.types import ChunkRef
 from backup_admin.sources.files import FileSource
+from backup_admin.sources.pins import Pins
 from backup_admin.sources.sqlite import SqliteSource
 from backup_admin.storage.memory import MemoryStorage
 from tests.factories import file_sources, make_storage, open_test_repository, run_backup, write_tree
@@ -447,17 +448,35 @@ def test_a_row_of_content_from_file_and_wal_has_a_time_no_file_has(
 
 
 @pytest.mark.usefixtures("settled")
-def test_a_journal_that_appears_beside_a_plain_file_makes_it_looked_at_again(
+def test_a_journal_that_appears_beside_a_file_makes_it_looked_at_again(
     repository: Repository, tmp_path: Path, opened: Opened
 ) -> None:
-    tree = write_tree(tmp_path / "files", {"plain": b"x" * 1000})
+    live = make_database(tmp_path / "files/app.db", mode="wal")
+    with live.open("ab") as file:
+        file.write(b"x" * 100)  # no size that a database has
+    run_backup(repository, file_sources(tmp_path / "files"), tmp_path / "state")
+    assert (opened.paths, opened.databases) == ([b"app.db"], [])
+    with closing(sqlite3.connect(live)) as connection:
+        connection.execute("UPDATE t SET word = 'new'")
+        connection.commit()
+
+        second = run_backup(repository, file_sources(tmp_path / "files"), tmp_path / "state")
+
+    assert words(content(repository, second.snapshot.id, b"app.db")) == {"new"}
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_file_pinned_by_its_inode_alone_is_left_out_though_it_did_not_change(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = write_tree(tmp_path / "files", {"a": b"a", "pinned": b"p"})
     run_backup(repository, file_sources(tree), tmp_path / "state")
-    (tree / "plain-wal").write_bytes(b"no journal")
+    monkeypatch.setattr(Pins, "_add", lambda *_arguments, **_more: None)  # mounted a second time
 
-    second = run_backup(repository, file_sources(tree), tmp_path / "state")
+    sources = SourceSet(files=(FileSource("uploads", tree, (), (tree / "pinned",)),))
+    second = run_backup(repository, sources, tmp_path / "state")
 
-    assert [entry.path for entry in rows(repository, second.snapshot.id)] == [b"plain", b"plain-wal"]
-    assert opened.paths == [b"plain", b"plain-wal"]
+    assert [entry.path for entry in rows(repository, second.snapshot.id)] == [b"a"]
 
 
 # --- declared databases ----------------------------------------------------
