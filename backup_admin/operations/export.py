@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from backup_admin.core.canonical import load_strict
 from backup_admin.core.clock import format_time
+from backup_admin.core.errors import Damaged
 from backup_admin.core.paths import path_to_json
 from backup_admin.repository.types import ChunkKind, DatabaseEntry, FileEntry, Manifest, SettingsEntry
 
@@ -112,8 +113,11 @@ def saved_settings(reader: ChunkReader, settings: SettingsEntry | None) -> dict[
     """Return the saved settings, `values` and `secrets`; raise `Damaged`."""
     if settings is None:
         return {"values": {}, "secrets": {}}
-    value = load_strict(reader.read(ChunkKind.DATA, settings.content))
-    return {"values": dict(value["values"]), "secrets": dict(value["secrets"])}
+    try:
+        value = load_strict(reader.read(ChunkKind.DATA, settings.content))
+        return {"values": dict(value["values"]), "secrets": dict(value["secrets"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise Damaged(f"The saved settings cannot be read: {error}.") from error
 
 
 def _head(exported: Exported, reader: ChunkReader) -> dict[str, Any]:

@@ -198,7 +198,12 @@ def encode_entry(entry: FileEntry) -> bytes:
 
 def decode_entry(line: bytes) -> FileEntry:
     """Read one entry; raise `ValueError`, `KeyError`, `TypeError` or `IndexError`."""
-    path, letter, size, mode, mtime_ns, ctime_ns, inode, *rest = json.loads(line)
+    try:
+        path, letter, size, mode, mtime_ns, ctime_ns, inode, *rest = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("an entry nested too deeply") from error
+    if not all(type(number) is int for number in (size, mode, mtime_ns, ctime_ns, inode)):
+        raise TypeError("an entry with a number that is none")
     kind = _KIND_NAMES[letter]
     raw = path_from_json(path)
     check_path(raw)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from backup_admin.repository.reader import ChunkReader
     from backup_admin.repository.types import Content, FilesRoot, Manifest
 
-_FOREIGN = (ValueError, KeyError, TypeError, IndexError, AttributeError)
+_FOREIGN = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)
 
 
 class Marker:
