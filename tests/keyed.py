@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -84,38 +85,44 @@ def make_site(folder: Path, *, snapshots: int = 1) -> Site:
 
 
 def sweep(
-    site: Site, act: Callable[[Storage], object], *, every: int = 1
+    site: Site, act: Callable[[Storage], object], *, every: int = 1, spread: int = 1
 ) -> Iterator[tuple[str, MemoryStorage]]:
     """Let each storage call of an action fail, lose its reply, or be the last; yield what is left.
 
     Gives a name for messages and the storage as it is then. Of calls that only read,
-    one in `every` fails.
+    one in `every` fails; of all points, one in `spread` is tried.
     """
     counting = FaultyStorage(clone(site.storage))
     site.forget_head()
     act(counting)
-    calls = list(counting.calls)
-    counts: dict[str, int] = {}
+    for what, method, number, name in list(_points(counting.calls, every))[::spread]:
+        site.forget_head()
+        yield f"{what} at {method} of {name}", _left(site, act, (what, method, number))
+
+
+def _points(calls: list[tuple[str, str]], every: int) -> Iterator[tuple[str, str, int, str]]:
+    """Yield what to do, the method, and which call of it or of all."""
+    counts: Counter[str] = Counter()
     for number, (method, name) in enumerate(calls, 1):
-        counts[method] = counts.get(method, 0) + 1
-        if method not in _CHANGING and number % every:
-            continue
-        for fault in (Act.FAIL, Act.LOSE_REPLY) if method in _CHANGING else (Act.FAIL,):
-            inner = clone(site.storage)
-            faulty = FaultyStorage(inner, (Fault(method, counts[method], fault),))
-            site.forget_head()
-            with suppress(BackupAdminError):
-                act(faulty)
-            yield f"{fault} at {method} of {name}", inner
+        counts[method] += 1
         if method in _CHANGING:
-            for before in (True, False):
-                yield (
-                    f"end {'before' if before else 'after'} {method} of {name}",
-                    _ended(site, act, number, before),
-                )
+            yield from ((act, method, counts[method], name) for act in (Act.FAIL, Act.LOSE_REPLY))
+            yield from ((act, method, number, name) for act in ("before", "after"))
+        elif number % every == 0:
+            yield Act.FAIL, method, counts[method], name
 
 
-def _ended(site: Site, act: Callable[[Storage], object], number: int, before: bool) -> MemoryStorage:
+def _left(site: Site, act: Callable[[Storage], object], point: tuple[str, str, int]) -> MemoryStorage:
+    what, method, number = point
+    inner = clone(site.storage)
+    if what in ("before", "after"):
+        return _ended(site, act, number, before=what == "before")
+    with suppress(BackupAdminError):
+        act(FaultyStorage(inner, (Fault(method, number, Act(what)),)))
+    return inner
+
+
+def _ended(site: Site, act: Callable[[Storage], object], number: int, *, before: bool) -> MemoryStorage:
     inner = clone(site.storage)
     faulty = FaultyStorage(inner)
 
@@ -124,7 +131,6 @@ def _ended(site: Site, act: Callable[[Storage], object], number: int, before: bo
             raise Stop
 
     setattr(faulty, "before" if before else "after", stop)
-    site.forget_head()
     with suppress(Stop):
         act(faulty)
     return inner

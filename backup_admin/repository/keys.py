@@ -184,8 +184,9 @@ class RepositoryKeys:
         if write_kid and write_kid != self.keyring.write_kid:
             if not self.knows(write_kid):
                 raise OldKey(
-                    f"The keys were rotated without this secret: it does not hold key {write_kid}, under "
-                    "which newer snapshots are. Use another key. Nothing was written."
+                    f"The keys were rotated without this secret, or just now: key {write_kid}, under which "
+                    "newer snapshots are, is not at hand. Open the repository again, or use another key. "
+                    "Earlier snapshots are intact."
                 )
             self.keyring = replace(self.keyring, write_kid=write_kid)
         gone = self.keyring.epochs.keys() & set(retired)
