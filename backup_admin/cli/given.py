@@ -65,7 +65,7 @@ def find_secrets(
     `UsageError` when there is none.
     """
     if key_file is not None:
-        return (_from_file(key_file),)
+        return (secret_from_file(key_file),)
     found = tuple(_from_environment(environment))
     if found:
         return found
@@ -77,15 +77,21 @@ def find_secrets(
     )
 
 
+def secret_from_file(path: Path) -> GivenSecret:
+    """Read an application key or a recovery key from its file."""
+    check_not_a_key(str(path))
+    return GivenSecret(str(path), parse_key(read_key_file(path).reveal(), f"The key file {path}"))
+
+
+def passphrase_from_file(path: Path) -> GivenSecret:
+    """Read a passphrase from its file."""
+    return GivenSecret(str(path), passphrase_secret(read_key_file(path).reveal()))
+
+
 def find_passphrase(environment: Mapping[str, str]) -> GivenSecret | None:
     """Return the passphrase the environment names, if any."""
     pair = _value_of(PASSPHRASE, environment)
     return None if pair is None else GivenSecret(pair[0], passphrase_secret(pair[1]))
-
-
-def _from_file(path: Path) -> GivenSecret:
-    check_not_a_key(str(path))
-    return GivenSecret(str(path), parse_key(read_key_file(path).reveal(), f"The key file {path}"))
 
 
 def _from_environment(environment: Mapping[str, str]) -> Iterator[GivenSecret]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from backup_admin.cli.given import GivenSecret
     from backup_admin.core.clock import Clock
+    from backup_admin.repository.secrets import RepositorySecret
     from backup_admin.storage.base import Storage
 
 STATE_DIR = "BACKUP_ADMIN_STATE_DIR"
@@ -131,14 +132,22 @@ def open_given(
     Writes nothing to the storage. Says so when the repository is not what was
     seen before.
     """
+    repository, state, _ = open_with_secret(surroundings, address, key_file, state_dir)
+    return repository, state
+
+
+def open_with_secret(
+    surroundings: Surroundings, address: str, key_file: Path | None, state_dir: Path | None
+) -> tuple[Repository, StateFolder, RepositorySecret]:
+    """Open a repository as `open_given` does, and return the secret that opened it too."""
     storage = open_place(address)
     state = open_outside(surroundings, storage, state_dir)
     ask = _ask_key if surroundings.is_terminal else None
     secrets = find_secrets(key_file, surroundings.environment, ask)
-    repository = _open_with_any(storage, secrets, state, surroundings.clock)
+    repository, secret = _open_with_any(storage, secrets, state, surroundings.clock)
     if repository.history_warning:
         say(f"Attention: {repository.history_warning}")
-    return repository, state
+    return repository, state, secret
 
 
 def open_place(address: str) -> Storage:
@@ -167,11 +176,11 @@ def actor() -> str:
 
 def _open_with_any(
     storage: Storage, secrets: tuple[GivenSecret, ...], state: StateFolder, clock: Clock
-) -> Repository:
+) -> tuple[Repository, RepositorySecret]:
     wrong: WrongKey | None = None
     for given in secrets:
         try:
-            return open_repository(storage, given.secret, state=state, clock=clock)
+            return open_repository(storage, given.secret, state=state, clock=clock), given.secret
         except WrongKey as error:
             wrong = error
     tried = ", ".join(given.origin for given in secrets)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,30 @@ class SlotChange:
     left: tuple[str, ...] = ()
 
 
+class SlotState(StrEnum):
+    """How it stands with a slot."""
+
+    IN_USE = "in use"
+    MISSING = "missing"
+    DAMAGED = "damaged"
+    UNFINISHED = "unfinished"
+    """An interrupted call left it; its secret opens all the same."""
+    REMOVED = "removed"
+    """It is to be deleted, and the storage did not let us."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlotView:
+    """One slot as people see it; empty where nothing is known."""
+
+    id: str
+    kind: str
+    label: str
+    created_at: str
+    epochs: tuple[int, ...]
+    state: SlotState
+
+
 @dataclass(frozen=True, slots=True)
 class ChangePlan:
     """What to put, to take, and to say in the entry beside it.
@@ -88,6 +113,27 @@ def usable_slots(repository: Repository) -> dict[str, SlotFile]:
     recorded = recorded_slots(repository)
     files = slots.survey_slots(repository.storage)
     return {file.id: file for file in files if recorded.get(file.id) == file.digest and file.info}
+
+
+def view_slots(repository: Repository) -> tuple[SlotView, ...]:
+    """Return every slot there is or should be, those in use first."""
+    recorded = recorded_slots(repository)
+    present = {file.id: file for file in slots.survey_slots(repository.storage)}
+    doomed = repository.history.doomed
+    views = [_view(slot, recorded.get(slot), present.get(slot), doomed) for slot in (recorded | present)]
+    return tuple(sorted(views, key=lambda view: (view.id not in recorded, view.created_at, view.id)))
+
+
+def _view(slot: str, digest: str | None, file: SlotFile | None, doomed: Collection[str]) -> SlotView:
+    if file is None:
+        return SlotView(slot, "", "", "", (), SlotState.MISSING)
+    if file.info is None or digest not in (None, file.digest):
+        return SlotView(slot, "", "", "", (), SlotState.DAMAGED)
+    state = SlotState.IN_USE
+    if digest is None:
+        state = SlotState.REMOVED if slots.slot_name(slot) in doomed else SlotState.UNFINISHED
+    info = file.info
+    return SlotView(slot, info.kind, info.label, info.created_at, info.epochs, state)
 
 
 def check_slots(repository: Repository) -> list[str]:
