@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from typing import Any
 
 MAX_PATH_BYTES = 4096
 MAX_NAME_BYTES = 255
 MAX_DEPTH = 256
+
+_GOOD_PART = rb"(?!\.\.?(?:/|\Z))[^/\0]{1,255}"
+_GOOD_PATH = re.compile(_GOOD_PART + rb"(?:/" + _GOOD_PART + rb"){0,255}").fullmatch
 
 
 def sort_key(path: bytes) -> bytes:
@@ -45,6 +49,8 @@ def check_path(path: bytes) -> None:
 
     Raises `ValueError` with the reason.
     """
+    if len(path) <= MAX_PATH_BYTES and _GOOD_PATH(path):
+        return
     if not path or len(path) > MAX_PATH_BYTES or b"\0" in path:
         raise ValueError("a path that is empty, too long or holds NUL")
     parts = path.split(b"/")

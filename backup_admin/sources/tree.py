@@ -12,11 +12,11 @@ import os
 import stat
 import threading
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from backup_admin.core.durable import make_folders, sync_folder, write_all
-from backup_admin.core.errors import RestoreRefused, SourceError
+from backup_admin.core.errors import BackupAdminError, RestoreRefused, SourceError
 from backup_admin.core.paths import check_path, show_path
 from backup_admin.sources.beneath import FOLDER_FLAGS, open_beneath, open_parent, sync_file_system
 
@@ -25,18 +25,24 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _KEPT_BITS = 0o777  # setuid, setgid and sticky are not given back
-_WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+_FILE_MODE = 0o600
+_WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _ROOT_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-@dataclass(slots=True)
 class NewFile:
-    """A file being written; `fd` is open for writing, also at any offset."""
+    """A file being written, until its block ends; `fd` is open for writing, also at any offset."""
 
-    fd: int
-    _path: bytes
-    _size: int
-    _written: int = field(default=0)
+    __slots__ = ("_mode", "_mtime_ns", "_parent", "_path", "_size", "_written", "fd")
+
+    def __init__(self, fd: int, parent: _Folder, path: bytes, size: int, mode: int, mtime_ns: int) -> None:
+        self.fd = fd
+        self._parent = parent
+        self._path = path
+        self._size = size
+        self._mode = mode & _KEPT_BITS
+        self._mtime_ns = mtime_ns
+        self._written = 0
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Append; raises `RestoreRefused` beyond the size that was declared."""
@@ -45,9 +51,47 @@ class NewFile:
             raise RestoreRefused(f"{show_path(self._path)} is longer than its manifest says.")
         write_all(self.fd, data)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, raised: type[BaseException] | None, *_details: object) -> None:
+        done = False
+        try:
+            if raised is None:
+                self._finish()
+                done = True
+        except OSError as error:
+            raise _refusal(error, self._path, "finished") from error
+        finally:
+            os.close(self.fd)
+            if not done:
+                self._remove()
+
+    def _finish(self) -> None:
+        found = self._size if self._written == self._size else os.fstat(self.fd).st_size
+        if found != self._size:
+            raise RestoreRefused(
+                f"{show_path(self._path)} has {found} bytes where its manifest says {self._size}."
+            )
+        if self._mode != _FILE_MODE:
+            os.fchmod(self.fd, self._mode)
+        os.utime(self.fd, ns=(self._mtime_ns, self._mtime_ns))
+
+    def _remove(self) -> None:
+        with suppress(OSError):
+            os.unlink(self._path.rpartition(b"/")[2], dir_fd=self._parent.fd)
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """A folder of the tree that one thread keeps open while it writes files there."""
+
+    path: bytes
+    fd: int
+
 
 class TreeWriter:
-    """Writes one tree. `file` may be called from several threads.
+    """Writes one tree. `file` may be called from several threads, each with one file at a time.
 
     Files have mode 0600 and folders 0700 until they are finished. The calls may
     come in any order that has a file before its hard links; folders that are on
@@ -60,6 +104,7 @@ class TreeWriter:
         self._lock = threading.Lock()
         self._folders: dict[bytes, tuple[int, int] | None] = {}
         self._symlinks: dict[bytes, tuple[bytes, int]] = {}
+        self._open: dict[int, _Folder] = {}
         with _errors(b"", "opened"):
             if create and not root.is_symlink():
                 make_folders(root)
@@ -75,6 +120,7 @@ class TreeWriter:
 
     def close(self) -> None:
         """Let go of the root; what was not finished stays as it is."""
+        self._close_folders()
         if self._root >= 0:
             os.close(self._root)
             self._root = -1
@@ -116,30 +162,25 @@ class TreeWriter:
                     os.unlink(new, dir_fd=target)
                     raise RestoreRefused(f"{show_path(existing)} was exchanged while it was linked.")
 
-    @contextmanager
-    def file(self, path: bytes, mode: int, mtime_ns: int, size: int) -> Iterator[NewFile]:
-        """Make a file of exactly this size; it is removed when the block fails.
+    def file(self, path: bytes, mode: int, mtime_ns: int, size: int) -> NewFile:
+        """Make a file of exactly this size, to be filled in a `with` block; removed when the block fails.
 
         Mode and time are set at the end of the block. It is durable after `finish`.
         """
         _check(path)
-        with _errors(path, "made"):
-            handle = self._create(path)
+        folder, _, name = path.rpartition(b"/")
         try:
-            yield NewFile(handle, path, size)
-            with _errors(path, "finished"):
-                self._finish_file(handle, path, size)
-                os.fchmod(handle, mode & _KEPT_BITS)
-                os.utime(handle, ns=(mtime_ns, mtime_ns))
-        except BaseException:
-            with suppress(OSError), open_parent(self._root, path) as (parent, name):
-                os.unlink(name, dir_fd=parent)
-            raise
-        finally:
-            os.close(handle)
+            parent = self._parent(folder)
+            handle = os.open(name, _WRITE_FLAGS, _FILE_MODE, dir_fd=parent.fd)
+        except OSError as error:
+            raise _refusal(error, path, "made") from error
+        if self._made is not None:
+            self._made.add(os.fstat(handle).st_ino)
+        return NewFile(handle, parent, path, size, mode, mtime_ns)
 
     def finish(self, root_mode: int, root_mtime_ns: int) -> None:
         """Make the symlinks, set modes and times of folders, make it all durable."""
+        self._close_folders()
         for path, (target, mtime_ns) in self._symlinks.items():
             with _errors(path, "made"), open_parent(self._root, path) as (parent, name):
                 os.symlink(target, name, dir_fd=parent)
@@ -155,25 +196,31 @@ class TreeWriter:
             sync_file_system(self._root)
             sync_folder(self._root_path.parent)
 
-    def _create(self, path: bytes) -> int:
+    def _parent(self, path: bytes) -> _Folder:
+        """Return a folder, open; each thread keeps the one it used last."""
+        thread = threading.get_ident()
+        kept = self._open.get(thread)
+        if kept is not None and kept.path == path:
+            return kept
+        opened = _Folder(path, self._open_folder(path))
+        self._open[thread] = opened
+        if kept is not None:
+            os.close(kept.fd)
+        return opened
+
+    def _open_folder(self, path: bytes) -> int:
+        if not path:
+            return os.dup(self._root)
         try:
-            return self._open_new(path)
+            return open_beneath(self._root, path, FOLDER_FLAGS)
         except FileNotFoundError:
             with self._lock:
-                self._make_parents(path)
-            return self._open_new(path)
+                self._make_parents(path + b"/")
+            return open_beneath(self._root, path, FOLDER_FLAGS)
 
-    def _open_new(self, path: bytes) -> int:
-        handle = open_beneath(self._root, path, _WRITE_FLAGS, 0o600)
-        if self._made is not None:
-            with self._lock:
-                self._made.add(os.fstat(handle).st_ino)
-        return handle
-
-    def _finish_file(self, handle: int, path: bytes, size: int) -> None:
-        found = os.fstat(handle).st_size
-        if found != size:
-            raise RestoreRefused(f"{show_path(path)} has {found} bytes where its manifest says {size}.")
+    def _close_folders(self) -> None:
+        while self._open:
+            os.close(self._open.popitem()[1].fd)
 
     def _make_parents(self, path: bytes) -> None:
         parent = path.rpartition(b"/")[0]
@@ -217,15 +264,20 @@ def _depth(item: tuple[bytes, object]) -> int:
 def _errors(path: bytes, act: str) -> Iterator[None]:
     try:
         yield
-    except FileExistsError as error:
-        raise RestoreRefused(
-            f"{show_path(path)} is there already; it is doubled, or differs from another "
-            "name only in a way this disk does not tell apart."
-        ) from error
-    except NotADirectoryError as error:
-        raise RestoreRefused(f"{show_path(path)} lies below a file or a symlink.") from error
     except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise RestoreRefused(f"{show_path(path)} lies below a symlink.") from error
-        shown = show_path(path) or "The folder"
-        raise SourceError(f"{shown} could not be {act}: {error.strerror}.") from error
+        raise _refusal(error, path, act) from error
+
+
+def _refusal(error: OSError, path: bytes, act: str) -> BackupAdminError:
+    """Say what an error of the system means here."""
+    shown = show_path(path) or "The folder"
+    if isinstance(error, FileExistsError):
+        return RestoreRefused(
+            f"{shown} is there already; it is doubled, or differs from another "
+            "name only in a way this disk does not tell apart."
+        )
+    if isinstance(error, NotADirectoryError):
+        return RestoreRefused(f"{shown} lies below a file or a symlink.")
+    if error.errno == errno.ELOOP:
+        return RestoreRefused(f"{shown} lies below a symlink.")
+    return SourceError(f"{shown} could not be {act}: {error.strerror}.")

@@ -366,8 +366,27 @@ def test_a_folder_exchanged_for_a_symlink_meanwhile_leads_nowhere(
             put(tree, b"way/%d" % number, b"x")
         except (RestoreRefused, SourceError):
             refused += 1
+        put(tree, b"other/%d" % number, b"x")  # so that the way is opened anew each time
     stop.set()
     attacker.join()
 
     assert list(outside.iterdir()) == []
     assert refused > 0
+
+
+def test_no_folder_stays_open_when_a_tree_is_finished(tree: TreeWriter, root: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208  one system call, no path objects
+
+    def work(worker: int) -> None:
+        for number in range(30):
+            put(tree, b"%d/%d/file" % (worker, number % 3) + b"%d" % number)
+
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    tree.finish(0o755, 0)
+
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    assert len([path for path in root.rglob("file*") if path.read_bytes() == b"data"]) == 90
