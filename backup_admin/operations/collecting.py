@@ -25,10 +25,14 @@ _REFUSALS = 10
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """How many objects are gone, how many are still to be deleted, and why."""
+    """How many objects are gone, how many are still to be deleted, and why.
+
+    `refused` says that the storage did not let some be deleted.
+    """
 
     deleted: int
     left: int
+    refused: bool
     notices: tuple[str, ...]
 
 
@@ -59,7 +63,8 @@ def delete_collected(
             f"A restore is under way, so {count_of(waiting, 'pack')} stay for it; "
             "the next prune deletes them."
         )
-    return Deleted(len(gone), len(packs) + len(objects) - len(gone) + waiting, tuple(notices))
+    left = len(packs) + len(objects) - len(gone) + waiting
+    return Deleted(len(gone), left, refusal is not None, tuple(notices))
 
 
 def is_restoring(history: ChainState, now: datetime) -> bool:

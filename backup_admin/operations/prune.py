@@ -67,6 +67,7 @@ class PruneReport:
     objects_deleted: int = 0
     objects_left: int = 0
     objects_waiting: int = 0
+    refused: bool = False
     notices: list[str] = field(default_factory=list)
 
     @property
@@ -142,17 +143,36 @@ class _Prune:
 
     def carry_out(self) -> PruneReport:
         """Write anew, take off the books, delete."""
-        self._mark()
         try:
-            self._rewrite()
             self._take_all()
         finally:
-            if self._store is not None:
-                self._store.close()
+            self._close_store()
         if self._store is not None:
             self._store.forget_pending()
         self._delete()
         return self._report
+
+    def _take_all(self) -> None:
+        """Go on until an entry stood; another process that commits makes it all be looked at again."""
+        rewritten = False
+        for _ in range(_ATTEMPTS):
+            before = self._repository.head
+            try:
+                self._mark()
+                if not rewritten:
+                    self._rewrite()
+                    rewritten = True
+                while self._take():
+                    self._reporter.check_cancelled()
+            except _Stale:
+                continue
+            except Damaged:
+                self._repository.refresh()
+                if self._repository.head == before:
+                    raise
+                continue  # another prune moved what was to be read
+            return
+        raise ChainConflict("Other processes kept committing, so that nothing could be deleted. Try again.")
 
     def _mark(self) -> None:
         """Mark what the snapshots need that were not there the last time."""
@@ -166,11 +186,6 @@ class _Prune:
                 manifest = self._repository.manifest(snapshot_id)
                 self._marker.mark(manifest, tolerant=snapshot_id in damaged)
             except Damaged as error:
-                before = self._repository.head
-                self._repository.refresh()
-                if self._repository.head != before:  # another prune moved what was to be read
-                    self._mark()
-                    return
                 raise Damaged(
                     f"What snapshot {snapshot_id} needs cannot be told: {error} Nothing was deleted; "
                     "repair the repository first, or forget that snapshot."
@@ -210,6 +225,7 @@ class _Prune:
     def _rewrite(self) -> None:
         """Store anew what is needed of wasteful packs; take over what a killed prune stored so."""
         repository = self._repository
+        self._close_store()
         left = tuple(repository.left_packs(pending.PRUNES))
         if not left and not self._plan(self._measure()).rewrite:
             return
@@ -220,22 +236,14 @@ class _Prune:
         size = sum(pack.size for pack in plan.rewrite)
         self._reporter.stage("repack", total_bytes=size, total_items=len(plan.rewrite))
         index.ignore(pack.name.hex() for pack in plan.rewrite)
-        self._report.notices += repack(repository, plan.rewrite, self._needed, store, reporter=self._reporter)
+        problems = repack(repository, plan.rewrite, self._needed, store, reporter=self._reporter)
+        if problems:
+            self._need_unmoved()
+        self._report.notices += problems
         self._rewritten = {pack.name for pack in plan.rewrite}
         self._report.packs_rewritten = len(plan.rewrite)
         self._report.bytes_rewritten = sum(pack.size for pack in store.new_packs)
         read_back(repository, store, reporter=self._reporter)
-
-    def _take_all(self) -> None:
-        for _ in range(_ATTEMPTS):
-            try:
-                while self._take():
-                    self._reporter.check_cancelled()
-            except _Stale:
-                self._mark()
-            else:
-                return
-        raise ChainConflict("Other processes kept committing, so that nothing could be deleted. Try again.")
 
     def _take(self) -> bool:
         """Take off the books what nobody needs, in one entry; say whether more is to be taken."""
@@ -299,7 +307,21 @@ class _Prune:
         )
         self._report.objects_deleted = outcome.deleted
         self._report.objects_left = outcome.left
+        self._report.refused = outcome.refused
         self._report.notices += outcome.notices
+
+    def _need_unmoved(self) -> None:
+        """Raise `_Stale` when another process committed: what cannot be read may have been moved."""
+        before = self._repository.head
+        self._repository.refresh()
+        if self._repository.head != before:
+            raise _Stale
+
+    def _close_store(self) -> None:
+        """Stop storing; the next store takes over the packs of this one, its index objects are litter."""
+        if self._store is not None:
+            self._store.close()
+            self._litter += self._own_indexes()
 
     def _own_packs(self) -> set[bytes]:
         return set() if self._store is None else {pack.name for pack in self._store.new_packs}

@@ -45,6 +45,16 @@ class Span:
         except OverflowError:
             return datetime.min.replace(tzinfo=UTC)
 
+    def after(self, moment: datetime) -> datetime:
+        """Return the time this long after another; raise `UsageError` beyond the year 9999."""
+        count = moment.year * 12 + moment.month - 1 + self.months
+        year, month = count // 12, count % 12 + 1
+        try:
+            day = min(moment.day, calendar.monthrange(year, month)[1])
+            return moment.replace(year=year, month=month, day=day) + timedelta(hours=self.hours)
+        except (OverflowError, ValueError) as error:
+            raise UsageError("That is further away than a date can say.") from error
+
 
 def parse_span(text: str) -> Span:
     """Read a span such as `30d`, `2w` or `1y2m3d4h`; raise `UsageError`."""
