@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 _BATCH_BYTES = 8 << 20
 _BATCH_ITEMS = 512
+# So much may wait for one that takes long, like a database. Rows weigh more than bytes
+# that are read: they stay in memory.
+_BATCHES_PER_THREAD = 8
+_ROW_WEIGHT = 8
 _ATTEMPTS = 3
 _PAGE_SIZES = frozenset(1 << power for power in range(9, 17))
 
@@ -93,7 +97,8 @@ class TreeCapture:
         self._batch: list[_Item] = []
         self._batch_bytes = 0
         self._reads = 0
-        self._order: InOrder[list[_Result]] = InOrder(self._emit, limit=2 * tools.workers.threads)
+        limit = _BATCHES_PER_THREAD * tools.workers.threads
+        self._order: InOrder[list[_Result]] = InOrder(self._emit, limit=limit)
         self.notes = TreeNotes()
 
     def run(self) -> TreeNotes:
@@ -139,7 +144,7 @@ class TreeCapture:
 
     def _keep(self, run: Run) -> None:
         self._reporter.check_cancelled()
-        self._add(run, sum(map(len, run.lines)))
+        self._add(run, _ROW_WEIGHT * sum(map(len, run.lines)))
 
     def _add(self, item: _Item, size: int) -> None:
         self._batch.append(item)
