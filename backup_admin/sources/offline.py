@@ -30,7 +30,7 @@ from backup_admin.core.errors import (
     SourceMissing,
 )
 from backup_admin.sources.base import STAGING_PREFIX
-from backup_admin.sources.journals import SIDECAR_SUFFIXES
+from backup_admin.sources.sidecars import SIDECAR_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from backup_admin.sources.base import SkipReason
-from backup_admin.sources.journals import SIDECAR_SUFFIXES
+from backup_admin.sources.sidecars import SIDECAR_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -24,8 +24,8 @@ from backup_admin.core.errors import (
 )
 from backup_admin.core.programs import run_program
 from backup_admin.sources.base import FileStamp, LiveUnusable
-from backup_admin.sources.journals import JOURNAL_SUFFIXES
 from backup_admin.sources.offline import place_offline, undo_place_offline
+from backup_admin.sources.sidecars import JOURNAL_SUFFIXES
 
 __all__ = [
     "SqliteCopy",

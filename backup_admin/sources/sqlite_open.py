@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from backup_admin.core.paths import show_path
-from backup_admin.sources.journals import SQLITE_MAGIC
+from backup_admin.sources.sidecars import SQLITE_MAGIC
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

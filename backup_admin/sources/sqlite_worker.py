@@ -25,7 +25,7 @@ if __name__ == "__main__":
     # `python -I` may know another copy of this package or none; this is the one.
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from backup_admin.sources.journals import SQLITE_MAGIC
+from backup_admin.sources.sidecars import SQLITE_MAGIC
 from backup_admin.sources.sqlite_digest import (
     check_keys,
     check_pages,

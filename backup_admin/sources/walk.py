@@ -25,7 +25,7 @@ from backup_admin.sources.base import (
     SkipReason,
 )
 from backup_admin.sources.beneath import FOLDER_FLAGS
-from backup_admin.sources.journals import JOURNAL_SUFFIXES, SIDECAR_SUFFIXES, SQLITE_MAGIC
+from backup_admin.sources.sidecars import JOURNAL_SUFFIXES, SIDECAR_SUFFIXES, SQLITE_MAGIC
 from backup_admin.sources.sqlite import looks_like_database
 
 if TYPE_CHECKING:

@@ -231,6 +231,22 @@ def test_a_file_of_any_name_is_not_read_again(repository: Repository, tmp_path: 
 
 
 @pytest.mark.usefixtures("settled")
+def test_new_files_between_unchanged_ones_are_the_only_ones_read(
+    repository: Repository, tmp_path: Path, opened: Opened
+) -> None:
+    tree = write_tree(tmp_path / "files", {name: name.encode() for name in ("b", "d", "f", "h")})
+    run_backup(repository, file_sources(tree), tmp_path / "state")
+    opened.paths.clear()
+    write_tree(tree, {"a": b"1", "c": b"2", "g": b"3"})
+    (tree / "f").unlink()
+
+    second = run_backup(repository, file_sources(tree), tmp_path / "state")
+
+    assert opened.paths == [b"a", b"c", b"g"]
+    assert b"".join(entry.path for entry in rows(repository, second.snapshot.id)) == b"abcdgh"
+
+
+@pytest.mark.usefixtures("settled")
 @pytest.mark.parametrize("size", [1, 512, 700_000])
 def test_a_file_replaced_by_one_of_the_same_size_and_time_is_seen(
     repository: Repository, tmp_path: Path, size: int
