@@ -219,6 +219,47 @@ def test_only_files_that_could_be_databases_are_opened(root: Path, monkeypatch: 
     assert not [path for path in opened if isinstance(path, bytes)]
 
 
+def test_files_that_are_known_are_neither_given_nor_opened(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "folder").mkdir()
+    for name in ("block", "folder/block", "new", "other.db", "other.db-wal", "pinned"):
+        (root / name).write_bytes(b"x" * 512)
+    os.link(root / "pinned", tmp_path / "elsewhere")
+    asked, opened = [], []
+    real = os.open
+
+    def holds(path: bytes, found: os.stat_result) -> bool:
+        asked.append((path, found.st_size))
+        return path != b"new"
+
+    def spy(path: str | bytes, *rest: object, **more: object) -> int:
+        opened.append(path)
+        return real(path, *rest, **more)  # type: ignore[arg-type]  # passed through
+
+    monkeypatch.setattr(os, "open", spy)
+
+    items = list(FileSource("files", root, (), (tmp_path / "elsewhere",)).walk(holds))
+
+    # One with a journal beside it may be another than its times say.
+    assert asked == [(b"block", 512), (b"folder/block", 512), (b"new", 512), (b"other.db-wal", 512)]
+    assert [item.path for item in items] == [b"folder", b"new", b"other.db", b"pinned"]
+    assert b"block" not in opened
+    assert b"new" in opened
+
+
+@pytest.mark.parametrize(("journal", "is_quiet"), [(b"", True), (b"x", False), (None, True)])
+def test_a_database_is_quiet_when_its_journals_hold_nothing(
+    root: Path, journal: bytes | None, is_quiet: bool
+) -> None:
+    database(root / "other.db")
+    (root / "other.db-shm").write_bytes(b"always something")
+    if journal is not None:
+        (root / "other.db-wal").write_bytes(journal)
+
+    assert found(root)[b"other.db"].is_quiet is is_quiet
+
+
 def test_a_missing_root_is_an_error_at_once(root: Path) -> None:
     source = FileSource("uploads", root / "gone")
 
