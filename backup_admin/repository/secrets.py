@@ -62,7 +62,12 @@ def parse_application_key(text: str) -> RepositorySecret:
 
 def generate_recovery_key() -> Secret:
     """Make a new recovery key: eight groups joined by dashes."""
-    text = _encode(os.urandom(32), "recovery")
+    return format_recovery_key(RepositorySecret(SecretKind.RECOVERY, os.urandom(32)))
+
+
+def format_recovery_key(secret: RepositorySecret) -> Secret:
+    """Write a recovery key as people keep it, however it was typed."""
+    text = _encode(secret.material, "recovery")
     size = len(text) // _GROUPS
     return Secret("-".join(text[at : at + size] for at in range(0, len(text), size)))
 
