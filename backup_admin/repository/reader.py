@@ -13,6 +13,8 @@ from backup_admin.repository.types import MAX_SEGMENT_BYTES, ChunkKind, ChunkRef
 from backup_admin.storage.base import Storage, get_into
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from backup_admin.repository.index import Index, Location
     from backup_admin.repository.keys import RepositoryKeys
 
@@ -23,16 +25,25 @@ _CIPHERS = 256
 class ChunkReader:
     """Reads chunks; may be used from several threads.
 
-    Keeps the last few decoded segments, since neighbours are usually wanted next.
+    Keeps the last few decoded segments, since neighbours are usually wanted next. `later`
+    gives a newer index when there is one: a prune may move chunks while they are read.
     """
 
-    def __init__(self, storage: Storage, keys: RepositoryKeys, index: Index) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        keys: RepositoryKeys,
+        index: Index,
+        later: Callable[[], Index | None] | None = None,
+    ) -> None:
         self._storage = storage
         self._keys = keys
         self._index = index
         self._segments: OrderedDict[tuple[bytes, int], bytes] = OrderedDict()
         self._ciphers: OrderedDict[bytes, ObjectCipher] = OrderedDict()
         self._lock = threading.Lock()
+        self._later = later
+        self._later_lock = threading.Lock()
         self._local = threading.local()
         self.bytes_read = 0
 
@@ -41,8 +52,29 @@ class ChunkReader:
 
         Raises `Damaged` when it is missing or not what its name says.
         """
+        index = self._index
+        while True:
+            try:
+                return self._read_from(index, kind, ref)
+            except Damaged:
+                newer = self._newer_index(index)
+                if newer is None:
+                    raise
+                index = newer
+
+    def _newer_index(self, tried: Index) -> Index | None:
+        """Return an index that another thread or process made since; None when there is none."""
+        with self._later_lock:
+            if self._index is tried:
+                newer = None if self._later is None else self._later()
+                if newer is None:
+                    return None
+                self._index = newer
+            return self._index
+
+    def _read_from(self, index: Index, kind: ChunkKind, ref: ChunkRef) -> memoryview:
         failure: Damaged | None = None
-        for location in self._index.locations(ref.id):
+        for location in index.locations(ref.id):
             try:
                 return self._read_at(location, kind, ref)
             except Damaged as error:

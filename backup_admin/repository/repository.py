@@ -34,7 +34,7 @@ from backup_admin.repository.objects import (
     seal_object,
 )
 from backup_admin.repository.reader import ChunkReader
-from backup_admin.repository.standing import refuse_lost, refuse_own, refuse_retired, taken_since
+from backup_admin.repository.standing import LaterIndex, refuse_lost, refuse_own, refuse_retired, taken_since
 from backup_admin.repository.store import ChunkStore
 from backup_admin.repository.types import SAFETY
 
@@ -235,8 +235,9 @@ class Repository:
         return tuple(self._chain.state.indexes)
 
     def reader(self) -> ChunkReader:
-        """Return a reader of chunks."""
-        return ChunkReader(self.storage, self.keys, self.index())
+        """Return a reader of chunks; it notices when a prune moved what it reads."""
+        later = LaterIndex(self.storage, self.keys, self._cache(), self.head)
+        return ChunkReader(self.storage, self.keys, self.index(), later)
 
     def entries(self, root: FilesRoot, reader: ChunkReader | None = None) -> Iterator[FileEntry]:
         """Yield the entries of a folder tree in the order of a walk."""

@@ -5,18 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import Damaged, ObjectMissing, PacksCollected
+from backup_admin.repository.chain import Chain
 from backup_admin.repository.history import TAKING
+from backup_admin.repository.index import Index
 from backup_admin.repository.marking import Marker
 from backup_admin.repository.objects import object_kid
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
+    from pathlib import Path
 
-    from backup_admin.repository.chain import Chain
-    from backup_admin.repository.history import ChainEntry
-    from backup_admin.repository.index import Index
+    from backup_admin.repository.history import ChainEntry, Head
+    from backup_admin.repository.keys import RepositoryKeys
     from backup_admin.repository.reader import ChunkReader
     from backup_admin.repository.types import Manifest
+    from backup_admin.storage.base import Storage
 
 _MOST_ENTRIES = 2000
 _MESSAGE = "A prune took packs that this backup needs while it ran; it is made again."
@@ -65,6 +68,30 @@ def refuse_lost(manifest: Manifest, reader: ChunkReader, index: Index) -> None:
         Marker(reader, need).mark(manifest)
     except Damaged as error:
         raise PacksCollected(_MESSAGE) from error
+
+
+class LaterIndex:
+    """Loads the index as it is now, when the chain went on since the last time.
+
+    Reads a chain of its own, so that nobody's view changes in the middle of his work.
+    """
+
+    def __init__(self, storage: Storage, keys: RepositoryKeys, cache: Path, head: Head) -> None:
+        self._storage = storage
+        self._keys = keys
+        self._cache = cache
+        self._head = head
+
+    def __call__(self) -> Index | None:
+        """Return a newer index than before, or None; raise `Damaged`."""
+        chain = Chain(self._storage, self._keys, None)
+        chain.refresh()
+        if chain.head == self._head:
+            return None
+        self._head = chain.head
+        index = Index(self._storage, self._keys, self._cache)
+        index.load(chain.state.indexes, chain.state.collected)
+        return index
 
 
 def _named(entries: Iterable[ChainEntry]) -> set[str]:

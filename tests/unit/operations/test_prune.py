@@ -716,3 +716,16 @@ def test_a_pin_of_a_restore_that_ran_out_holds_nothing(site: Site) -> None:
     open_test_repository(site.storage, site.folder / "state").record("pin", pin, actor="tests")
 
     assert site.prune().objects_left == 0
+
+
+def test_a_reader_without_a_pin_finds_what_a_prune_moved(site: Site) -> None:
+    made = days(site, 5)
+    site.forget(*made[:3])
+    repository = open_test_repository(site.storage, site.folder / "reader")
+    reader, manifest = repository.reader(), repository.manifest(made[4])
+
+    report = site.prune()
+
+    assert report.objects_left == 0
+    contents = [e.content for e in repository.entries(manifest.files[0], reader) if e.content is not None]
+    assert sum(check_content(reader, content) for content in contents) == manifest.files[0].size
