@@ -30,6 +30,7 @@ _DAY = 86_400
 _EPOCH = date(1970, 1, 1).toordinal()
 _FIRST_NS = -62_135_596_800 * 10**9  # the year 1
 _encode = json.JSONEncoder(ensure_ascii=False).encode
+_text = json.encoder.encode_basestring
 _LAST_NS = 253_402_300_800 * 10**9 - 1  # the year 9999
 
 
@@ -78,7 +79,17 @@ def export_head(exported: Exported, reader: ChunkReader) -> str:
 
 def export_entry(source: str, entry: FileEntry) -> str:
     """Return one entry of a folder tree; it stands behind a separator."""
-    return _encode(_entry(source, entry))
+    row = (
+        f'{{"source": {_text(source)}, "path": {_path(entry.path)}, "kind": "{entry.kind}", '
+        f'"size": {entry.size}, "modified": "{_time(entry.mtime_ns)}", "mode": "{entry.mode:04o}"'
+    )
+    if entry.content is not None:
+        row += f', "checksum": {_text("sha256:" + entry.content.sha256)}'
+    if entry.kind == "symlink":
+        row += f', "link": {_path(entry.link_target)}'
+    if entry.link_group:
+        row += f', "link_group": {_text(entry.link_group)}'
+    return row + "}"
 
 
 class ManifestFile:
@@ -176,22 +187,8 @@ def _database(entry: DatabaseEntry) -> dict[str, Any]:
     }
 
 
-def _entry(source: str, entry: FileEntry) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "source": source,
-        "path": path_to_json(entry.path),
-        "kind": entry.kind,
-        "size": entry.size,
-        "modified": _time(entry.mtime_ns),
-        "mode": f"{entry.mode:04o}",
-    }
-    if entry.content is not None:
-        row["checksum"] = f"sha256:{entry.content.sha256}"
-    if entry.kind == "symlink":
-        row["link"] = path_to_json(entry.link_target)
-    if entry.link_group:
-        row["link_group"] = entry.link_group
-    return row
+def _path(path: bytes) -> str:
+    return _text(shown) if isinstance(shown := path_to_json(path), str) else _encode(shown)
 
 
 def _time(moment_ns: int) -> str:
