@@ -14,6 +14,7 @@ from typing import Any
 
 _MAX_DEPTH = 64
 _MAX_DIGITS = 32
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 
 
@@ -33,7 +34,7 @@ def load_strict(data: bytes | bytearray | memoryview, *, max_bytes: int = 64 << 
     raw = bytes(data)
     _check_depth(raw)
     try:
-        return json.loads(
+        value = json.loads(
             raw.decode("utf-8"),
             object_pairs_hook=_no_doubles,
             parse_constant=_no_constant,
@@ -42,6 +43,9 @@ def load_strict(data: bytes | bytearray | memoryview, *, max_bytes: int = 64 << 
         )
     except RecursionError as error:
         raise ValueError("JSON nested too deeply") from error
+    if _SURROGATE.search(raw):
+        dump_canonical(value)  # half a surrogate pair is no text: it cannot be written, and that raises
+    return value
 
 
 def _check_depth(raw: bytes) -> None:

@@ -208,6 +208,8 @@ def decode_entry(line: bytes) -> FileEntry:
     raw = path_from_json(path)
     check_path(raw)
     if kind == "file":
+        if type(rest[0]) is not str:
+            raise TypeError("an entry with a digest that is no text")
         content = content_from_json(size, rest[0], rest[1])
         group = str(rest[2]) if len(rest) > 2 else ""
         return FileEntry(raw, kind, size, mode, mtime_ns, ctime_ns, inode, content, b"", group)

@@ -5,13 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.proof.site import Site, change_files, make_site
+from backup_admin.core.errors import BackupAdminError
+from backup_admin.core.progress import QuietReporter
+from backup_admin.operations.key_rotation import rotate
+from backup_admin.operations.prune import PruneOptions, prune
+from backup_admin.operations.rebuild import repair
+from backup_admin.operations.rekeying import RetireOptions, retire
+from backup_admin.repository.repository import open_repository
+from backup_admin.storage.local import LocalStorage
+from tests.factories import CLOCK, OTHER_SECRET, SECRET
+from tests.proof.site import Site, assert_sound, change_files, make_site
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from backup_admin.storage.base import Storage
+
+SECRETS = (SECRET, OTHER_SECRET)
+
+
+class Told(BackupAdminError):
+    """The report of an operation names what it could not do."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +34,8 @@ class Scenario:
     """One operation. `act` may be called again after it was interrupted anywhere.
 
     `doomed` are how many of the oldest snapshots the operation is allowed to take away. `share`
-    is how often it is tried in comparison with the others.
+    is how often it is tried in comparison with the others. What `heals` begins with damage, so
+    that only its end can be judged. `unsaid` is where a failure needs no word, with the reason.
     """
 
     name: str
@@ -28,6 +44,8 @@ class Scenario:
     snapshots: int = 2
     doomed: int = 0
     share: float = 1.0
+    heals: bool = False
+    unsaid: tuple[str, str] | None = None
 
     def make(self, root: Path) -> Site:
         """Make the place in which the operation is to run."""
@@ -35,9 +53,22 @@ class Scenario:
         self.prepare(site)
         return site
 
-    def must_stay(self, site: Site) -> tuple[str, ...]:
-        """Return the snapshots that no interruption may take away."""
-        return tuple(site.truths)[self.doomed : self.snapshots]
+    def assert_nothing_lost(self, site: Site) -> None:
+        """Judge what an interruption left."""
+        must_stay = tuple(site.truths)[self.doomed : self.snapshots]
+        for secret in SECRETS:
+            open_repository(LocalStorage(site.objects), secret, state=None, clock=CLOCK)
+        if self.heals:
+            assert set(must_stay) <= set(site.open().snapshot_ids())
+        else:
+            site.learn()
+            assert_sound(site, expected=must_stay)
+
+    def assert_goes_on(self, site: Site) -> None:
+        """Call the operation again, and see that it ends well."""
+        self.act(site, LocalStorage(site.objects))
+        site.learn()
+        assert_sound(site, expected=tuple(site.truths)[self.doomed : self.snapshots])
 
 
 def _change(site: Site) -> None:
@@ -59,11 +90,82 @@ def _forget_oldest(site: Site, storage: Storage) -> None:
         repository.record("forget", {"ids": [oldest]}, actor="proof")
 
 
-BACKUP = Scenario("backup", _back_up, _change)
-BACKUP_WITH_DATABASE = Scenario("backup with a database", _back_up_with_database, _change, share=0.4)
-FORGET = Scenario("forget", _forget_oldest, snapshots=3, doomed=1)
+def _prune(site: Site, storage: Storage) -> None:
+    report = prune(
+        site.open(storage),
+        PruneOptions(max_unused_percent=0, every_unknown=True),
+        actor="proof",
+        state=site.state,
+        reporter=QuietReporter(),
+        clock=CLOCK,
+    )
+    _tell(report.notices)
 
-SCENARIOS = (BACKUP, BACKUP_WITH_DATABASE, FORGET)
+
+def _tell(notices: Sequence[str]) -> None:
+    if notices:
+        raise Told("; ".join(notices))
+
+
+def _forget_and_prune(site: Site, storage: Storage) -> None:
+    _forget_oldest(site, storage)
+    _prune(site, storage)
+
+
+def _rotate(site: Site, storage: Storage) -> None:
+    _tell(rotate(site.open(storage), SECRETS, actor="proof", clock=CLOCK).left)
+
+
+def _rotate_first(site: Site) -> None:
+    _rotate(site, LocalStorage(site.objects))
+
+
+def _retire(site: Site, storage: Storage) -> None:
+    repository = site.open(storage)
+    if 1 in repository.keys.keyring.epochs:
+        report = retire(
+            repository,
+            RetireOptions(kid=1, secrets=SECRETS),
+            actor="proof",
+            state=site.state,
+            reporter=QuietReporter(),
+            clock=CLOCK,
+        )
+        _tell((*report.notices, *report.left))
+
+
+def _damage(site: Site) -> None:
+    """Lose an index object, and harm the pack with a photo that is still among the sources."""
+    index = sorted((site.objects / "index").iterdir())[0]
+    index.unlink()
+    pack = max((site.objects / "packs").glob("*/*"), key=lambda path: path.stat().st_size)
+    data = bytearray(pack.read_bytes())
+    data[80] ^= 1
+    pack.write_bytes(data)
+
+
+def _repair(site: Site, storage: Storage) -> None:
+    repair(
+        site.open(storage),
+        site.sources(database=True),
+        actor="proof",
+        state=site.state,
+        reporter=QuietReporter(),
+        clock=CLOCK,
+    )
+
+
+NOTE_OF_DELETION = ("objects/chain/", "without the note that slots are deleted they are deleted once more")
+BACKUP = Scenario("backup", _back_up, _change)
+SCENARIOS = (
+    BACKUP,
+    Scenario("backup with a database", _back_up_with_database, _change, share=0.4),
+    Scenario("forget", _forget_oldest, snapshots=3, doomed=1, share=0.3),
+    Scenario("prune", _forget_and_prune, snapshots=4, doomed=1),
+    Scenario("rotate", _rotate, share=0.7, unsaid=NOTE_OF_DELETION),
+    Scenario("retire", _retire, _rotate_first, unsaid=NOTE_OF_DELETION),
+    Scenario("repair", _repair, _damage, share=0.7, heals=True),
+)
 
 
 def part_of(count: int, scenario: Scenario) -> int:

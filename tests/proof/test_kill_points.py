@@ -11,10 +11,11 @@ import pytest
 
 from tests.proof.points import Points, watched_calls
 from tests.proof.scenarios import SCENARIOS, Scenario, part_of
-from tests.proof.site import Site, assert_sound
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.proof.site import Site
 
 SPREAD, LONG = 200, 2_400
 
@@ -63,10 +64,8 @@ def sweep(scenario: Scenario, root: Path, count: int) -> int:
         site = base.twin(root / "site")
         point = 1 + number * total // min(count, total)
         killed += run_in_child(scenario, site, point) == -1
-        site.learn()
-        assert_sound(site, expected=scenario.must_stay(site))
-        scenario.act(site, Points(die).storage(site.objects))
-        assert_sound(site, expected=scenario.must_stay(site))
+        scenario.assert_nothing_lost(site)
+        scenario.assert_goes_on(site)
         shutil.rmtree(site.root)
     assert killed >= min(count, total) * 0.9
     return total

@@ -12,7 +12,7 @@ from backup_admin.storage.local import LocalStorage
 from tests.proof.platter import Loss, Platter
 from tests.proof.points import watched_calls
 from tests.proof.scenarios import SCENARIOS, Scenario, part_of
-from tests.proof.site import Site, assert_sound
+from tests.proof.site import Site
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,10 +71,8 @@ def sweep(scenario: Scenario, root: Path, cuts: int) -> None:
     assert len(left) >= min(cuts, calls)
     for folder in left:
         site = Site(folder, base.home, dict(base.truths))
-        site.learn()
-        assert_sound(site, expected=scenario.must_stay(base))
-        scenario.act(site, LocalStorage(site.objects))
-        assert_sound(site, expected=scenario.must_stay(base))
+        scenario.assert_nothing_lost(site)
+        scenario.assert_goes_on(site)
         shutil.rmtree(folder)
 
 

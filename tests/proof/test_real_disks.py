@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +15,7 @@ from backup_admin.storage.local import LocalStorage
 from tests.fakes import FaultyStorage
 from tests.proof.mounts import make_image, mounted, remount, skip_unless_mounts_work
 from tests.proof.scenarios import SCENARIOS, Scenario
-from tests.proof.site import Site, assert_sound
+from tests.proof.site import Site
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,10 +46,8 @@ def test_a_disk_without_room_loses_nothing_and_works_again_with_room(
                 scenario.act(site, LocalStorage(site.objects))
                 succeeded.append(room)
             remount(disk, f"size={PLENTY_KIB}k")
-            site.learn()
-            assert_sound(site, expected=scenario.must_stay(site))
-            scenario.act(site, LocalStorage(site.objects))
-            assert_sound(site, expected=scenario.must_stay(site))
+            scenario.assert_nothing_lost(site)
+            scenario.assert_goes_on(site)
             shutil.rmtree(site.root)
     assert succeeded
     assert 0 not in succeeded
@@ -69,8 +68,18 @@ class Photographer:
             shutil.copyfile(self._image, self._target / f"{self.seen:05d}.img")
 
 
-def photograph(scenario: Scenario, root: Path, step: int) -> tuple[Site, list[Path], int]:
-    """Act on a disk of its own; return the last truth, the copies and the number of calls."""
+@dataclass(frozen=True)
+class Album:
+    """What was done on a disk, with its copies on the way; the last is of when all was done."""
+
+    site: Site
+    snapshots: tuple[str, ...]
+    images: list[Path]
+    calls: int
+
+
+def photograph(scenario: Scenario, root: Path, step: int) -> Album:
+    """Act on a disk of its own and copy its image at every so-manyth storage call."""
     root.mkdir()
     image = root / "disk.img"
     make_image(image, IMAGE_BYTES)
@@ -82,22 +91,21 @@ def photograph(scenario: Scenario, root: Path, step: int) -> tuple[Site, list[Pa
         storage = FaultyStorage(LocalStorage(site.objects), after=photographer.after)
         scenario.act(site, storage)
         shutil.copyfile(image, root / "99999.img")
-    return site, sorted(path for path in root.glob("*.img") if path != image), photographer.seen
+        done = tuple(site.open().snapshot_ids())
+    images = sorted(path for path in root.glob("*.img") if path != image)
+    return Album(site, done, images, photographer.seen)
 
 
 def sweep(scenario: Scenario, root: Path, cuts: int) -> None:
-    _, _, calls = photograph(scenario, root / "counted", 0)
-    site, images, _ = photograph(scenario, root / "run", max(1, calls // cuts))
-    done = tuple(site.truths)[scenario.doomed :]
-    for image in images:
+    calls = photograph(scenario, root / "counted", 0).calls
+    album = photograph(scenario, root / "run", max(1, calls // cuts))
+    for image in album.images:
         with mounted(root / "copy", "-o", "loop", str(image)) as disk:
-            left = Site(disk / "site", site.home, dict(site.truths))
-            left.learn()
-            assert_sound(left, expected=scenario.must_stay(left))
-            if image.name == "99999.img":
-                assert tuple(left.open().snapshot_ids()) == done
-            scenario.act(left, LocalStorage(left.objects))
-            assert_sound(left, expected=scenario.must_stay(left))
+            left = Site(disk / "site", album.site.home, dict(album.site.truths))
+            scenario.assert_nothing_lost(left)
+            if image is album.images[-1]:
+                assert tuple(left.open().snapshot_ids()) == album.snapshots
+            scenario.assert_goes_on(left)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)

@@ -51,6 +51,8 @@ def test_numbers_that_json_has_not_are_not_written(value: float) -> None:
         b'{"a":' * 65 + b"1" + b"}" * 65,
         b'"\xff"',
         b'"\xed\xa0\x80"',
+        rb'"\ud800"',
+        rb'{"\uDFFF":1}',
         b"",
         b"{",
         b"[1,]",
