@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from backup_admin.operations.results import Evidence
@@ -26,7 +27,8 @@ def read_back(repository: Repository, store: ChunkStore, *, reporter: Reporter) 
     count, size = store.proof.packs_read, store.proof.bytes_read
     for name in store.new_indexes:
         data = repository.storage.get(name)
-        open_index(repository.keys, name, data)
+        _, _, records = open_index(repository.keys, name, data)
+        deque(records, maxlen=0)  # opens every frame
         count, size = count + 1, size + len(data)
     return Evidence(count, size)
 

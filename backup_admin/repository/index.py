@@ -106,7 +106,8 @@ def seal_index(
 def open_index(keys: RepositoryKeys, name: str, data: bytes) -> tuple[bytes, int, Iterator[bytes]]:
     """Return the pack table, the number of records, and the records; raise `Damaged`.
 
-    The records come one by one, so that memory holds one frame of them.
+    The records come one by one, so that memory holds one frame of them; a frame that
+    does not open raises only when it is reached.
     """
     if PREFIX + blake3(data).hexdigest() != name:
         raise Damaged(f"{name} is not what was written: its name does not fit its bytes.")
