@@ -23,33 +23,33 @@ _GROUPS = 8
 _GROUP_LETTERS = 7
 _WIDTH = 78
 _STYLE = """
-@page { size: A4; margin: 16mm 17mm; }
+@page { size: A4; margin: 13mm 16mm; }
 * { box-sizing: border-box; }
-body { font: 10.5pt/1.42 "Helvetica Neue", Arial, "Liberation Sans", sans-serif; color: #111;
-  max-width: 176mm; margin: 8mm auto; padding: 0 4mm; }
+body { font: 9.5pt/1.36 "Helvetica Neue", Arial, "Liberation Sans", sans-serif; color: #111;
+  max-width: 178mm; margin: 8mm auto; padding: 0 4mm; }
 @media print { body { margin: 0; padding: 0; max-width: none; } }
 header { border-bottom: 2.5pt solid #111; padding-bottom: 2.5mm; margin-bottom: 4mm; }
-h1 { font-size: 21pt; margin: 0; letter-spacing: -0.3pt; }
+h1 { font-size: 19pt; margin: 0; letter-spacing: -0.3pt; }
 header p { margin: 1mm 0 0; color: #333; }
-h2 { font-size: 12pt; margin: 5mm 0 1.5mm; break-after: avoid; }
+h2 { font-size: 11pt; margin: 3.6mm 0 1.2mm; break-after: avoid; }
 p { margin: 0 0 2mm; }
 dl { display: grid; grid-template-columns: 34mm 1fr; gap: 1mm 3mm; margin: 0; }
 dt { font-weight: 600; } dd { margin: 0; overflow-wrap: anywhere; }
-code, pre { font-family: "DejaVu Sans Mono", Menlo, Consolas, monospace; font-size: 9pt; }
-pre { margin: 1mm 0 2.5mm; padding: 1.8mm 2.5mm; background: #f3f3f3; border-left: 2pt solid #777;
+code, pre { font-family: "DejaVu Sans Mono", Menlo, Consolas, monospace; font-size: 8.5pt; }
+pre { margin: 0.8mm 0 1.5mm; padding: 1.2mm 2.2mm; background: #f3f3f3; border-left: 2pt solid #777;
   white-space: pre-wrap; overflow-wrap: anywhere; print-color-adjust: exact; }
-table { border-collapse: collapse; width: 100%; font-size: 9.5pt; }
-th { text-align: left; border-bottom: 1pt solid #111; padding: 1mm 2mm 1mm 0; }
+table { border-collapse: collapse; width: 100%; font-size: 9pt; }
+th { text-align: left; border-bottom: 1pt solid #111; padding: 0.7mm 2mm 0.7mm 0; }
 td { border-bottom: 0.5pt solid #bbb; padding: 1mm 2mm 1mm 0; overflow-wrap: anywhere; }
-.key { display: grid; grid-template-columns: repeat(4, 1fr); gap: 2.5mm; margin: 2mm 0; break-inside: avoid; }
+.key { display: grid; grid-template-columns: repeat(4, 1fr); gap: 2mm; margin: 1.5mm 0; break-inside: avoid; }
 .key span { border: 1pt solid #111; height: 11mm; display: flex; align-items: center;
   justify-content: center;
   font: 600 13pt "DejaVu Sans Mono", Menlo, Consolas, monospace; letter-spacing: 1.5pt; position: relative; }
 .key i { position: absolute; left: 1mm; top: 0.3mm; font: 6.5pt Arial, sans-serif; color: #555;
   letter-spacing: 0; }
 ol { margin: 0; padding-left: 5.5mm; } li { break-inside: avoid; margin-bottom: 1mm; }
-.line { border-bottom: 0.7pt solid #777; height: 7mm; }
-footer { margin-top: 5mm; border-top: 0.7pt solid #777; padding-top: 1.5mm; font-size: 8.5pt; color: #333; }
+.line { border-bottom: 0.7pt solid #777; height: 6.5mm; }
+footer { margin-top: 4mm; border-top: 0.7pt solid #777; padding-top: 1.5mm; font-size: 8.5pt; color: #333; }
 """
 
 
@@ -121,7 +121,8 @@ def _steps(kit: Kit) -> tuple[tuple[str, tuple[str, ...]], ...]:
         ),
         (
             "Type the recovery key into a file that only you can read; end with Enter and Ctrl-D. "
-            "Small letters, spaces and missing dashes do not matter, and a mistake is noticed.",
+            "Small letters, spaces and missing dashes do not matter; 0, 1 and 8 are read as O, I and B; "
+            "a mistake is noticed.",
             ("umask 077", "cat > recovery.key"),
         ),
         (
@@ -178,7 +179,7 @@ def _text_lines(kit: Kit) -> Iterator[str]:
         yield from _wrapped(f"{number}. ", text)
         yield from (f"       {command}" for command in commands)
         yield ""
-    yield "WHERE THE STORAGE IS, WHO HAS ACCESS, WHERE THE OTHER COPY OF THIS PAGE IS"
+    yield "WHERE THE STORAGE IS, WHO HAS ACCESS, WHERE THE SECOND COPY IS"
     yield "-" * _WIDTH
     yield from ("", "_" * _WIDTH) * 3
 
@@ -206,7 +207,7 @@ def _html_lines(kit: Kit) -> Iterator[str]:
     for text, commands in _steps(kit):
         shown = html.escape("\n".join(commands))
         yield f"<li>{html.escape(text)}{f'<pre>{shown}</pre>' if commands else ''}</li>"
-    yield "</ol><h2>Where the storage is, who has access, where the other copy of this page is</h2>"
+    yield "</ol><h2>Where the storage is, who has access, where the second copy is</h2>"
     yield '<div class="line"></div><div class="line"></div><div class="line"></div>'
     yield "<footer>Try it once a year: restore into an empty folder on another machine. After the keys were "
     yield "changed, print this page again.</footer></body></html>"
