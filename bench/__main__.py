@@ -68,15 +68,11 @@ def _paired(
     work: Path, options: argparse.Namespace, scale: float, runs: int
 ) -> tuple[dict[str, object], list[Gate]]:
     wanted = {"restic": restic(options.restic), "borg": borg(options.borg)}
-    asked = [name for name in options.peers.split(",") if name]
-    ours = our_tool()
-    versions = {ours.name: ours.version} | {name: wanted[name].version for name in asked}
+    tools = [our_tool(), *(wanted[name] for name in options.peers.split(",") if name)]
     facts = machine()
-    print_machine(facts, versions)
+    print_machine(facts, tools)
     measurements = []
-    for found in measure_tools(
-        work, [ours, *(wanted[name] for name in asked if wanted[name].version)], scale=scale, runs=runs
-    ):
+    for found in measure_tools(work, [tool for tool in tools if tool.usable], scale=scale, runs=runs):
         measurements.append(found)
         print(
             f"run {found.run}, {found.phase.name.lower()}, {found.tool}: CPU {found.cost.cpu:.2f} s, "
@@ -89,7 +85,7 @@ def _paired(
     print_ratios(results)
     document: dict[str, object] = {
         "machine": facts,
-        "versions": versions,
+        "versions": {tool.name: tool.version for tool in tools},
         "measurements": [asdict(found) for found in measurements],
         "failed": len(results.failed()),
     }

@@ -6,20 +6,24 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from bench.gates import MIB, Gate, Results, cpu, wall
-from bench.tools import OURS, Phase
+from bench.tools import OLDEST, OURS, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from bench.paired import Measurement
+    from bench.tools import Tool
 
 
-def print_machine(facts: dict[str, str], versions: dict[str, str]) -> None:
-    """Say on what and with what was measured, and which peer is missing."""
+def print_machine(facts: dict[str, str], tools: Sequence[Tool]) -> None:
+    """Say on what and with what was measured, and which peer is missing or too old."""
     for name, value in facts.items():
         print(f"{name}: {value}")
-    for name, version in versions.items():
-        print(f"{name}: {version or 'MISSING, not compared'}")
+    for tool in tools:
+        found = tool.version or "MISSING"
+        print(
+            f"{tool.name}: {found}" if tool.usable else f"{tool.name}: {found}, NOT COMPARED: {_needed(tool)}"
+        )
 
 
 def print_measurements(results: Results) -> None:
@@ -86,6 +90,10 @@ def _spread(found: Sequence[Measurement], figure: Callable[[Measurement], float]
 
 def _memory(found: Measurement) -> float:
     return found.cost.memory
+
+
+def _needed(tool: Tool) -> str:
+    return "needs {}.{} or newer".format(*OLDEST[tool.name])
 
 
 def _megabytes(count: float | None) -> str:

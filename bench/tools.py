@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -12,6 +13,7 @@ from bench.measuring import version_of
 
 _OURS = Path(__file__).with_name("peers.json")
 OURS = "ours"
+OLDEST = {"restic": (0, 14), "borg": (1, 4)}
 
 
 class Phase(StrEnum):
@@ -39,6 +41,12 @@ class Tool:
     commands: dict[Phase, str]
     tree: str
     env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def usable(self) -> bool:
+        """Tell whether the program is installed and not older than what we compare with."""
+        found = re.search(r"(\d+)\.(\d+)", self.version)
+        return found is not None and (int(found[1]), int(found[2])) >= OLDEST.get(self.name, (0, 0))
 
     def command(self, phase: Phase, places: dict[str, str]) -> str:
         """Return the command line of a phase."""

@@ -13,7 +13,7 @@ from bench.corpus import make_corpus, next_day, one_photo
 from bench.gates import Gate, Results, cpu, paired_gates
 from bench.measuring import Cost, run_measured
 from bench.paired import Measurement, different_files
-from bench.tools import OURS, Phase, our_tool
+from bench.tools import OURS, Phase, Tool, our_tool
 
 ROOT = Path(__file__).parents[2]
 TINY = 0.002
@@ -112,6 +112,20 @@ def test_a_failed_command_gives_no_ratio() -> None:
 
     assert results.ratio(Phase.FIRST, "restic", cpu) is None
     assert len(results.failed()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "usable"),
+    [
+        ("borg", "borg 1.4.5", True),
+        ("borg", "borg 1.2.4", False),
+        ("restic", "restic 0.14.0 compiled with go1.19.8", True),
+        ("restic", "restic 0.9.6", False),
+        ("restic", "", False),
+    ],
+)
+def test_a_peer_that_is_missing_or_too_old_is_not_compared(name: str, version: str, *, usable: bool) -> None:
+    assert Tool(name, version, {}, "").usable is usable
 
 
 def test_our_commands_fill_every_phase() -> None:
