@@ -176,16 +176,15 @@ class TreeCapture:
 
     def _read_one(self, writer: ContentWriter, item: _ToRead) -> _Read:
         found = item.found
-        name = show_path(found.path)
         try:
             if found.is_database:
                 return self._read_database(writer, found, item.pages)
             return self._read_file(writer, found)
         except (OSError, SourceError) as error:
             if isinstance(error, FileNotFoundError) or isinstance(error.__cause__, FileNotFoundError):
-                return _Read(None, notice=f"{name} vanished while the backup ran.")
+                return _Read(None, notice=f"{show_path(found.path)} vanished while the backup ran.")
             reason = f"{error.strerror}." if isinstance(error, OSError) else str(error)
-            return _Read(None, warning=f"{name}: {reason}")
+            return _Read(None, warning=f"{show_path(found.path)}: {reason}")
 
     def _read_file(self, writer: ContentWriter, found: FoundEntry) -> _Read:
         content: Content | None = None

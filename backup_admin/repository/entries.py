@@ -31,6 +31,7 @@ _LIST_ROWS = 4096
 _CUT = (65_536 // _SHARD_AVERAGE).to_bytes(2, "big")
 _KINDS = {"file": "f", "folder": "d", "symlink": "l"}
 _KIND_NAMES = {letter: kind for kind, letter in _KINDS.items()}
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 _FOREIGN = (ValueError, KeyError, TypeError, IndexError, AttributeError)
 
 
@@ -193,7 +194,7 @@ def encode_entry(entry: FileEntry) -> bytes:
         row.append(path_to_json(entry.link_target))
     if entry.link_group:
         row.append(entry.link_group)
-    return json.dumps(row, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    return _encode(row).encode("utf-8")
 
 
 def decode_entry(line: bytes) -> FileEntry:

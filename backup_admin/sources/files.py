@@ -28,6 +28,7 @@ from backup_admin.sources.walk import Holds, Walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Self
 
 _READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK
 _ROOT_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -45,12 +46,20 @@ class RootInfo:
     mtime_ns: int
 
 
-@dataclass(frozen=True, slots=True)
 class OpenFile:
-    """One file, opened for reading."""
+    """One file, opened for reading and closed by `with`; made for each file of a tree."""
 
-    handle: int
-    _entry: FoundEntry
+    __slots__ = ("_entry", "handle")
+
+    def __init__(self, handle: int, entry: FoundEntry) -> None:
+        self.handle = handle
+        self._entry = entry
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_details: object) -> None:
+        os.close(self.handle)
 
     def readinto(self, buffer: bytearray | memoryview) -> int:
         """Read the next bytes into the buffer; 0 at the end of the file."""
@@ -105,8 +114,7 @@ class FileSource:
         pins = Pins(self.root, self.pinned)
         return Walk(self.root, Excludes(self.exclude), pins, holds).entries()
 
-    @contextmanager
-    def open(self, entry: FoundEntry) -> Iterator[OpenFile]:
+    def open(self, entry: FoundEntry) -> OpenFile:
         """Open a file for reading, as far as it is still the one that was listed.
 
         Raises `Replaced` when it is not (`look_again` finds the new one), and
@@ -119,17 +127,20 @@ class FileSource:
         # An empty file may be a database that somebody has just begun. Closing a
         # handle made with O_PATH leaves its locks alone.
         flags = os.O_PATH if entry.size == 0 else _READ_FLAGS
-        with self._root() as root:
-            try:
-                handle = open_beneath(root, entry.path, flags)
-            except OSError as error:
-                raise SourceError(f"{show_path(entry.path)} cannot be read: {error.strerror}.") from error
+        root = self._open_root()
+        try:
+            handle = open_beneath(root, entry.path, flags)
+        except OSError as error:
+            raise SourceError(f"{show_path(entry.path)} cannot be read: {error.strerror}.") from error
+        finally:
+            os.close(root)
         try:
             if os.fstat(handle).st_ino != entry.inode:
                 raise Replaced(f"{show_path(entry.path)} was replaced after it was listed.")
-            yield OpenFile(handle, entry)
-        finally:
+            return OpenFile(handle, entry)
+        except BaseException:
             os.close(handle)
+            raise
 
     def look_again(self, entry: FoundEntry) -> FoundEntry:
         """Return the file that has the name now; raise `SourceError` when none has."""
@@ -163,17 +174,20 @@ class FileSource:
 
     @contextmanager
     def _root(self) -> Iterator[int]:
+        handle = self._open_root()
         try:
-            handle = os.open(self.root, _ROOT_FLAGS)
+            yield handle
+        finally:
+            os.close(handle)
+
+    def _open_root(self) -> int:
+        try:
+            return os.open(self.root, _ROOT_FLAGS)
         except OSError as error:
             raise SourceMissing(
                 f"The folder {self.name} ({self.root}) cannot be listed: "
                 f"{error.strerror}. Is a disk not mounted?"
             ) from error
-        try:
-            yield handle
-        finally:
-            os.close(handle)
 
 
 def _is_same(found: os.stat_result, entry: FoundEntry) -> bool:
