@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import Damaged, ObjectMissing
-from backup_admin.repository.objects import TAG_BYTES, ObjectCipher, ObjectType, check_header
-from backup_admin.repository.packs import LOGICAL_NAME, decode_segment, pack_name
+from backup_admin.repository.objects import LENGTH_BYTES, TAG_BYTES, ObjectCipher, ObjectType, check_header
+from backup_admin.repository.packs import LOGICAL_NAME, Method, decode_segment, pack_name
 from backup_admin.repository.types import MAX_SEGMENT_BYTES, ChunkKind, ChunkRef
 from backup_admin.storage.base import Storage, get_into
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from backup_admin.repository.index import Index, Location
     from backup_admin.repository.keys import RepositoryKeys
 
 _SEGMENTS = 8
+_AHEAD = 1 << 20
+_SPARES = 3
 _CIPHERS = 256
 
 
@@ -39,7 +42,7 @@ class ChunkReader:
         self._storage = storage
         self._keys = keys
         self._index = index
-        self._segments: OrderedDict[tuple[bytes, int], bytes] = OrderedDict()
+        self._segments: OrderedDict[tuple[bytes, int], bytes | memoryview] = OrderedDict()
         self._ciphers: OrderedDict[bytes, ObjectCipher] = OrderedDict()
         self._lock = threading.Lock()
         self._later = later
@@ -82,46 +85,73 @@ class ChunkReader:
         raise failure or Damaged(f"Chunk {ref.id.hex()[:16]} is in no pack the index knows.")
 
     def _read_at(self, location: Location, kind: ChunkKind, ref: ChunkRef) -> memoryview:
-        segment = self._segment(location)
-        data = memoryview(segment)[location.offset : location.offset + location.length]
+        if location.method == Method.RAW and location.length == location.frame_length - TAG_BYTES:
+            data = self._open_alone(location)
+        else:
+            segment = self._segment(location)
+            data = memoryview(segment)[location.offset : location.offset + location.length]
         if len(data) != ref.size or self._keys.chunk_id(kind, data) != ref.id:
             raise Damaged(
                 f"Chunk {ref.id.hex()[:16]} in {pack_name(location.pack.name)} is not what its name says."
             )
         return data
 
-    def _segment(self, location: Location) -> bytes:
+    def _open_alone(self, location: Location) -> memoryview:
+        """Open a chunk that has a raw segment to itself, in memory that is used again when nobody looks."""
+        with self._naming(location) as own:
+            sealed = self._sealed(location, own)
+            data = own.spare(location.length)
+            self._cipher(location).open_into(sealed, location.frame_number, data, last=False)
+            return data[location.offset :]
+
+    def _segment(self, location: Location) -> bytes | memoryview:
         key = (location.pack.name, location.frame_number)
         with self._lock:
             found = self._segments.get(key)
             if found is not None:
                 self._segments.move_to_end(key)
                 return found
-        segment = self._decode(location)
+        with self._naming(location) as own:
+            sealed = self._sealed(location, own)
+            plain = self._cipher(location).open(sealed, location.frame_number, last=False)
+            segment = decode_segment(plain, location.method)
         with self._lock:
             self._segments[key] = segment
             if len(self._segments) > _SEGMENTS:
                 self._segments.popitem(last=False)
         return segment
 
-    def _decode(self, location: Location) -> bytes:
-        name = pack_name(location.pack.name)
-        size = location.frame_length
-        if size < TAG_BYTES or size > MAX_SEGMENT_BYTES + 4096:
-            raise Damaged(f"The index gives a frame of {name} an impossible length.")
-        buffer = self._buffer(size)
+    @contextmanager
+    def _naming(self, location: Location) -> Iterator[_Memory]:
+        """Give the memory of this thread; say of which pack it is when something is damaged."""
+        own: _Memory | None = getattr(self._local, "memory", None)
+        if own is None:
+            own = self._local.memory = _Memory()
         try:
-            count = get_into(self._storage, name, location.frame_offset, buffer)
-            self.bytes_read += count
-            if count != size:
-                raise Damaged("it is cut short")
-            cipher = self._cipher(location)
-            plain = cipher.open(buffer, location.frame_number, last=False)
-            return decode_segment(plain, location.method)
+            yield own
         except ObjectMissing as error:
+            name = pack_name(location.pack.name)
             raise Damaged(f"{name} is missing from {self._storage.label}.") from error
         except Damaged as error:
+            name = pack_name(location.pack.name)
             raise Damaged(f"{name} in {self._storage.label} is damaged: {error}") from error
+
+    def _sealed(self, location: Location, own: _Memory) -> memoryview:
+        """Return the bytes of a frame. Who reads a pack in order gets some in advance."""
+        size, offset = location.frame_length, location.frame_offset
+        if size < TAG_BYTES or size > MAX_SEGMENT_BYTES + 4096:
+            raise Damaged("the index gives a frame of it an impossible length")
+        if own.pack != location.pack.name or not own.start <= offset or offset + size > own.end:
+            goes_on = own.pack == location.pack.name and own.start < offset <= own.end + LENGTH_BYTES
+            wanted = min(_AHEAD, location.pack.size - offset) if goes_on else 0
+            buffer = own.window(max(size, wanted))
+            own.pack = b""
+            count = get_into(self._storage, pack_name(location.pack.name), offset, buffer)
+            self.bytes_read += count
+            if count < size:
+                raise Damaged("it is cut short")
+            own.pack, own.start, own.end = location.pack.name, offset, offset + count
+        return own.window(offset - own.start + size)[offset - own.start :]
 
     def _cipher(self, location: Location) -> ObjectCipher:
         with self._lock:
@@ -135,9 +165,40 @@ class ChunkReader:
                     self._ciphers.popitem(last=False)
         return cipher
 
-    def _buffer(self, size: int) -> memoryview:
-        buffer = getattr(self._local, "buffer", None)
-        if buffer is None or len(buffer) < size:
-            buffer = bytearray(size)
-            self._local.buffer = buffer
-        return memoryview(buffer)[:size]
+
+class _Memory:
+    """What one thread reads into, again and again: new memory is as dear as a digest of it."""
+
+    def __init__(self) -> None:
+        self.pack = b""
+        self.start = self.end = 0
+        self._window = bytearray()
+        self._spares: list[bytearray] = []
+
+    def window(self, size: int) -> memoryview:
+        """Return the first bytes of the memory for sealed bytes, which are not kept when it grows."""
+        if len(self._window) < size:
+            self._window = bytearray(size)
+        return memoryview(self._window)[:size]
+
+    def spare(self, size: int) -> memoryview:
+        """Return memory that no view is on any more."""
+        for number, buffer in enumerate(self._spares):
+            if _is_free(buffer):
+                if len(buffer) < size:
+                    self._spares[number] = bytearray(size)
+                return memoryview(self._spares[number])[:size]
+        fresh = bytearray(size)
+        if len(self._spares) < _SPARES:
+            self._spares.append(fresh)
+        return memoryview(fresh)[:size]
+
+
+def _is_free(buffer: bytearray) -> bool:
+    """Say whether no view is on a buffer: only then Python lets it grow."""
+    try:
+        buffer.append(0)
+    except BufferError:
+        return False
+    buffer.pop()
+    return True
