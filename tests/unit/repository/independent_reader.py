@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PACK, INDEX, MANIFEST, CHAIN = 1, 2, 3, 4
+PACK, INDEX, MANIFEST, CHAIN, EPOCH = 1, 2, 3, 4, 7
 DATA, PART, MAP, PAGES = 1, 2, 3, 4
 LABEL = b"backup_admin/v1/"
 
@@ -108,19 +108,16 @@ class Reader:
         config = value["config"]
         need(config["format"] == 1 and config["features"] == [], "a newer version")
         self.repo_id = bytes.fromhex(config["repo_id"])
-        keyring = self.open_slots(kind, secret)
-        need(keyring["v"] == 1, "a newer version")
-        self.prk = {
-            int(kid): hmac.digest(
-                LABEL + b"repo" + self.repo_id, bytes.fromhex(key) + int(kid).to_bytes(2, "big"), "sha256"
-            )
-            for kid, key in keyring["epochs"].items()
-        }
-        root = self.prk[keyring["id_kid"]]
-        self.chunk_key = expand(root, LABEL + b"chunk-id")
-        mac = hmac.digest(expand(root, LABEL + b"config"), canonical(config), "sha256")
+        self.prk: dict[int, bytes] = {}
+        keyrings = self.open_slots(kind, secret)
+        for keyring in keyrings:
+            need(keyring["v"] in (1, 2), "a newer version")
+            for kid, key in keyring["epochs"].items():
+                self.take_epoch(int(kid), key)
+        self.chunk_key, config_key = self.identity(keyrings)
+        mac = hmac.digest(config_key, canonical(config), "sha256")
         need(canonical(value) == raw and mac.hex() == value["mac"], "the configuration was altered")
-        self.manifests: dict[str, str] = {}
+        self.manifests: dict[str, tuple[str, str]] = {}
         self.indexes: dict[str, None] = {}
         self.collected: set[str] = set()
         self.read_chain()
@@ -131,8 +128,35 @@ class Reader:
     def get(self, name: str) -> bytes:
         return (self.folder / name).read_bytes()
 
-    def open_slots(self, kind: str, secret: bytes) -> dict[str, Any]:
+    def identity(self, keyrings: list[dict[str, Any]]) -> tuple[bytes, bytes]:
+        """Sections 2 and 3: the keys of chunk ids and of the configuration."""
+        for keyring in keyrings:
+            if "identity" in keyring:
+                named = keyring["identity"]
+                return bytes.fromhex(named["chunk_id"]), bytes.fromhex(named["config"])
+        root = self.prk[keyrings[0]["id_kid"]]
+        return expand(root, LABEL + b"chunk-id"), expand(root, LABEL + b"config")
+
+    def take_epoch(self, kid: int, key: str) -> None:
+        """Section 3."""
+        self.prk[kid] = hmac.digest(
+            LABEL + b"repo" + self.repo_id, bytes.fromhex(key) + kid.to_bytes(2, "big"), "sha256"
+        )
+
+    def find_epoch(self, kid: int) -> None:
+        """Section 3, epoch objects."""
+        name = f"epochs/{kid:05d}"
+        need((self.folder / name).exists(), "a key that is not at hand")
+        data = self.get(name)
+        need(number(data[8:10]) < kid, "an epoch object under a later key")
+        (frame,) = self.open_object(data, EPOCH, name)
+        value = json.loads(frame)
+        need(value["v"] == 1 and value["kid"] == kid and value["key"], "an epoch object without a key")
+        self.take_epoch(kid, value["key"])
+
+    def open_slots(self, kind: str, secret: bytes) -> list[dict[str, Any]]:
         """Section 2."""
+        keyrings = []
         for path in sorted((self.folder / "keys").iterdir()):
             data = path.read_bytes()
             need(data[:4] == b"BKS1", "no slot")
@@ -150,16 +174,19 @@ class Reader:
                 )
             if hmac.compare_digest(expand(root, LABEL + b"slot-commit" + self.repo_id + header), commit):
                 key = expand(root, LABEL + b"slot-kek" + self.repo_id + header)
-                keyring: dict[str, Any] = json.loads(AESGCM(key).decrypt(bytes(12), wrap, commit + header))
-                return keyring
-        raise Refused("no slot opens")
+                keyrings.append(json.loads(AESGCM(key).decrypt(bytes(12), wrap, commit + header)))
+        need(bool(keyrings), "no slot opens")
+        return keyrings
 
     def cipher(self, header: bytes, kind: int) -> AESGCM:
         """Section 5."""
         need(len(header) == 44 and header[:4] == b"BKA1", "no object")
         need(header[4] == 1 and header[6:8] == b"\1\0" and header[10:12] == b"\0\0", "a newer version")
         need(header[5] == kind, "an object of another type")
-        return AESGCM(expand(self.prk[number(header[8:10])], LABEL + b"obj" + self.repo_id + header))
+        kid = number(header[8:10])
+        if kid not in self.prk:
+            self.find_epoch(kid)
+        return AESGCM(expand(self.prk[kid], LABEL + b"obj" + self.repo_id + header))
 
     def open_frame(
         self, header: bytes, kind: int, name: str, sealed: bytes, count: int, *, last: bool
@@ -182,26 +209,58 @@ class Reader:
         ]
 
     def read_chain(self) -> None:
-        """Section 9."""
-        before = bytes(32).hex()
-        count = 1
-        while (self.folder / f"chain/{count:020d}").exists():
-            name = f"chain/{count:020d}"
-            data = self.get(name)
-            (frame,) = self.open_object(data, CHAIN, name)
-            entry = json.loads(frame)
+        """Section 9: from the newest checkpoint on."""
+        last = 0
+        while (self.folder / f"chain/{last + 1:020d}").exists():
+            last += 1
+        before, first = bytes(32).hex(), 1
+        if last:
+            entry, blocks = self.entry_of_chain(last)
+            if base := last if blocks else entry["base"]:
+                before = self.take_checkpoint(base)
+                first = base + 1
+        for count in range(first, last + 1):
+            entry, blocks = self.entry_of_chain(count)
             need(entry["seq"] == count and entry["prev"] == before, "a chain that does not link")
-            payload = entry["payload"]
-            if entry["op"] == "snapshot":
-                self.manifests[payload["id"]] = payload["manifest"]
-                self.indexes.update(dict.fromkeys(payload["indexes"]))
-            elif entry["op"] == "forget":
-                for snapshot in payload["ids"]:
-                    self.manifests.pop(snapshot, None)
-            elif entry["op"] == "gc-delete":
-                self.collected.update(payload["packs"])
-            before = hashlib.sha256(data).hexdigest()
-            count += 1
+            self.follow(entry["op"], entry["payload"])
+            before = hashlib.sha256(self.get(f"chain/{count:020d}")).hexdigest()
+
+    def entry_of_chain(self, count: int) -> tuple[dict[str, Any], list[bytes]]:
+        name = f"chain/{count:020d}"
+        frame, *blocks = self.open_object(self.get(name), CHAIN, name)
+        return json.loads(frame), blocks
+
+    def take_checkpoint(self, count: int) -> str:
+        _, (block,) = self.entry_of_chain(count)
+        need(block[0] == 1, "a checkpoint of another kind")
+        plain = zstandard.ZstdDecompressor().decompress(block[5:], max_output_size=number(block[1:5]))
+        state = json.loads(plain)
+        for snapshot, digest in zip(state["ids"], state["digests"], strict=True):
+            self.manifests[snapshot] = (state["names"].get(snapshot, f"manifests/{snapshot}"), digest)
+        self.indexes = dict.fromkeys(state["indexes"])
+        self.collected = set(state["collected"])
+        return hashlib.sha256(self.get(f"chain/{count:020d}")).hexdigest()
+
+    def follow(self, operation: str, payload: dict[str, Any]) -> None:
+        if operation == "snapshot":
+            self.manifests[payload["id"]] = (f"manifests/{payload['id']}", payload["manifest"])
+            self.indexes.update(dict.fromkeys(payload["indexes"]))
+        elif operation == "forget":
+            for snapshot in payload["ids"]:
+                self.manifests.pop(snapshot, None)
+        elif operation in ("gc-delete", "rekey"):
+            self.manifests.update(
+                {
+                    snapshot: (name, digest)
+                    for snapshot, (name, digest) in payload.get("manifests", {}).items()
+                }
+            )
+            self.collected.update(payload["packs"])
+            for name in payload.get("objects", []):
+                self.indexes.pop(name, None)
+            self.indexes.update(dict.fromkeys(payload.get("indexes", [])))
+        elif operation == "gc-end":
+            self.collected.difference_update(payload["packs"])
 
     def read_index(self, name: str) -> None:
         """Section 8."""
@@ -256,9 +315,9 @@ class Reader:
 
     def manifest(self, snapshot: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """Section 10: header and body."""
-        name = f"manifests/{snapshot}"
+        name, digest = self.manifests[snapshot]
         data = self.get(name)
-        need(hashlib.sha256(data).hexdigest() == self.manifests[snapshot], "a manifest nobody committed")
+        need(hashlib.sha256(data).hexdigest() == digest, "a manifest nobody committed")
         head, block = self.open_object(data, MANIFEST, name)
         header = json.loads(head)
         need(header["v"] == 1 and header["id"] == snapshot, "a manifest of another snapshot")

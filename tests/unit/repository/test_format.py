@@ -18,6 +18,8 @@ from backup_admin.core.paths import path_to_json
 from backup_admin.core.progress import QuietReporter
 from backup_admin.core.state import StateFolder
 from backup_admin.operations.check import check_repository
+from backup_admin.operations.key_rotation import rotate
+from backup_admin.operations.rekeying import RetireOptions, retire
 from backup_admin.operations.results import SourceSet
 from backup_admin.operations.verify import verify_snapshot
 from backup_admin.repository.config import Parameters
@@ -33,12 +35,23 @@ from backup_admin.sources.app_settings import SettingsSource
 from backup_admin.sources.files import FileSource
 from backup_admin.sources.sqlite import SqliteSource
 from backup_admin.storage.local import LocalStorage
-from tests.factories import SECRET, change_tree, make_storage, open_test_repository, run_backup, write_tree
+from tests.factories import (
+    OTHER_SECRET,
+    SECRET,
+    change_tree,
+    make_storage,
+    open_test_repository,
+    run_backup,
+    write_tree,
+)
+from tests.keyed import make_site
 from tests.unit.repository import independent_reader
 from tests.unit.repository.independent_reader import Reader, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tests.keyed import Site
 
 ROOT = Path(__file__).parents[3]
 FIXTURES = sorted((ROOT / "tests/data/repositories").glob("format-*"))
@@ -180,6 +193,42 @@ def test_a_stranger_restores_what_the_product_wrote_byte_for_byte(tmp_path: Path
     copy.write_bytes(reader.content(saved["content"], saved["size"], saved["sha256"]))
     assert dump_digest(copy) == dump_digest(database)
     assert reader.settings(body) == {"values": {"A": [1, None, "ä"]}, "secrets": {"TOKEN": "t"}}
+
+
+def test_a_stranger_reads_a_repository_whose_keys_were_rotated_and_retired(tmp_path: Path) -> None:
+    site = make_site(tmp_path / "site", snapshots=2)
+    paper = OTHER_SECRET
+    rotate(site.open(), (SECRET,), actor="tests", clock=SystemClock())
+    write_tree(site.root, {"after": b"after the rotation\n" * 99})
+    site.snapshots.append(site.back_up())
+
+    assert stranger_reads(site, tmp_path / "rotated", paper) == site_files(site)
+
+    retire(
+        site.open(),
+        RetireOptions(1, (SECRET, paper)),
+        actor="tests",
+        state=StateFolder(site.state),
+        reporter=QuietReporter(),
+        clock=SystemClock(),
+    )
+
+    assert stranger_reads(site, tmp_path / "retired", paper) == site_files(site)
+
+
+def site_files(site: Site) -> dict[bytes, bytes]:
+    return {path.name.encode(): path.read_bytes() for path in site.root.iterdir()}
+
+
+def stranger_reads(site: Site, folder: Path, given: RepositorySecret) -> dict[bytes, bytes]:
+    """Write the objects into a folder and return the files of the newest snapshot."""
+    for info in site.storage.list_objects(""):
+        (folder / info.name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / info.name).write_bytes(site.storage.get(info.name))
+    reader = Reader(folder, given.kind.value, given.material)
+    assert list(reader.manifests) == site.snapshots
+    _, body = reader.manifest(site.snapshots[-1])
+    return {entry.path: entry.data for entry in reader.entries(body["files"][0])}
 
 
 def test_every_chunk_of_the_index_is_found_from_the_packs_alone(fixture: Path) -> None:
