@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from backup_admin.repository.types import DatabaseEntry, FileEntry, FilesRoot
 
 _MARGIN = 1.05
+_FEW_FILES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ class _Extraction:
         folder = self._target / "files" / root.name
         make_folders(folder.parent)
         chosen = _chosen_entries(self._reader, root, self._patterns)
-        writer = TreeWriter(folder)
+        writer = TreeWriter(folder, few_files=self._choice.exported.file_count <= _FEW_FILES)
         report = write_tree(
             manifest.note(root.name, chosen), writer, reader=self._reader, reporter=self._reporter
         )

@@ -33,10 +33,21 @@ _ROOT_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 class NewFile:
     """A file being written, until its block ends; `fd` is open for writing, also at any offset."""
 
-    __slots__ = ("_mode", "_mtime_ns", "_parent", "_path", "_size", "_written", "fd")
+    __slots__ = ("_mode", "_mtime_ns", "_parent", "_path", "_size", "_sync", "_written", "fd")
 
-    def __init__(self, fd: int, parent: _Folder, path: bytes, size: int, mode: int, mtime_ns: int) -> None:
+    def __init__(
+        self,
+        fd: int,
+        parent: _Folder,
+        path: bytes,
+        size: int,
+        attributes: tuple[int, int],
+        *,
+        sync: bool,
+    ) -> None:
+        mode, mtime_ns = attributes
         self.fd = fd
+        self._sync = sync
         self._parent = parent
         self._path = path
         self._size = size
@@ -76,6 +87,8 @@ class NewFile:
         if self._mode != _FILE_MODE:
             os.fchmod(self.fd, self._mode)
         os.utime(self.fd, ns=(self._mtime_ns, self._mtime_ns))
+        if self._sync:
+            os.fsync(self.fd)
 
     def _remove(self) -> None:
         with suppress(OSError):
@@ -99,8 +112,10 @@ class TreeWriter:
     `SourceError` for what cannot be.
     """
 
-    def __init__(self, root: Path, *, create: bool = True) -> None:
+    def __init__(self, root: Path, *, create: bool = True, few_files: bool = False) -> None:
+        """Open or make the root; `few_files` are synced one by one, many with their file system."""
         self._root_path = root
+        self._few_files = few_files
         self._lock = threading.Lock()
         self._folders: dict[bytes, tuple[int, int] | None] = {}
         self._symlinks: dict[bytes, tuple[bytes, int]] = {}
@@ -176,7 +191,7 @@ class TreeWriter:
             raise _refusal(error, path, "made") from error
         if self._made is not None:
             self._made.add(os.fstat(handle).st_ino)
-        return NewFile(handle, parent, path, size, mode, mtime_ns)
+        return NewFile(handle, parent, path, size, (mode, mtime_ns), sync=self._few_files)
 
     def finish(self, root_mode: int, root_mtime_ns: int) -> None:
         """Make the symlinks, set modes and times of folders, make it all durable."""
@@ -187,13 +202,16 @@ class TreeWriter:
                 os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=parent, follow_symlinks=False)
         # The deepest first: whatever is made in a folder changes its time.
         for path, attributes in sorted(self._folders.items(), key=_depth, reverse=True):
-            if attributes is not None:
+            if attributes is not None or self._few_files:
                 with _errors(path, "finished"):
-                    self._set_folder(path, *attributes)
+                    self._finish_folder(path, attributes)
         with _errors(b"", "finished"):
             os.fchmod(self._root, root_mode & _KEPT_BITS)
             os.utime(self._root, ns=(root_mtime_ns, root_mtime_ns))
-            sync_file_system(self._root)
+            if self._few_files:
+                os.fsync(self._root)
+            else:
+                sync_file_system(self._root)
             sync_folder(self._root_path.parent)
 
     def _parent(self, path: bytes) -> _Folder:
@@ -237,11 +255,15 @@ class TreeWriter:
                 # Fine when it is a folder (made on the way, or there before).
                 os.close(os.open(name, FOLDER_FLAGS, dir_fd=parent))
 
-    def _set_folder(self, path: bytes, mode: int, mtime_ns: int) -> None:
+    def _finish_folder(self, path: bytes, attributes: tuple[int, int] | None) -> None:
         handle = open_beneath(self._root, path, FOLDER_FLAGS)
         try:
-            os.fchmod(handle, mode)
-            os.utime(handle, ns=(mtime_ns, mtime_ns))
+            if attributes is not None:
+                mode, mtime_ns = attributes
+                os.fchmod(handle, mode)
+                os.utime(handle, ns=(mtime_ns, mtime_ns))
+            if self._few_files:
+                os.fsync(handle)
         finally:
             os.close(handle)
 

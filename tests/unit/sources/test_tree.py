@@ -13,6 +13,7 @@ import pytest
 
 from backup_admin.core.errors import RestoreRefused, SourceError
 from backup_admin.sources import beneath
+from backup_admin.sources import tree as tree_module
 from backup_admin.sources.base import EntryKind, FoundEntry
 from backup_admin.sources.files import FileSource
 from backup_admin.sources.tree import TreeWriter
@@ -390,3 +391,27 @@ def test_no_folder_stays_open_when_a_tree_is_finished(tree: TreeWriter, root: Pa
 
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
     assert len([path for path in root.rglob("file*") if path.read_bytes() == b"data"]) == 90
+
+
+def test_few_files_are_synced_by_themselves_and_everything_on_the_way(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[int] = set()
+    fsync = os.fsync
+
+    def noting(handle: int) -> None:
+        synced.add(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    monkeypatch.setattr(tree_module, "sync_file_system", lambda _handle: pytest.fail("all was synced"))
+    with TreeWriter(root, few_files=True) as tree:
+        tree.folder(b"a", 0o500, TIME)
+        put(tree, b"a/b/c/file")
+        tree.hardlink(b"d/other name", b"a/b/c/file")
+        tree.symlink(b"e/link", b"x", TIME)
+        tree.finish(0o755, TIME)
+
+    made = [path for path in root.rglob("*") if not path.is_symlink()]
+    assert {path.stat().st_ino for path in (root, root.parent, *made)} <= synced
+    assert (root / "a").stat().st_mode & 0o777 == 0o500
