@@ -10,15 +10,20 @@ with extent = `u32be first page in the shard || u32be count || id[32] || u32be
 chunk size || u32be offset in the chunk`.
 Root: `u32be page size || u64be file size || u32be shard count || (id[32] || u32be
 size) of each shard`. The last page may be cut short by the end of the file.
+
+What is stored page by page is read in pieces. So that a restore costs no more for a
+database with a long history than for a new one, pages are stored anew before a
+shard lies in too many chunks, or these hold too much that is no longer needed.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from backup_admin.core.errors import Damaged
+from backup_admin.core.errors import Damaged, SourceError
 from backup_admin.repository.content import ReadInto, decode_refs, encode_refs, fill_buffer
 from backup_admin.repository.types import MIB, ChunkKind, ChunkRef, Content
 
@@ -34,6 +39,14 @@ _EXTENT = 48
 _HEAD = 8
 _ROOT_HEAD = 16
 _MAX_EXTENTS = 512
+_SMALL_CHUNK = 256 << 10
+"""Smaller chunks lie in one segment with others: to read one is to decode them all."""
+_MAX_SMALL_CHUNKS = 6
+_MAX_STORED = 1.5
+"""The most bytes of chunks a shard may lie in, as a multiple of its own."""
+_SHARDS_OF_A_SIZE = 32_768
+_MAX_SHARDS = 116_000
+_RECENT_CHUNKS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +90,31 @@ class PageWriter:
     def write(self, read_into: ReadInto, page_size: int, parent: ChunkRef | None) -> Content:
         """Read a database file to its end, store what is new, and describe it."""
         old = self._parent_shards(page_size, parent)
-        buffer = memoryview(bytearray(self._per_shard * page_size))
+        buffer = memoryview(b"")
         digest = hashlib.sha256()
         size = 0
         shards: list[ChunkRef] = []
-        while filled := fill_buffer(read_into, buffer):
-            digest.update(buffer[:filled])
-            size += filled
-            before = old[len(shards)] if len(shards) < len(old) else None
-            shards.append(self._write_shard(buffer[:filled], page_size, before))
-            if filled < len(buffer):
+        while True:
+            wanted = self._pages_of_shard(len(shards)) * page_size
+            if len(buffer) != wanted:
+                buffer = memoryview(bytearray(wanted))
+            filled = fill_buffer(read_into, buffer)
+            if filled:
+                if len(shards) == _MAX_SHARDS:
+                    raise SourceError("A database is too large for a page map; nothing was committed.")
+                digest.update(buffer[:filled])
+                size += filled
+                before = old[len(shards)] if len(shards) < len(old) else None
+                shards.append(self._write_shard(buffer[:filled], page_size, before))
+            if filled < wanted:
                 break
         root = page_size.to_bytes(4, "big") + size.to_bytes(8, "big") + len(shards).to_bytes(4, "big")
         ref = self._writer.put(ChunkKind.DATABASE, root + encode_refs(shards), compress=True)
         return Content(size, digest.hexdigest(), pages=ref)
+
+    def _pages_of_shard(self, number: int) -> int:
+        """Shards double at certain numbers, so that the root of a huge database stays one chunk."""
+        return self._per_shard << number // _SHARDS_OF_A_SIZE
 
     def _parent_shards(self, page_size: int, parent: ChunkRef | None) -> tuple[ChunkRef, ...]:
         if parent is None:
@@ -105,10 +129,13 @@ class PageWriter:
         old = Shard((), ()) if before is None else read_shard(self._reader, before)
         if before is not None and hashes == old.hashes:
             return before
-        changed = [n for n, value in enumerate(hashes) if n >= len(old.hashes) or old.hashes[n] != value]
-        extents = _keep_extents(old.extents, set(changed), len(hashes), page_size)
-        runs = list(_runs(changed, max(1, MIB // page_size)))
-        if len(extents) + len(runs) > _MAX_EXTENTS:
+        fresh = {n for n, value in enumerate(hashes) if n >= len(old.hashes) or old.hashes[n] != value}
+        extents = _keep_extents(old.extents, fresh, len(hashes), page_size)
+        if scattered := _pages_to_gather(extents, len(fresh)):
+            fresh |= scattered
+            extents = _keep_extents(old.extents, fresh, len(hashes), page_size)
+        runs = list(_runs(sorted(fresh), max(1, MIB // page_size)))
+        if _is_dear_to_read(extents, runs, len(hashes), page_size):
             extents, runs = [], list(_runs(range(len(hashes)), max(1, MIB // page_size)))
         extents += self._store_runs(data, page_size, runs)
         extents.sort(key=lambda extent: extent.first)
@@ -132,9 +159,28 @@ class PageWriter:
         return extents
 
 
+class _RecentChunks:
+    """Page chunks, of which the last few are kept: the pieces of a shard lie mixed in them."""
+
+    def __init__(self, reader: ChunkReader) -> None:
+        self._reader = reader
+        self._chunks: OrderedDict[ChunkRef, memoryview] = OrderedDict()
+
+    def read(self, ref: ChunkRef) -> memoryview:
+        chunk = self._chunks.get(ref)
+        if chunk is None:
+            chunk = self._chunks[ref] = self._reader.read(ChunkKind.PAGES, ref)
+            if len(self._chunks) > _RECENT_CHUNKS:
+                self._chunks.popitem(last=False)
+        else:
+            self._chunks.move_to_end(ref)
+        return chunk
+
+
 def iterate_pages(reader: ChunkReader, root_ref: ChunkRef) -> Iterator[memoryview]:
     """Yield the bytes of a database file in order; raise `Damaged`."""
     root = read_root(reader, root_ref)
+    chunks = _RecentChunks(reader)
     left = root.size
     for ref in root.shards:
         shard = read_shard(reader, ref)
@@ -144,7 +190,7 @@ def iterate_pages(reader: ChunkReader, root_ref: ChunkRef) -> Iterator[memoryvie
                 raise Damaged("A page map has a gap.")
             expected += extent.count
             length = min(extent.count * root.page_size, left)
-            chunk = reader.read(ChunkKind.PAGES, extent.chunk)
+            chunk = chunks.read(extent.chunk)
             part = chunk[extent.offset : extent.offset + length]
             if len(part) != length:
                 raise Damaged("A page map points beyond its chunk.")
@@ -226,6 +272,41 @@ def _runs(pages: list[int] | range, longest: int) -> Iterator[tuple[int, int]]:
         count += 1
     if count:
         yield first, count
+
+
+def _pages_to_gather(extents: list[Extent], fresh: int) -> set[int]:
+    """Return unchanged pages that had better be stored once more, beside `fresh` changed ones.
+
+    Small chunks are joined as a counter carries: the smallest first, and larger ones
+    only by as much as was gathered, so that a page is stored a few times in all.
+    """
+    live: Counter[ChunkRef] = Counter()
+    for extent in extents:
+        if extent.chunk.size < _SMALL_CHUNK:
+            live[extent.chunk] += extent.count
+    left = len(live)
+    gathered: set[ChunkRef] = set()
+    for chunk, pages in sorted(live.items(), key=lambda item: (item[1], item[0].id)):
+        if left < _MAX_SMALL_CHUNKS and (not gathered or pages > fresh):
+            break
+        gathered.add(chunk)
+        fresh += pages
+        left -= 1
+    return {
+        page
+        for extent in extents
+        if extent.chunk in gathered
+        for page in range(extent.first, extent.first + extent.count)
+    }
+
+
+def _is_dear_to_read(
+    extents: list[Extent], runs: list[tuple[int, int]], page_count: int, page_size: int
+) -> bool:
+    stored = sum(chunk.size for chunk in {extent.chunk for extent in extents})
+    stored += sum(count for _, count in runs) * page_size
+    pieces = len(extents) + len(runs)
+    return pieces > max(_MAX_EXTENTS, page_count // 2) or stored > _MAX_STORED * page_count * page_size
 
 
 def _keep_extents(

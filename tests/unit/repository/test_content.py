@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import random
 import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -13,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyfastcdc import FastCDC
 
-from backup_admin.core.errors import Damaged, StorageError, StorageFull
+from backup_admin.core.errors import Damaged, SourceError, StorageError, StorageFull
 from backup_admin.operations.captured import check_content, iterate_bytes, iterate_refs
+from backup_admin.repository import pages as pages_module
 from backup_admin.repository.content import WINDOW_BYTES, ContentWriter, is_compressible
 from backup_admin.repository.index import Index
 from backup_admin.repository.pages import PageWriter, encode_shard, read_root, read_shard
@@ -406,6 +408,78 @@ def test_many_small_changes_are_gathered_again_before_there_are_too_many_pieces(
     (ref,) = read_root(bench.reader(), content.pages).shards
     assert len(read_shard(bench.reader(), ref).extents) <= 512
     assert bench.load(content) == bytes(data)
+
+
+def test_a_long_history_is_read_from_few_chunks_that_hold_little_else(bench: Bench) -> None:
+    data = bytearray(database(64))
+    content, _ = bench.save_pages(bytes(data))
+    changes = random.Random(1)
+    pages = 0
+    for _ in range(60):
+        data[changes.randrange(64) * PAGE] ^= 1
+        before = content
+        content, _ = bench.save_pages(bytes(data), content.pages)
+        pages += bench.stored_pages(before, content) // PAGE
+        for count, chunks in shards_of(bench, content):
+            assert len(chunks) <= 6
+            assert sum(chunk.size for chunk in chunks) <= 1.5 * count * PAGE
+
+    assert bench.load(content) == bytes(data)
+    assert pages < 60 * 5
+
+
+def test_a_page_chunk_is_read_once_however_its_pieces_lie_mixed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = bytearray(database(16))
+    content, _ = bench.save_pages(bytes(data))
+    for page in range(0, 6, 2):
+        data[page * PAGE] ^= 1
+    content, _ = bench.save_pages(bytes(data), content.pages)
+    read = ChunkReader.read
+    reads: list[ChunkKind] = []
+
+    def watched(reader: ChunkReader, kind: ChunkKind, ref: ChunkRef) -> memoryview:
+        reads.append(kind)
+        return read(reader, kind, ref)
+
+    monkeypatch.setattr(ChunkReader, "read", watched)
+    assert b"".join(map(bytes, iterate_bytes(bench.reader(), content))) == bytes(data)
+    assert reads.count(ChunkKind.PAGES) == 2
+
+
+def test_shards_of_a_huge_database_grow_so_that_its_root_does_not(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages_module, "_SHARDS_OF_A_SIZE", 2)
+    data = bytearray(database(16 + 16 + 32 + 32 + 64 + 7) + b"tail")
+    content, _ = bench.save_pages(bytes(data))
+    assert [count for count, _ in shards_of(bench, content)] == [16, 16, 32, 32, 64, 8]
+    assert bench.load(content) == bytes(data)
+    data[40 * PAGE] ^= 1
+
+    after, _ = bench.save_pages(bytes(data), content.pages)
+
+    assert bench.stored_pages(content, after) == PAGE
+    assert bench.load(after) == bytes(data)
+
+
+def test_a_database_beyond_all_bounds_is_named_and_not_cut(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages_module, "_MAX_SHARDS", 2)
+    fits, _ = bench.save_pages(database(32))
+    assert bench.load(fits) == database(32)
+    with pytest.raises(SourceError, match="too large"):
+        bench.save_pages(database(33))
+
+
+def shards_of(bench: Bench, content: Content) -> list[tuple[int, set[ChunkRef]]]:
+    """Return how many pages each shard has, and the page chunks they lie in."""
+    assert content.pages is not None
+    reader = bench.reader()
+    shards = [read_shard(reader, ref) for ref in read_root(reader, content.pages).shards]
+    return [(len(shard.hashes), {extent.chunk for extent in shard.extents}) for shard in shards]
 
 
 @pytest.mark.parametrize("harm", ["root", "shard", "gap", "shift", "beyond", "size"])
