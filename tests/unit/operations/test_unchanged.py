@@ -169,13 +169,29 @@ def change_names(root: Path, target: Path, what: str, number: int) -> None:
         target.rename(target.with_name(f"renamed {number}"))
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    st.dictionaries(_PATHS, _DATA, max_size=15), st.lists(_STEPS, min_size=1, max_size=3), st.integers(1, 9)
-)
+_Nights = list[list[tuple[str, str, bytes, int]]]
+_TREES = st.dictionaries(_PATHS, _DATA, max_size=15)
+_CHECKS = (HealthCheck.too_slow,)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=_CHECKS)
+@given(_TREES, st.lists(_STEPS, min_size=1, max_size=3), st.integers(1, 9))
 def test_a_run_with_a_parent_says_what_one_without_says(
-    files: dict[str, bytes], nights: list[list[tuple[str, str, bytes, int]]], average: int
+    files: dict[str, bytes], nights: _Nights, average: int
 ) -> None:
+    compare_with_full_runs(files, nights, average)
+
+
+@pytest.mark.long
+@settings(max_examples=500, deadline=None, suppress_health_check=_CHECKS)
+@given(_TREES, st.lists(_STEPS, min_size=1, max_size=5), st.integers(1, 9))
+def test_many_runs_with_a_parent_say_what_those_without_say(
+    files: dict[str, bytes], nights: _Nights, average: int
+) -> None:
+    compare_with_full_runs(files, nights, average)
+
+
+def compare_with_full_runs(files: dict[str, bytes], nights: _Nights, average: int) -> None:
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as scratch:
         patch.setattr(known, "SETTLE_NS", _SETTLED)
         patch.setattr(entries, "_CUT", (65_535 // average).to_bytes(2, "big"))
