@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.canonical import dump_canonical
-from backup_admin.core.errors import Damaged, PacksCollected
+from backup_admin.core.errors import Damaged, ObjectMissing, PacksCollected, VerificationFailed
 from backup_admin.core.ids import SnapshotId, new_ulid
 from backup_admin.core.version import VERSION
 from backup_admin.operations.described import (
@@ -113,8 +113,15 @@ def _make(
     clock: Clock,
 ) -> tuple[Manifest, Evidence]:
     for _ in range(_ATTEMPTS - 1):
-        with suppress(PacksCollected):
+        before = repository.head.seq
+        try:
             return _Run(repository, sources, options, state, reporter, clock).make()
+        except PacksCollected:
+            continue
+        except (Damaged, ObjectMissing, VerificationFailed):
+            # A prune may have taken what this run was about to read.
+            if not repository.lost_since(before):
+                raise
     return _Run(repository, sources, options, state, reporter, clock).make()
 
 

@@ -139,6 +139,11 @@ class Repository:
         ):
             self._index = None
 
+    def lost_since(self, seq: int) -> bool:
+        """Say whether others took packs off the books behind an entry; sees what they committed."""
+        self.refresh()
+        return taken_since(self._chain, seq) != set()
+
     def slots(self) -> tuple[SlotInfo, ...]:
         """Return what stands in clear about the key slots."""
         return slots.list_slots(self.storage)

@@ -729,3 +729,38 @@ def test_a_reader_without_a_pin_finds_what_a_prune_moved(site: Site) -> None:
     assert report.objects_left == 0
     contents = [e.content for e in repository.entries(manifest.files[0], reader) if e.content is not None]
     assert sum(check_content(reader, content) for content in contents) == manifest.files[0].size
+
+
+def test_a_backup_whose_packs_vanish_before_it_reads_them_back_is_made_again(site: Site) -> None:
+    days(site, 1)
+    change(site, 9)
+    every = PruneOptions(every_unknown=True)
+    faulty = FaultyStorage(site.storage)
+    done: list[PruneReport] = []
+
+    def before(method: str, name: str) -> None:
+        if method == "put" and name.startswith("index/") and not done:
+            done.append(site.prune(every))
+
+    faulty.before = before
+    site.back_up(faulty, state="other")
+
+    assert done[0].packs_taken > 0
+    assert_whole(site.storage, site.folder / "proof", site.held)
+
+
+def test_a_backup_whose_parent_is_pruned_while_it_is_read_is_made_again(site: Site) -> None:
+    made = days(site, 2)
+    faulty = FaultyStorage(site.storage)
+    done: list[PruneReport] = []
+
+    def before(method: str, name: str) -> None:
+        if method == "get" and name.startswith("manifests/") and not done:
+            site.forget(*made)
+            done.append(site.prune())
+
+    faulty.before = before
+    site.back_up(faulty, state="other")
+
+    assert done[0].packs_taken > 0
+    assert_whole(site.storage, site.folder / "proof", site.held)
