@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.clock import Clock, format_time, parse_time
-from backup_admin.core.durable import make_folders, sync_folder, write_all
+from backup_admin.core.durable import make_folders, rename_new, sync_folder, write_all
 from backup_admin.core.errors import BackupAdminError
 
 if TYPE_CHECKING:
@@ -159,6 +159,19 @@ class AuditLog:
         except OSError as error:
             raise AuditFailed(f"The audit log cannot be read: {error.strerror}.") from error
         return AuditCheck(number, 0, f"Verified up to entry {number}.")
+
+    def put_away(self) -> str:
+        """Give a log that is whole another name, so that the next entry begins a new one; return it.
+
+        Raises `AuditFailed` when it is not as it was written.
+        """
+        check = self.verify()
+        if not check.ok:
+            raise AuditFailed(f"{self.path} is not as it was written and was left alone: {check.message}")
+        name = self.path.with_name(f"audit-until-{self._clock.now():%Y%m%dT%H%M%S}.jsonl")
+        rename_new(self.path, name)
+        sync_folder(name.parent)
+        return name.name
 
     def _append(self, record: dict[str, Any]) -> int:
         with _locked(self.path) as handle:

@@ -20,7 +20,7 @@ from limits.strategies import MovingWindowRateLimiter
 from sqlalchemy import Update, delete, literal, update
 
 from backup_admin.access.secrets_at_rest import Place, seal, unseal
-from backup_admin.core.errors import NotPermitted
+from backup_admin.core.errors import BadSecret, NotPermitted
 from backup_admin.core.secret import Secret
 from backup_admin.records import RecoveryCode, SecondFactor
 
@@ -221,6 +221,29 @@ def _activate(session: Session, factor: SecondFactor, sealed: str, step: int, cl
     if _changed(session, change.values(values)) != 1:
         session.rollback()
         raise NotPermitted(_WRONG)
+
+
+def reseal(session: Session, old: Secret, new: Secret) -> int:
+    """Seal every authenticator under a new application key; return how many were not yet.
+
+    The caller commits. Raises `BadSecret` when one opens with neither key.
+    """
+    changed = 0
+    for factor in session.query(SecondFactor):
+        for column in ("sealed_secret", "pending_secret"):
+            place, sealed = _place(column, factor.user_id), getattr(factor, column)
+            if sealed and not _opens(new, sealed, place):
+                setattr(factor, column, seal(new, unseal(old, sealed, place), place))
+                changed += 1
+    return changed
+
+
+def _opens(key: Secret, sealed: str, place: Place) -> bool:
+    try:
+        unseal(key, sealed, place)
+    except BadSecret:
+        return False
+    return True
 
 
 def _new_recovery_codes(session: Session, user_id: str) -> tuple[Secret, ...]:

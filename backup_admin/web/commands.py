@@ -32,6 +32,7 @@ from backup_admin.repository.secrets import generate_application_key, write_key_
 from backup_admin.verbs.forgetting import forget_verb
 from backup_admin.verbs.searching import find_verb, ls_verb
 from backup_admin.web.command_line import actor, here, is_json, ready, say, verb
+from backup_admin.web.commands_key import new_key_command
 from backup_admin.web.commands_look import check_command, diff_command, show_command
 from backup_admin.web.commands_restore import restore_command, undo_command
 from backup_admin.web.commands_shared import command_of
@@ -51,7 +52,7 @@ def backup() -> None:
     """
 
 
-for command in (show_command, diff_command, check_command, restore_command, undo_command):
+for command in (show_command, diff_command, check_command, restore_command, undo_command, new_key_command):
     backup.add_command(command)
 for shared in (forget_verb, find_verb, ls_verb):
     backup.add_command(command_of(shared))
