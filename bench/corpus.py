@@ -1,6 +1,6 @@
 """A photo site to back up: the same bytes for the same scale and seed, on every machine.
 
-Scale 1 is about 1.8 GB in 28,000 files. Photographs and videos are noise behind the
+Scale 1 is about 1.8 GB in 27,000 files. Photographs and videos are noise behind the
 head of a JPEG or MP4 and do not compress; texts, logs and the database do.
 """
 
@@ -14,7 +14,7 @@ import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.site_database import change_database, log_lines, make_database
+from bench.site_database import change_database, export_database, log_lines, make_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _FIRST_DAY = 1_690_000_000
 _DAY = 86_400
+_LARGE = 512 << 10
 _YEARS = 3 * 365 * _DAY
 _JPEG = bytes.fromhex("ffd8ffe000104a46494600010101004800480000ffe100c2") + b"Exif\0\0MM\0*"
 _JPEG_END = b"\xff\xd9"
@@ -98,7 +99,7 @@ class Shape:
 
         return cls(
             events=some(40, 3),
-            photos=some(4_000, 30),
+            photos=some(3_000, 30),
             large_photos=some(220, 3),
             thumbnails=some(8_000, 30),
             texts=some(15_500, 60),
@@ -117,19 +118,22 @@ def make_corpus(root: Path, scale: float, *, seed: int = 1) -> None:
         make(root, shape, random.Random(f"{seed} {make.__name__}"))
     make_database(root / "data/photo_sharing.db", shape.database_rows, random.Random(f"{seed} database"))
     _stamp(root / "data/photo_sharing.db", _FIRST_DAY)
+    export_database(root / "data/photo_sharing.db", root / "exports/nightly.sql")
+    _stamp(root / "exports/nightly.sql", _FIRST_DAY)
 
 
 def next_day(root: Path, *, day: int = 2, seed: int = 1) -> dict[str, int]:
     """Change the tree as a day does; return how many files were changed, added, removed and renamed.
 
-    One in a hundred files changes or is new, half as many go or get another name;
-    logs grow by a hundredth, the database changes in a few hundredths of its rows.
+    One in a hundred small files changes or is new, half as many go or get another name. Of
+    the large photographs one in fifty is edited, one in two hundred new. Logs grow by a
+    hundredth, the database by a hundredth of its rows, and its export is made anew.
     """
     chance = random.Random(f"{seed} day {day}")
     when = _FIRST_DAY + _YEARS + day * _DAY
-    files = sorted(
-        path for path in (root / "storage").rglob("*") if path.is_file() and path.suffix in (".jpg", ".txt")
-    )
+    found = sorted(path for path in (root / "storage").rglob("*") if path.suffix in (".jpg", ".txt"))
+    files = [path for path in found if path.stat().st_size < _LARGE]
+    large = [path for path in found if path.stat().st_size >= _LARGE]
     share = max(2, len(files) // 100)
     picked = chance.sample(files, min(len(files), 2 * share))
     changed, gone = picked[:share], picked[share : share + share // 2]
@@ -138,6 +142,11 @@ def next_day(root: Path, *, day: int = 2, seed: int = 1) -> dict[str, int]:
         _write(path, _changed(path, number, chance), when + number)
     for number, path in enumerate(chance.sample(files, share)):
         _write(path.with_name(f"day {day} no {number}{path.suffix}"), _like(path, chance), when + number)
+    edited, like = chance.sample(large, max(1, len(large) // 50)), large[: max(1, len(large) // 200)]
+    for path in edited:
+        _write(path, _edited(path.read_bytes(), chance), when)
+    for number, path in enumerate(like):
+        _write(path.with_name(f"large on day {day} no {number}.jpg"), _like(path, chance), when)
     for path in gone:
         path.unlink()
     for path in renamed:
@@ -148,7 +157,10 @@ def next_day(root: Path, *, day: int = 2, seed: int = 1) -> dict[str, int]:
         _stamp(path, when)
     change_database(root / "data/photo_sharing.db", chance, day)
     _stamp(root / "data/photo_sharing.db", when)
-    return {"changed": len(changed), "added": share, "removed": len(gone), "renamed": len(renamed)}
+    export_database(root / "data/photo_sharing.db", root / "exports/nightly.sql")
+    _stamp(root / "exports/nightly.sql", when)
+    counts = {"changed": len(changed) + len(edited), "added": share + len(like)}
+    return counts | {"removed": len(gone), "renamed": len(renamed)}
 
 
 def one_photo(root: Path) -> str:
@@ -255,6 +267,11 @@ def _changed(path: Path, number: int, chance: random.Random) -> bytes:
         return data[:middle] + b"a line of today: %d\n" % chance.randrange(10**9) + data[middle:]
     if number % 3 == 0:
         return jpeg(chance, len(data))
+    return _edited(data, chance)
+
+
+def _edited(data: bytes, chance: random.Random) -> bytes:
+    """Change what the camera wrote into the head of a photograph."""
     return data[:40] + b"edited %05d" % chance.randrange(10**5) + data[52:]
 
 

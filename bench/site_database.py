@@ -85,6 +85,17 @@ def change_database(path: Path, chance: random.Random, day: int) -> None:
         db.execute("COMMIT")
 
 
+def export_database(path: Path, export: Path) -> None:
+    """Write photos and visits as text, a line each, as a nightly dump does."""
+    export.parent.mkdir(exist_ok=True)
+    with closing(sqlite3.connect(path)) as db, export.open("w", encoding="utf-8") as file:
+        for table in ("photos", "visits"):
+            file.write(f"COPY {table} FROM stdin;\n")
+            for row in db.execute(f"SELECT * FROM {table} ORDER BY id"):
+                file.write("\t".join(map(str, row)) + "\n")
+            file.write("\\.\n")
+
+
 def log_lines(chance: random.Random, count: int) -> bytes:
     """Return lines of an access log, about 80 bytes each."""
     lines = (

@@ -61,10 +61,10 @@ def test_the_corpus_is_the_same_every_time_and_changes_as_told(tmp_path: Path) -
 
     counts = next_day(tmp_path / "one")
 
-    logs_and_database = 4
+    logs_database_and_export = 5
     touched = counts["changed"] + counts["added"] + counts["removed"] + 2 * counts["renamed"]
     assert unchanged == 0
-    assert different_files(tmp_path / "one", tmp_path / "two") == touched + logs_and_database
+    assert different_files(tmp_path / "one", tmp_path / "two") == touched + logs_database_and_export
     assert (tmp_path / "one" / one_photo(tmp_path / "one")).is_file()
 
 
