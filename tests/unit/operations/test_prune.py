@@ -738,11 +738,11 @@ def test_a_backup_whose_packs_vanish_before_it_reads_them_back_is_made_again(sit
     faulty = FaultyStorage(site.storage)
     done: list[PruneReport] = []
 
-    def before(method: str, name: str) -> None:
-        if method == "put" and name.startswith("index/") and not done:
+    def after(method: str, name: str) -> None:
+        if method == "put" and name.startswith("packs/") and not done:
             done.append(site.prune(every))
 
-    faulty.before = before
+    faulty.after = after
     site.back_up(faulty, state="other")
 
     assert done[0].packs_taken > 0
@@ -755,7 +755,7 @@ def test_a_backup_whose_parent_is_pruned_while_it_is_read_is_made_again(site: Si
     done: list[PruneReport] = []
 
     def before(method: str, name: str) -> None:
-        if method == "get" and name.startswith("manifests/") and not done:
+        if method == "get" and name.startswith("packs/") and not done:
             site.forget(*made)
             done.append(site.prune())
 
