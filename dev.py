@@ -119,6 +119,7 @@ def parser() -> argparse.ArgumentParser:
     options = add(test)
     options.add_argument("--strict", action="store_true", help="as CI does")
     options.add_argument("--long", action="store_true", help="also tests marked long")
+    options.add_argument("--mutants", action="store_true", help="take safety checks away, see tests fail")
     for command in (lint, bench, lock):
         add(command)
     return top
@@ -137,10 +138,13 @@ def test(options: argparse.Namespace) -> int:
     """Run the tests; other arguments go to pytest.
 
     Strict, as in CI: linters first, missing services are installed where we may,
-    and one that is still missing fails its tests instead of skipping them.
+    and one that is still missing fails its tests instead of skipping them. With
+    --mutants each safety check is taken away in a copy of the tree, and a test must fail.
     """
     strict = options.strict or os.environ.get("CI") == "true"
     ensure_environment(TEST_LOCK)
+    if options.mutants:
+        become([str(PYTHON), "-m", "tests.mutants.run", *options.rest])
     if strict:
         install_services()
     for service in SERVICES:

@@ -100,7 +100,7 @@ def digest(pieces: Iterator[memoryview]) -> str:
 def is_named(name: str, error: str) -> bool:
     """Say whether a message leads to the object."""
     if name == "config":
-        return "configuration" in error or "config" in error
+        return "config" in error or error.startswith("The repository ")
     if name.startswith("chain/") and "history ends at entry" in error:
         return True  # an entry is gone, and all behind it with it
     return name.rpartition("/")[2] in error
