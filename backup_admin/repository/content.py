@@ -8,6 +8,7 @@ when they do, so that a change in the middle leaves the rest as it was.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,15 @@ _INLINE_CHUNKS = 64
 _LIST_CHUNKS = 8192
 _REF_BYTES = 36
 
+
+class _Own(threading.local):
+    """What each thread has for itself."""
+
+    def __init__(self) -> None:
+        self.sampler = zstandard.ZstdCompressor(level=-1)
+
+
+_OWN = _Own()
 ReadInto = Callable[[memoryview], int]
 
 _MEDIA = (
@@ -138,7 +148,7 @@ def is_compressible(head: memoryview) -> bool:
         return True
     middle = len(head) // 2
     sample = head[middle - _SAMPLE // 2 : middle + _SAMPLE // 2]
-    return len(zstandard.ZstdCompressor(level=-1).compress(sample)) <= _RATIO * len(sample)
+    return len(_OWN.sampler.compress(sample)) <= _RATIO * len(sample)
 
 
 def iterate_content(reader: ChunkReader, content: Content) -> Iterator[memoryview]:

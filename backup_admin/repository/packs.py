@@ -11,10 +11,11 @@ u8 || plain size u32be || chunk count u32be`, then for each of its chunks
 
 from __future__ import annotations
 
+import struct
 import threading
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import zstandard
 from blake3 import blake3
@@ -43,8 +44,9 @@ PREFIX = "packs/"
 LOGICAL_NAME = "pack"
 _WORTH_IT = 0.94
 _MAX_FRAMES = 65_000
-_CHUNK_ROW = 41
-_SEGMENT_ROW = 9
+_CHUNK = struct.Struct(">B32sII")
+_SEGMENT = struct.Struct(">BII")
+_KINDS = {kind.value: kind for kind in ChunkKind}
 
 
 class _Own(threading.local):
@@ -64,8 +66,7 @@ class Method(IntEnum):
     ZSTD = 1
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkSpan:
+class ChunkSpan(NamedTuple):
     """Where a chunk lies inside its segment."""
 
     kind: ChunkKind
@@ -119,7 +120,7 @@ class PackBuilder:
 
     def has_room(self, plain_size: int, chunk_count: int, limit: int) -> bool:
         """Say whether a segment still fits below the limit of a pack."""
-        toc = self._toc_bytes + _SEGMENT_ROW + _CHUNK_ROW * chunk_count
+        toc = self._toc_bytes + _SEGMENT.size + _CHUNK.size * chunk_count
         needed = self.size + plain_size + toc + 2 * FRAME_OVERHEAD
         return not self.segments or (needed <= limit and len(self.segments) < _MAX_FRAMES)
 
@@ -139,7 +140,7 @@ class PackBuilder:
             )
         )
         self.size += length
-        self._toc_bytes += _SEGMENT_ROW + _CHUNK_ROW * len(chunks)
+        self._toc_bytes += _SEGMENT.size + _CHUNK.size * len(chunks)
 
     def finish(self, padding: int) -> tuple[memoryview, PackInfo]:
         """Seal the table of contents; return the pack's bytes, still in the buffer, and its row."""
@@ -217,11 +218,9 @@ def check_segment(keys: RepositoryKeys, segment: Segment, plain: bytes | memoryv
 def _encode_toc(segments: Sequence[Segment]) -> bytes:
     rows = bytearray()
     for segment in segments:
-        rows.append(segment.method)
-        rows += segment.plain_size.to_bytes(4, "big") + len(segment.chunks).to_bytes(4, "big")
+        rows += _SEGMENT.pack(segment.method, segment.plain_size, len(segment.chunks))
         for chunk in segment.chunks:
-            rows.append(chunk.kind)
-            rows += chunk.id + chunk.offset.to_bytes(4, "big") + chunk.length.to_bytes(4, "big")
+            rows += _CHUNK.pack(*chunk)
     return len(rows).to_bytes(LENGTH_BYTES, "big") + bytes(rows)
 
 
@@ -230,25 +229,25 @@ def _decode_toc(toc: bytes, spans: Sequence[tuple[int, int]]) -> list[Segment]:
     at = LENGTH_BYTES
     segments: list[Segment] = []
     for number, (offset, size) in enumerate(spans):
-        if at + _SEGMENT_ROW > end or end > len(toc):
+        if at + _SEGMENT.size > end or end > len(toc):
             raise Damaged("A pack's table of contents is cut short.")
-        count = int.from_bytes(toc[at + 5 : at + 9], "big")
-        start = at + _SEGMENT_ROW
-        stop = start + _CHUNK_ROW * count
+        method, plain_size, count = _SEGMENT.unpack_from(toc, at)
+        start = at + _SEGMENT.size
+        stop = start + _CHUNK.size * count
         if stop > end:
             raise Damaged("A pack's table of contents is cut short.")
-        chunks = tuple(_decode_chunk(toc[p : p + _CHUNK_ROW]) for p in range(start, stop, _CHUNK_ROW))
-        plain_size = int.from_bytes(toc[at + 1 : at + 5], "big")
-        segments.append(Segment(toc[at], plain_size, offset, size, number, chunks))
+        segments.append(Segment(method, plain_size, offset, size, number, _decode_chunks(toc[start:stop])))
         at = stop
     if at != end:
         raise Damaged("A pack's table of contents names segments that are not there.")
     return segments
 
 
-def _decode_chunk(row: bytes) -> ChunkSpan:
+def _decode_chunks(rows: bytes) -> tuple[ChunkSpan, ...]:
     try:
-        kind = ChunkKind(row[0])
-    except ValueError as error:
-        raise Damaged(f"A chunk is of an unknown kind ({row[0]}).") from error
-    return ChunkSpan(kind, row[1:33], int.from_bytes(row[33:37], "big"), int.from_bytes(row[37:41], "big"))
+        return tuple(
+            ChunkSpan(_KINDS[kind], chunk_id, offset, length)
+            for kind, chunk_id, offset, length in _CHUNK.iter_unpack(rows)
+        )
+    except KeyError as error:
+        raise Damaged(f"A chunk is of an unknown kind ({error}).") from error

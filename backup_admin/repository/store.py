@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from backup_admin.repository.pending import PendingPacks
 
 _SMALL = 256 << 10
-_INDEX_RECORDS = 200_000
+_INDEX_RECORDS = 65_536
 _STOP = None
 
 
