@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -107,7 +106,7 @@ def rename_new(source: Path, target: Path) -> None:
 
 
 def _write_beside(path: Path, pieces: Iterable[bytes | bytearray | memoryview], mode: int) -> Path:
-    temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+    temporary = path.parent / f"{TEMPORARY_PREFIX}{os.urandom(8).hex()}"
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         for piece in pieces:

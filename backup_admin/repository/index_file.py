@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import secrets
 import struct
 from array import array
 from bisect import bisect_left
@@ -270,7 +269,7 @@ def write_index_file(folder: Path, content: IndexContent) -> IndexFile:
     """
     name = blake3("".join(sorted(content.names)).encode()).hexdigest()[:32]
     path = folder / f"{name}{SUFFIX}"
-    temporary = folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+    temporary = folder / f"{TEMPORARY_PREFIX}{os.urandom(8).hex()}"
     handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         _Writer(handle).write(content)

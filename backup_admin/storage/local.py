@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -112,7 +111,7 @@ class LocalStorage:
     def free_bytes(self) -> int | None:
         """Return the bytes an ordinary user can still write."""
         with self._errors("", "measured"):
-            return shutil.disk_usage(self.folder).free
+            return _free_bytes(self.folder)
 
     def _walk(self, below: str, prefix: str) -> Iterator[ObjectInfo]:
         folders_and_files: list[tuple[str, bool, int]] = []
@@ -158,17 +157,18 @@ class LocalStorage:
     def _translate(self, error: OSError, name: str, act: str) -> Exception:
         reason = f"{name or 'The folder'} in {self.label} could not be {act}: {error.strerror}."
         if error.errno in _FULL:
-            free = (
-                f" Free space: {shutil.disk_usage(self.folder).free / 1e6:.1f} MB."
-                if self.folder.is_dir()
-                else ""
-            )
+            free = f" Free space: {_free_bytes(self.folder) / 1e6:.1f} MB." if self.folder.is_dir() else ""
             return StorageFull(f"{reason}{free} Earlier snapshots are intact; make room and try again.")
         if isinstance(error, SyncFailed):
             return NotDurable(f"{reason} It may not survive a power cut. Check the disk, then try again.")
         if error.errno in _DENIED:
             return StorageDenied(f"{reason} Check owner and mode of the folder.")
         return StorageError(reason)
+
+
+def _free_bytes(folder: Path) -> int:
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
 
 
 def _fill(handle: int, offset: int, buffer: memoryview) -> int:
