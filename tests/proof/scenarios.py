@@ -53,7 +53,7 @@ class Scenario:
         self.prepare(site)
         return site
 
-    def assert_nothing_lost(self, site: Site) -> None:
+    def assert_nothing_lost(self, site: Site, known_harm: str = "\0") -> None:
         """Judge what an interruption left."""
         must_stay = tuple(site.truths)[self.doomed : self.snapshots]
         for secret in SECRETS:
@@ -62,13 +62,14 @@ class Scenario:
             assert set(must_stay) <= set(site.open().snapshot_ids())
         else:
             site.learn()
-            assert_sound(site, expected=must_stay)
+            assert_sound(site, expected=must_stay, known_harm=known_harm)
 
-    def assert_goes_on(self, site: Site) -> None:
+    def assert_goes_on(self, site: Site, known_harm: str = "\0") -> None:
         """Call the operation again, and see that it ends well."""
         self.act(site, LocalStorage(site.objects))
         site.learn()
-        assert_sound(site, expected=tuple(site.truths)[self.doomed : self.snapshots])
+        must_stay = tuple(site.truths)[self.doomed : self.snapshots]
+        assert_sound(site, expected=must_stay, known_harm=known_harm)
 
 
 def _change(site: Site) -> None:
