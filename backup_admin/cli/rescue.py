@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from backup_admin.cli.opening import Surroundings, open_given, repository_options
+from backup_admin.cli.opening import Surroundings, actor, open_given, repository_options
 from backup_admin.core.errors import UsageError
 from backup_admin.operations.answers import (
     Answer,
@@ -17,12 +17,13 @@ from backup_admin.operations.answers import (
     refuse_inside_storage,
 )
 from backup_admin.operations.extract import extract, plan_extract
+from backup_admin.operations.pinning import pinned
 
 if TYPE_CHECKING:
     from backup_admin.repository.repository import Repository
     from backup_admin.repository.types import Snapshot
 
-_STOPPED_COPY = "What was written so far is not complete; the repository was not changed."
+_STOPPED_COPY = "What was written so far is not complete; the snapshot is intact."
 
 
 @click.command("restore")
@@ -96,7 +97,10 @@ def _copy(
 ) -> Answer:
     only, allow_non_empty = options
     refuse_inside_storage(repository, target)
-    with surroundings.reporting(_STOPPED_COPY) as reporter:
+    with (
+        surroundings.reporting(_STOPPED_COPY) as reporter,
+        pinned(repository, snapshot.id, actor=actor(), clock=surroundings.clock, reporter=reporter),
+    ):
         report = extract(
             repository, snapshot.id, target, only=only, allow_non_empty=allow_non_empty, reporter=reporter
         )
