@@ -195,9 +195,13 @@ class Index:
     def has(self, chunk_id: bytes) -> bool:
         """Say whether a chunk is stored."""
         try:
+            collected = self._collected
             for file in self._files:
-                if file.find(chunk_id) >= 0 and (
-                    not self._collected or next(self._counted(file, chunk_id), -1) >= 0
+                position = file.find(chunk_id)
+                if position >= 0 and (
+                    not collected
+                    or file.pack_name(position) not in collected
+                    or next(self._counted(file, chunk_id), -1) >= 0
                 ):
                     return True
         except CacheDamaged as error:

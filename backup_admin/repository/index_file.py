@@ -191,7 +191,9 @@ class IndexFile:
         return self._bytes(at, at + ID_BYTES - self._dropped)
 
     def _bytes(self, at: int, end: int) -> bytes:
-        self._check(at, end)
+        first, last = at >> _BLOCK_BITS, (end - 1) >> _BLOCK_BITS
+        if last - first > 1 or not (self._checked[first] and self._checked[last]):
+            self._check(at, end)
         return self._map[at:end]
 
     def check_table(self) -> None:
