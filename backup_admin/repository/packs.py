@@ -15,7 +15,7 @@ import struct
 import threading
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 import zstandard
 from blake3 import blake3
@@ -185,12 +185,16 @@ def read_pack(keys: RepositoryKeys, data: memoryview) -> tuple[ObjectCipher, lis
     return cipher, _decode_toc(toc, spans[:-1])
 
 
-def open_segment(cipher: ObjectCipher, segment: Segment, sealed: memoryview) -> bytes | memoryview:
+def open_segment(cipher: ObjectCipher, segment: Segment, sealed: memoryview) -> bytes:
     """Decrypt and decompress one segment; raise `Damaged`."""
     data = cipher.open(sealed, segment.frame_number, last=False)
     return decode_segment(data, segment.method)
 
 
+@overload
+def decode_segment(data: bytes, method: int) -> bytes: ...
+@overload
+def decode_segment(data: memoryview, method: int) -> bytes | memoryview: ...
 def decode_segment(data: bytes | memoryview, method: int) -> bytes | memoryview:
     """Undo the compression of a segment, within its size limit; raise `Damaged`."""
     if method == Method.RAW:
