@@ -24,10 +24,8 @@ def _check(title: str, file: str, old: str, new: str, *tests: str) -> Check:
     return Check(title, f"backup_admin/{file}", old, new, tuple(f"tests/{test}" for test in tests))
 
 
-POWER_CUT = "proof/test_power_cuts.py::test_what_was_reported_done_survives_a_power_cut[forget]"
-FAILED_SYNC = (
-    "proof/test_failing_disks.py::test_a_disk_that_fails_is_told_of_and_harms_nothing[forget-cannot sync]"
-)
+POWER_CUT = "proof/test_power_cuts.py::test_what_was_reported_done_survives_a_power_cut[backup]"
+SINGLE = "proof/test_single_checks.py"
 FLIPPED_BIT = "proof/test_every_byte.py::test_a_flipped_bit_anywhere_is_named_and_never_gives_wrong_bytes"
 
 OBJECTS = (
@@ -130,7 +128,7 @@ OBJECTS = (
         "repository/manifests.py",
         "    if block[0] != Method.ZSTD or size > _MAX_BODY:",
         "    if block[0] != Method.ZSTD:",
-        "unit/repository/test_manifests.py",
+        SINGLE,
     ),
     _check(
         "a tree out of order or with a path twice is refused",
@@ -281,16 +279,14 @@ HISTORY = (
         "repository/chain.py",
         "        except NotDurable:\n            raise",
         "        except NotDurable as error:\n            failure = error",
-        FAILED_SYNC,
+        SINGLE,
     ),
     _check(
         "the manifest is the one the chain names",
         "repository/repository.py",
         "            if sha256(data).hex() != self._chain.state.manifests[snapshot_id].digest:",
         "            if False:",
-        "unit/repository/test_create_and_open.py",
-        "unit/repository/test_chain.py",
-        "unit/operations/test_check.py",
+        SINGLE,
     ),
     _check(
         "a manifest is read back before its entry",
@@ -301,11 +297,11 @@ HISTORY = (
     ),
     _check(
         "a commit stands only while nothing it needs was taken",
-        "repository/standing.py",
-        "    if not set(taken).isdisjoint(own):",
-        "    if False:",
-        "unit/operations/test_prune.py",
+        "repository/repository.py",
+        "        if taken:\n            index = self.new_index(store.new_indexes)",
+        "        if False:\n            index = self.new_index(store.new_indexes)",
         "unit/repository/test_chain.py",
+        "unit/operations/test_prune.py",
     ),
 )
 
@@ -329,16 +325,15 @@ DISKS = (
         "core/durable.py",
         "            sync_folder(folder.parent)",
         "            pass",
+        SINGLE,
         POWER_CUT,
-        "unit/core/test_durable.py",
     ),
     _check(
         "a folder that could not be synced does not stay",
         "core/durable.py",
         "                folder.rmdir()  #",
         "                pass  #",
-        "unit/core/test_durable.py",
-        FAILED_SYNC,
+        SINGLE,
     ),
     _check(
         "a put never replaces an object",
@@ -353,8 +348,7 @@ DISKS = (
         "repository/store.py",
         "    if storage.put(name, data) is PutResult.EXISTS and storage.get(name) != bytes(data):",
         "    if storage.put(name, data) is None:",
-        "unit/repository/test_content.py",
-        "unit/operations/test_backup_faults.py",
+        SINGLE,
     ),
     _check(
         "an unmounted disk is no empty storage",
@@ -371,7 +365,23 @@ SOURCES = (
         "sources/files.py",
         "        and found.st_ctime_ns == entry.ctime_ns\n",
         "",
-        "unit/sources/test_files.py",
+        SINGLE,
+    ),
+    _check(
+        "a file whose ctime differs is read again",
+        "operations/known.py",
+        "            and old.ctime_ns == found.ctime_ns\n",
+        "",
+        "unit/operations/test_unchanged.py",
+        "unit/operations/test_backup.py",
+    ),
+    _check(
+        "a file that was touched just before the scan is read again",
+        "operations/known.py",
+        "            and max(old.mtime_ns, old.ctime_ns) < self._trusted_before_ns\n",
+        "",
+        "unit/operations/test_unchanged.py",
+        "unit/operations/test_backup.py",
     ),
     _check(
         "no symlink is followed below a folder",
@@ -391,13 +401,13 @@ OPERATIONS = (
         '        raise Damaged("its bytes do not have the digest the manifest gives")\n'
         "    return size",
         "    return size",
-        "unit/operations/test_verify.py",
+        SINGLE,
     ),
     _check(
         "a prune looks again when somebody else commits",
         "operations/prune.py",
-        "        if not self._marked.issuperset(self._repository.snapshot_ids()):",
-        "        if False:",
+        "        def look_again(_entries: Sequence[ChainEntry]) -> None:\n            raise _Stale",
+        "        def look_again(_entries: Sequence[ChainEntry]) -> None:\n            return",
         "unit/operations/test_prune.py",
     ),
     _check(
@@ -442,8 +452,8 @@ ACCESS = (
     _check(
         "a step-up works once",
         "access/step_up.py",
-        "            StepUp.used_at.is_(None),\n            StepUp.expires_at",
-        "            StepUp.expires_at",
+        "unused.values(used_at=clock.now()).returning(StepUp.id)",
+        "unused.values(used_at=None).returning(StepUp.id)",
         "unit/access/test_second_factor.py",
     ),
     _check(
