@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import Damaged, ObjectMissing, StorageError
+from backup_admin.repository.pack_proof import PackProver
 from backup_admin.repository.packs import pack_name
-from backup_admin.repository.proof import PackProver
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

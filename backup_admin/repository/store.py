@@ -16,8 +16,8 @@ from backup_admin.core.direct_io import aligned_buffer
 from backup_admin.core.errors import BackupAdminError, StorageError
 from backup_admin.repository.index import RECORD_BYTES, Index, PackInfo, seal_index
 from backup_admin.repository.objects import FRAME_OVERHEAD
+from backup_admin.repository.pack_proof import ProvingThread
 from backup_admin.repository.packs import ChunkSpan, PackBuilder, Segment, index_records, pack_name
-from backup_admin.repository.proof import ProvingThread
 from backup_admin.repository.types import MAX_SEGMENT_BYTES, ChunkKind, ChunkRef
 from backup_admin.storage.base import PutResult, Storage
 

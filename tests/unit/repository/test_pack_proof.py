@@ -8,9 +8,9 @@ import pytest
 
 from backup_admin.core.errors import BackupAdminError, Damaged, StorageError, VerificationFailed
 from backup_admin.repository.index import Index, PackInfo
+from backup_admin.repository.pack_proof import PackProver, ProvingThread
 from backup_admin.repository.packs import ChunkSpan, PackBuilder, pack_digest, pack_name
 from backup_admin.repository.pending import PendingPacks
-from backup_admin.repository.proof import PackProver, ProvingThread
 from backup_admin.repository.store import ChunkStore
 from backup_admin.repository.types import ChunkKind
 from backup_admin.storage.memory import MemoryStorage
