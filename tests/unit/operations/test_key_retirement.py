@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from backup_admin.core.errors import Busy, KeyRefused, OldKey, PacksCollected, UsageError, WrongKey
+from backup_admin.core.ids import SnapshotId, new_ulid
 from backup_admin.core.progress import QuietReporter
 from backup_admin.core.state import StateFolder
 from backup_admin.operations.check import check_repository
@@ -16,13 +18,16 @@ from backup_admin.operations.key_rotation import rotate
 from backup_admin.operations.key_slots import check_slots
 from backup_admin.operations.rekeying import RetireOptions, RetireReport, retire
 from backup_admin.repository import slots
-from backup_admin.repository.objects import HEADER_BYTES, object_kid
+from backup_admin.repository.keys import sha256
+from backup_admin.repository.manifests import manifest_frames, manifest_name
+from backup_admin.repository.objects import HEADER_BYTES, ObjectType, object_kid, seal_object
 from backup_admin.repository.standing import refuse_retired
 from tests.factories import CLOCK, OTHER_SECRET, SECRET, file_sources, run_backup
 from tests.fakes import FaultyStorage
 from tests.keyed import Site, make_site, sweep
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from backup_admin.repository.secrets import RepositorySecret
@@ -171,13 +176,15 @@ class Overtaken:
 
     storage: FaultyStorage
     prefix: str
-    call: object
+    call: Callable[[], object]
+    number: int = 1
 
     def arm(self) -> FaultyStorage:
         def before(method: str, name: str) -> None:
             if method == "put" and name.startswith(self.prefix):
-                self.storage.before = lambda _method, _name: None
-                self.call()  # type: ignore[operator]  # a function in each test
+                self.number -= 1
+                if self.number == 0:
+                    self.call()
 
         self.storage.before = before
         return self.storage
@@ -193,6 +200,37 @@ def test_a_backup_by_a_process_that_knows_only_the_old_key_is_not_lost(site: Sit
 
     assert all(site.reads_all(site.storage, secret) for secret in BOTH)
     assert all(name.startswith("chain/") for name in under(site.storage, 1))
+
+
+@pytest.mark.parametrize("number", range(1, 8))
+def test_what_somebody_commits_late_under_the_old_key_is_sealed_anew_too(tmp_path: Path, number: int) -> None:
+    site = make_site(tmp_path, snapshots=2)
+    late = site.open()
+    manifest = late.manifest(site.snapshots[0])
+    snapshot = SnapshotId(new_ulid(CLOCK.now()))
+    frames = manifest_frames(
+        dataclasses.replace(manifest, snapshot=dataclasses.replace(manifest.snapshot, id=snapshot))
+    )
+    name = manifest_name(snapshot)
+    data = seal_object(late.keys, ObjectType.MANIFEST, name, frames)
+    rotate(site.open(), (SECRET,), actor="tests", clock=CLOCK)
+    committed = []
+
+    def commit() -> None:
+        if site.open().history.retired:
+            return  # from here on a writer refuses by itself, see `refuse_retired`
+        site.storage.put(name, data)
+        payload = {"id": snapshot, "manifest": sha256(data).hex(), "indexes": []}
+        site.open().record("snapshot", payload, actor="tests")
+        committed.append(snapshot)
+
+    end(site, storage=Overtaken(FaultyStorage(site.storage), "chain/", commit, number).arm())
+
+    site.snapshots += committed
+    assert set(site.snapshots) == set(site.open().snapshot_ids())
+    assert all(site.reads_all(site.storage, secret) for secret in BOTH)
+    used = {ref.name for ref in site.open().history.manifests.values()}
+    assert used.isdisjoint(under(site.storage, 1))
 
 
 def test_a_backup_older_than_rotation_and_retirement_fails_and_the_next_one_does_not(tmp_path: Path) -> None:

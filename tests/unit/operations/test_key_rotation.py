@@ -10,6 +10,7 @@ from backup_admin.core.errors import ChainConflict, Damaged, KeyRefused, OldKey,
 from backup_admin.operations.key_rotation import RotationReport, rotate
 from backup_admin.operations.key_slots import NewSlot, add_secret, check_slots, prove_secret
 from backup_admin.repository import slots
+from backup_admin.repository.epochs import epoch_name, seal_epoch
 from backup_admin.repository.objects import HEADER_BYTES
 from tests.factories import CLOCK, OTHER_SECRET, SECRET
 from tests.fakes import FaultyStorage
@@ -201,6 +202,33 @@ def test_a_cut_goes_on_with_other_secrets_than_it_began_with(site: Site) -> None
         site.back_up(left)
 
         assert all(site.reads_all(left, one) for one in every), where
+
+
+def test_a_cut_never_uses_a_key_that_older_keys_open(site: Site) -> None:
+    keys = site.open().keys
+    site.storage.put(epoch_name(2), seal_epoch(keys, 2, bytes(32)))
+    site.storage.put(epoch_name(4), seal_epoch(keys, 4, bytes(32)))
+
+    cut = turn(site, SECRET, OTHER_SECRET, cut_off=True)
+    later = turn(site)
+
+    assert (cut.kid, later.kid) == (3, 5)
+
+
+def test_a_rotation_goes_on_with_the_key_an_interrupted_one_stored(site: Site) -> None:
+    site.storage.put(epoch_name(2), seal_epoch(site.open().keys, 2, bytes(32)))
+
+    assert turn(site).kid == 2
+    assert site.open().keys.keyring.epochs[2] == bytes(32)
+
+
+def test_an_epoch_object_under_a_later_key_is_refused(site: Site) -> None:
+    data = bytearray(seal_epoch(site.open().keys, 9, bytes(32)))
+    data[9] = 9
+    site.storage.put(epoch_name(9), bytes(data))
+
+    with pytest.raises(Damaged, match="later key"):
+        site.open().keys.knows(9)
 
 
 def test_of_two_rotations_at_once_one_stands(site: Site) -> None:

@@ -8,9 +8,11 @@ import pytest
 
 from backup_admin.core.errors import (
     ChainConflict,
+    Damaged,
     HistoryChanged,
     KeyRefused,
     StorageDenied,
+    StorageError,
     UsageError,
     WrongKey,
 )
@@ -29,7 +31,7 @@ from backup_admin.operations.key_slots import (
 from backup_admin.repository import slots
 from backup_admin.repository.secrets import RepositorySecret, SecretKind
 from tests.factories import CLOCK, OTHER_SECRET, SECRET
-from tests.fakes import FaultyStorage, clone
+from tests.fakes import Act, Fault, FaultyStorage, clone
 from tests.keyed import NEW_RAW, NEW_RECOVERY, Site, make_site, sweep
 
 if TYPE_CHECKING:
@@ -179,6 +181,17 @@ def test_a_change_that_stops_anywhere_leaves_every_snapshot_readable(site: Site,
         assert ends == wanted[verb], where
 
     assert lost == []
+
+
+@pytest.mark.parametrize("act", [Act.LIE, Act.LIE_TORN])
+def test_a_slot_that_was_not_stored_as_written_is_noticed_before_it_counts(site: Site, act: Act) -> None:
+    before = site.open().head
+
+    with pytest.raises((StorageError, Damaged)):
+        add(site, NEW_RAW, FaultyStorage(site.storage, (Fault("put", 1, act),)))
+
+    assert site.open().head == before
+    assert site.reads_all(site.storage, SECRET)
 
 
 def test_an_interrupted_add_leaves_no_second_slot_of_the_secret(site: Site) -> None:
