@@ -87,10 +87,10 @@ OBJECTS = (
     ),
     _check(
         "a pack that is proved is compared with its name",
-        "repository/proof.py",
+        "repository/pack_proof.py",
         "        if pack_digest(data) != pack.name:",
         "        if False:",
-        "unit/repository/test_proof.py",
+        "unit/repository/test_pack_proof.py",
         FLIPPED_BIT,
     ),
     _check(
