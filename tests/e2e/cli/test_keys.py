@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shlex
 import stat
+import subprocess
+import sys
+import termios
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -222,3 +227,30 @@ def test_a_kit_holds_the_recovery_key_only_when_asked_and_only_one_that_opens(re
     assert all(group in given.out for group in key.split("-"))
     assert (wrong.status, taken.status) == (12, 2)
     assert other.read_text().startswith("AAAQEAY")
+
+
+def test_a_passphrase_is_typed_twice_on_a_terminal_and_never_shown(repository: World) -> None:
+    typed = "correct horse battery staple"
+    command = [sys.executable, "-m", "backup_admin.cli", "keys", "add", "--state-dir", str(repository.state)]
+    ends = {}
+    for answers in ((typed, typed + "!"), (typed, typed)):
+        ours, theirs = os.openpty()
+        process = subprocess.Popen(
+            [*command, str(repository.storage), "--passphrase", "--key-file", str(repository.key)],
+            stdin=theirs, stdout=subprocess.PIPE, stderr=theirs, start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  no threads here
+        )  # fmt: skip
+        os.close(theirs)
+        shown = b""
+        for answer, prompt in zip(answers, (b"New passphrase: ", b"The same again: "), strict=True):
+            while prompt not in shown:
+                shown += os.read(ours, 4096)
+            os.write(ours, answer.encode() + b"\n")
+        out, _ = process.communicate(timeout=60)
+        assert typed.encode() not in shown + out
+        os.close(ours)
+        ends[answers[1] == typed] = process.returncode
+
+    assert ends == {False: 12, True: 0}
+    by_phrase = {"BACKUP_ADMIN_PASSPHRASE": typed}
+    assert repository.run("list", repository.storage, environment=by_phrase).status == 0
