@@ -120,7 +120,8 @@ def _make(
             continue
         except (Damaged, ObjectMissing, VerificationFailed):
             # A prune may have taken what this run was about to read.
-            if not repository.lost_since(before):
+            repository.refresh()
+            if not repository.taken_since(before):
                 raise
     return _Run(repository, sources, options, state, reporter, clock).make()
 

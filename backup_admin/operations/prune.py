@@ -122,8 +122,10 @@ class _Prune:
         self._marked: set[str] = set()
         self._store: ChunkStore | None = None
         self._rewritten: set[bytes] = set()
+        self._has_rewritten = False
         self._taken: set[str] = set()
         self._litter: list[str] = []
+        self._given_up: set[str] = set()
         self._measured: tuple[object, Usage] | None = None
         self._report = PruneReport(options.dry_run)
 
@@ -154,14 +156,13 @@ class _Prune:
 
     def _take_all(self) -> None:
         """Go on until an entry stood; another process that commits makes it all be looked at again."""
-        rewritten = False
         for _ in range(_ATTEMPTS):
             before = self._repository.head
             try:
                 self._mark()
-                if not rewritten:
+                if not self._has_rewritten:
                     self._rewrite()
-                    rewritten = True
+                    self._has_rewritten = True
                 while self._take():
                     self._reporter.check_cancelled()
             except _Stale:
@@ -249,6 +250,7 @@ class _Prune:
         """Take off the books what nobody needs, in one entry; say whether more is to be taken."""
         if not self._marked.issuperset(self._repository.snapshot_ids()):
             raise _Stale
+        self._refuse_own()
         history, own, usage = self._repository.history, self._own_indexes(), self._measure()
         unused = [use.pack for use in usage.packs if not use.chunks]
         unknown = self._unknown(usage)
@@ -263,6 +265,7 @@ class _Prune:
         if packs or objects or indexes:
             self._litter += change.new
             self._record({"packs": list(packs), "objects": sorted(objects), "indexes": indexes})
+            self._given_up |= objects.union(packs)
             self._litter = []
         self._report.packs_taken += len(packs)
         self._report.bytes_taken += sum(packs.values()) + sum(litter.values())
@@ -270,6 +273,17 @@ class _Prune:
         self._report.bytes_unused = sum(use.unused_bytes for use in usage.packs if use.chunks)
         self._taken.update(packs)
         return len(unused) > _ENTRY_PACKS
+
+    def _refuse_own(self) -> None:
+        """Begin anew when another prune took what this one stored: it is gone, or soon will be."""
+        if self._store is None:
+            return
+        own = {pack.name.hex() for pack in self._store.new_packs}.union(self._store.new_indexes)
+        taken = self._repository.taken_since(self._store.base)
+        if taken is None or (taken - self._given_up) & own:
+            self._close_store()
+            self._store, self._has_rewritten, self._rewritten = None, False, set()
+            raise _Stale
 
     def _record(self, payload: dict[str, list[str]]) -> None:
         def look_again(_entries: Sequence[ChainEntry]) -> None:

@@ -139,10 +139,13 @@ class Repository:
         ):
             self._index = None
 
-    def lost_since(self, seq: int) -> bool:
-        """Say whether others took packs off the books behind an entry; sees what they committed."""
-        self.refresh()
-        return taken_since(self._chain, seq) != set()
+    def taken_since(self, seq: int) -> set[str] | None:
+        """Return what entries behind a number took off the books: packs (hex) and names of objects.
+
+        Whoever stored something and names it in an entry looks here before: what was
+        taken is gone or soon will be. None when that cannot be told.
+        """
+        return taken_since(self._chain, seq)
 
     def slots(self) -> tuple[SlotInfo, ...]:
         """Return what stands in clear about the key slots."""

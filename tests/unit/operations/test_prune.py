@@ -764,3 +764,15 @@ def test_a_backup_whose_parent_is_pruned_while_it_is_read_is_made_again(site: Si
 
     assert done[0].packs_taken > 0
     assert_whole(site.storage, site.folder / "proof", site.held)
+
+
+def test_what_a_prune_stored_anew_and_another_took_is_not_relied_on(site: Site) -> None:
+    """The other one ends whole, so that the chain does not even remember what it deleted."""
+    site.forget(*days(site, 5)[:3])
+    every = PruneOptions(max_unused_percent=100, every_unknown=True)
+    done: list[PruneReport] = []
+
+    site.prune(storage=at_the_entry(site.storage, lambda: done.append(site.prune(every, state="other"))))
+
+    assert done[0].packs_taken > 0
+    assert_whole(site.storage, site.folder / "proof", site.held)
