@@ -56,7 +56,8 @@ class MemoryStorage:
 
     def delete(self, name: str) -> None:
         """Remove an object."""
-        self._objects.pop(check_name(name), None)
+        with self._lock:
+            self._objects.pop(check_name(name), None)
 
     def _find(self, name: str) -> bytes:
         data = self._objects.get(check_name(name))
