@@ -18,7 +18,11 @@ from tests.unit.web.shell import Shell, make_app, set_up
 if TYPE_CHECKING:
     from pathlib import Path
 
-VERBS_OF_BOTH = tuple(main.backup_admin.list_commands(click.Context(main.backup_admin)))
+# Keys are changed beside the app, by who holds secrets that the app must not have.
+ALONE = {"keys"}
+VERBS_OF_BOTH = tuple(
+    name for name in main.backup_admin.list_commands(click.Context(main.backup_admin)) if name not in ALONE
+)
 
 
 @pytest.fixture
