@@ -22,10 +22,10 @@ _FRESH = [
     [1 << (1 + ATTEMPTS * writer + attempt) for attempt in range(ATTEMPTS)] for writer in range(WRITERS)
 ]
 _REPACKED = [
-    [1 << (1 + ATTEMPTS * WRITERS + 2 * collector + kind) for kind in range(2)]
+    [1 << (1 + ATTEMPTS * WRITERS + ATTEMPTS * collector + attempt) for attempt in range(ATTEMPTS)]
     for collector in range(COLLECTORS)
 ]
-HOLDS_A = FIRST | sum(sum(row) for row in _FRESH) | sum(row[1] for row in _REPACKED)
+HOLDS_A = FIRST | sum(sum(row) for row in _FRESH)
 HOLDS_B = FIRST | sum(sum(row) for row in _REPACKED)
 OLD_SNAPSHOT = 1 << WRITERS
 # Where a process stands.
@@ -49,6 +49,9 @@ class Collector(NamedTuple):
     at: int = MARK
     wanted: int = 0
     stored: int = 0
+    put: int = 0
+    attempt: int = 0
+    taken: int = 0
     stale: bool = False
     left: int = 0
     done: int = 0
@@ -77,6 +80,7 @@ class Rules:
     writer_looks_again: bool = True
     collector_marks_again: bool = True
     taken_names_never_return: bool = True
+    collector_checks_its_own: bool = True
     puts_may_come_late: bool = True
     unknown_packs_go: int = 2
     """How many of the collectors delete packs that nothing names."""
@@ -137,18 +141,20 @@ def _commit(state: State, number: int, writer: Writer, rules: Rules) -> Iterator
 
 def _collect(state: State, number: int, collector: Collector, rules: Rules) -> Iterator[State]:
     if collector.at == MARK:
-        wanted, anew = _mark(state, number)
-        yield _set_collector(state, number, Collector(LIST, wanted, anew))
+        yield from _mark(state, number, collector, rules)
     elif collector.at == LIST:
-        with_own = state._replace(stored=state.stored | collector.stored)
-        ready = collector._replace(at=TAKE)
+        with_own = state
+        if collector.stored & ~collector.put:
+            with_own = state._replace(stored=state.stored | collector.stored)
+        ready = collector._replace(at=TAKE, put=collector.stored)
         yield _set_collector(with_own, number, ready)
         unknown = state.stored & ~state.listed & ~state.collected & ~collector.stored
         if unknown and number < rules.unknown_packs_go:
             yield _set_collector(with_own, number, ready._replace(wanted=collector.wanted | unknown))
     elif collector.at == TAKE:
         if collector.stale and rules.collector_marks_again:
-            yield _set_collector(state, number, Collector())
+            again = collector._replace(at=MARK, wanted=0, stale=False)
+            yield _set_collector(state, number, again)
         else:
             yield _take(state, number, collector)
     elif collector.at == DELETE:
@@ -162,15 +168,21 @@ def _collect(state: State, number: int, collector: Collector, rules: Rules) -> I
         yield _set_collector(_chain_moved(ended, 0), number, Collector(FINISHED))
 
 
-def _mark(state: State, number: int) -> tuple[int, int]:
-    """Return what may go and what has to be stored anew before, as the chain stands now."""
+def _mark(state: State, number: int, collector: Collector, rules: Rules) -> Iterator[State]:
+    """Decide what may go and what has to be stored anew before, as the chain stands now."""
     books = state.listed & ~state.collected
-    home_b = _lowest(books & HOLDS_B)
+    own = collector.stored
+    if rules.collector_checks_its_own and own & collector.taken:
+        own = 0
+    ready = collector._replace(at=LIST, stored=own, taken=0)
+    home_b = own or _lowest(books & HOLDS_B)
     home_a = _lowest(books & HOLDS_A) if state.live else 0
-    anew = 0
-    if home_b == FIRST and home_a != FIRST:
-        anew, home_b = _REPACKED[number][0], 0
-    return books & ~home_a & ~home_b, anew
+    wanted = books & ~home_a & ~home_b
+    yield _set_collector(state, number, ready._replace(wanted=wanted))
+    if home_b == FIRST != home_a and collector.attempt < ATTEMPTS:
+        fresh = _REPACKED[number][collector.attempt]
+        anew = ready._replace(wanted=wanted | FIRST, stored=fresh, attempt=collector.attempt + 1)
+        yield _set_collector(state, number, anew)
 
 
 def _take(state: State, number: int, collector: Collector) -> State:
@@ -193,7 +205,8 @@ def _chain_moved(state: State, taken: int) -> State:
             w._replace(stale=True, taken=w.taken | taken) if LOOK < w.at < DONE else w for w in state.writers
         ),
         collectors=tuple(
-            c._replace(stale=True) if MARK < c.at < DELETE and not c.stale else c for c in state.collectors
+            c._replace(stale=c.at > MARK, taken=c.taken | taken & c.stored) if c.at < DELETE else c
+            for c in state.collectors
         ),
     )
 
