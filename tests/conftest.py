@@ -18,6 +18,12 @@ pytest_plugins = (
 
 # A busy machine is slow now and then; that is not what a property test is about.
 hypothesis.settings.register_profile("house", deadline=None, print_blob=True)
+# Where a failure is wanted, nobody needs the smallest example of it, which can take minutes.
+hypothesis.settings.register_profile(
+    "unshrunk",
+    hypothesis.settings.get_profile("house"),
+    phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),
+)
 hypothesis.settings.load_profile("house")
 
 

@@ -373,7 +373,6 @@ SOURCES = (
         "            and old.ctime_ns == found.ctime_ns\n",
         "",
         "unit/operations/test_unchanged.py",
-        "unit/operations/test_backup.py",
     ),
     _check(
         "a file that was touched just before the scan is read again",

@@ -112,7 +112,7 @@ def _outcome(copy: Path, check: Check) -> str:
 
 def _run_tests(copy: Path, tests: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
     options = ["-x", "-q", "-p", "no:randomly", "-p", "no:cacheprovider", "--hypothesis-seed=1"]
-    options.append(f"--basetemp={copy}.tmp")
+    options += ["--hypothesis-profile=unshrunk", f"--basetemp={copy}.tmp"]
     return subprocess.run(
         [sys.executable, "-m", "pytest", *options, *tests],
         check=False,
