@@ -164,8 +164,9 @@ def next_day(root: Path, *, day: int = 2, seed: int = 1) -> dict[str, int]:
 
 
 def one_photo(root: Path) -> str:
-    """Return the path of the photograph that is restored alone, relative to the root."""
-    photos = sorted((root / "storage/events/active").glob("*/photo_*.jpg"))
+    """Return the path of the large photograph that is restored alone, relative to the root."""
+    found = (root / "storage/events/active").glob("*/photo_*.jpg")
+    photos = sorted(path for path in found if path.stat().st_size >= _LARGE)
     return str(photos[len(photos) // 2].relative_to(root))
 
 
