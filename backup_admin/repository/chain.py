@@ -272,9 +272,11 @@ class Chain:
     def _replay(self, state: ChainState | None, entry: ChainEntry, blocks: list[bytes]) -> ChainState | None:
         """Return the state after an entry; None while what came before could not be read."""
         if entry.op == CHECKPOINT:
-            if state is not None and plain_state(blocks[0]) != state_bytes(state):
+            if state is None:
+                return decode_state(blocks[0])
+            if plain_state(blocks[0]) != state_bytes(state):
                 raise Damaged(f"{entry_name(entry.seq)} in {self._storage.label} is not what led to it.")
-            return decode_state(blocks[0])
+            return state
         if state is not None:
             self._apply(state, entry)
         return state
