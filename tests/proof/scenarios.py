@@ -160,6 +160,7 @@ NOTE_OF_DELETION = ("objects/chain/", "without the note that slots are deleted t
 BACKUP = Scenario("backup", _back_up, _change)
 SCENARIOS = (
     BACKUP,
+    Scenario("first backup", _back_up_with_database, snapshots=0, share=0.2),
     Scenario("backup with a database", _back_up_with_database, _change, share=0.4),
     Scenario("forget", _forget_oldest, snapshots=3, doomed=1, share=0.3),
     Scenario("prune", _forget_and_prune, snapshots=4, doomed=1),

@@ -138,6 +138,7 @@ def make_site(root: Path, *, snapshots: int = 2, database: bool = True) -> Site:
     create_repository(
         LocalStorage(site.objects), [(SECRET, "test"), (OTHER_SECRET, "paper")], clock=CLOCK, parameters=TINY
     )
+    site.state.root.mkdir()
     _first_files(site.files)
     _make_database(site.database)
     for number in range(snapshots):
