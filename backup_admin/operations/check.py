@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import ObjectMissing, RepositoryError
 from backup_admin.operations.affected import SnapshotCheck, describe_damage, lost_from
+from backup_admin.operations.key_slots import check_slots, usable_slots
 from backup_admin.operations.results import CheckReport, ObjectDamage, SampleResult
 from backup_admin.operations.salvage import readable_chunks
 from backup_admin.operations.scrub import scrub_packs
@@ -42,7 +43,7 @@ def check_repository(
     damaged or missing is named together with the snapshots and files it affects.
     """
     run = _Check(repository, reporter)
-    run.check_slots()
+    run.check_history()
     run.check_indexes()
     run.check_packs()
     if read_data:
@@ -68,11 +69,13 @@ class _Check:
         self._notices: list[str] = []
         self._sample: SampleResult | None = None
 
-    def check_slots(self) -> None:
+    def check_history(self) -> None:
         if self._repository.history_warning:
             self._general.append(self._repository.history_warning)
+        self._general += check_slots(self._repository)
+        self._objects += len(usable_slots(self._repository))
         try:
-            self._objects += len(self._repository.slots()) + self._repository.head.seq
+            self._objects += self._repository.verify_history()
         except RepositoryError as error:
             self._general.append(str(error))
 
