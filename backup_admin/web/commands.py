@@ -30,6 +30,7 @@ from backup_admin.records import RunKind, RunStatus, Trigger
 from backup_admin.records.upgrade import upgrade
 from backup_admin.repository.secrets import generate_application_key, write_key_file
 from backup_admin.verbs.forgetting import forget_verb
+from backup_admin.verbs.retaining import pin_verb, prune_verb, unpin_verb
 from backup_admin.verbs.searching import find_verb, ls_verb
 from backup_admin.web.command_line import actor, here, is_json, ready, say, verb
 from backup_admin.web.commands_key import new_key_command
@@ -54,7 +55,7 @@ def backup() -> None:
 
 for command in (show_command, diff_command, check_command, restore_command, undo_command, new_key_command):
     backup.add_command(command)
-for shared in (forget_verb, find_verb, ls_verb):
+for shared in (find_verb, ls_verb, forget_verb, prune_verb, pin_verb, unpin_verb):
     backup.add_command(command_of(shared))
 
 

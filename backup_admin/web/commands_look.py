@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from backup_admin.control import engine
+from backup_admin.core.errors import UsageError
 from backup_admin.core.progress import QuietReporter
 from backup_admin.operations.answers import Answer, answer_check, answer_diff
 from backup_admin.operations.check import check_repository
 from backup_admin.operations.export import export_manifest
+from backup_admin.operations.keyless import answer_keyless, check_keyless
+from backup_admin.operations.sampling import open_sampler, parse_sample
 from backup_admin.web.command_line import is_json, ready, verb
 
 if TYPE_CHECKING:
@@ -47,16 +50,34 @@ def diff_command(*, before: str, after: str) -> Answer:
 
 @click.command("check")
 @click.option("--read-data", is_flag=True, help="Read every stored byte too.")
+@click.option(
+    "--sample",
+    default="",
+    metavar="SHARE",
+    help="Read a part (1/30 or 5%) that was not read for longest; so many runs read all.",
+)
+@click.option("--keyless", is_flag=True, help="Needs no key: compare packs and index with their names.")
 @verb
-def check_command(*, read_data: bool) -> Answer:
+def check_command(*, read_data: bool, sample: str, keyless: bool) -> Answer:
     """Check that everything the snapshots need is there.
 
-    Ends with 4 when something is damaged or missing, and names it.
+    Ends with 4 when something is damaged or missing, and names it with the
+    snapshots and files it affects.
     """
+    if read_data + bool(sample) + keyless > 1:
+        raise UsageError("--read-data, --sample and --keyless exclude each other.")
+    runs = parse_sample(sample) if sample else 0
+    installation = ready()
+    if keyless:
+        with installation.database.new_session() as session:
+            place = engine.open_storage(session, installation)
+        return answer_keyless(place.label, check_keyless(place, reporter=QuietReporter()))
     repository = open_repository()
-    return answer_check(
-        repository, check_repository(repository, read_data=read_data, reporter=QuietReporter())
+    sampler = open_sampler(installation.state, repository.repo_id, runs) if runs else None
+    report = check_repository(
+        repository, read_data=read_data, reporter=QuietReporter(), sampler=sampler, clock=installation.clock
     )
+    return answer_check(repository, report)
 
 
 def open_repository() -> Repository:

@@ -18,8 +18,9 @@ from tests.unit.web.shell import Shell, make_app, set_up
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Keys are changed beside the app, by who holds secrets that the app must not have.
-ALONE = {"keys"}
+# Keys are changed beside the app, by who holds secrets that the app must not have; and a
+# repository to repair may be one that no app can open.
+ALONE = {"keys", "repair"}
 VERBS_OF_BOTH = tuple(
     name for name in main.backup_admin.list_commands(click.Context(main.backup_admin)) if name not in ALONE
 )

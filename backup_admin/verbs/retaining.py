@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from backup_admin.cli.opening import Surroundings, actor, open_given, repository_options
 from backup_admin.core.clock import parse_time
 from backup_admin.core.errors import UsageError
 from backup_admin.core.shown import count_of, show_size, show_text
@@ -15,49 +14,40 @@ from backup_admin.operations.answers import Answer
 from backup_admin.operations.pinning import pin_snapshot, unpin_snapshot
 from backup_admin.operations.prune import PruneOptions, PruneReport, prune
 from backup_admin.operations.retention import parse_span
+from backup_admin.verbs.base import STORAGE, Work, shared_verb
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _STOPPED = "Snapshots are intact; the next prune finishes."
 _INCOMPLETE = 3
 
 
-@click.command("prune")
-@click.argument("storage")
-@click.option(
-    "--max-unused",
-    default="5%",
-    metavar="PERCENT",
-    help="How much of the storage may stay taken by what nobody needs.  [5%]",
+@shared_verb(
+    "prune",
+    STORAGE,
+    click.option(
+        "--max-unused",
+        default="5%",
+        metavar="PERCENT",
+        help="How much of the storage may stay taken by what nobody needs.  [5%]",
+    ),
+    click.option(
+        "--unknown-now", is_flag=True, help="Do not wait a day to delete what interrupted runs left behind."
+    ),
+    click.option("--dry-run", is_flag=True, help="Say what would be deleted; change nothing."),
+    changes=True,
 )
-@click.option(
-    "--unknown-now", is_flag=True, help="Do not wait a day to delete what interrupted runs left behind."
-)
-@click.option("--dry-run", is_flag=True, help="Say what would be deleted; change nothing.")
-@repository_options
-@click.pass_obj
-def prune_verb(  # noqa: PLR0913  one parameter for each option
-    surroundings: Surroundings,
-    *,
-    storage: str,
-    max_unused: str,
-    unknown_now: bool,
-    dry_run: bool,
-    key_file: Path | None,
-    state_dir: Path | None,
-) -> Answer:
+def prune_verb(work: Work, /, *, max_unused: str, unknown_now: bool, dry_run: bool) -> Answer:
     """Delete data that no snapshot needs any more.
 
     Safe beside running backups and restores, and to stop at any time. Ends with 3
     when the storage did not let all of it be deleted.
     """
     options = PruneOptions(_percent(max_unused), every_unknown=unknown_now, dry_run=dry_run)
-    repository, state = open_given(surroundings, storage, key_file, state_dir)
-    with surroundings.reporting(_STOPPED) as reporter:
+    with work.reporting(_STOPPED) as reporter:
         report = prune(
-            repository, options, actor=actor(), state=state, reporter=reporter, clock=surroundings.clock
+            work.repository, options, actor=work.actor, state=work.state, reporter=reporter, clock=work.clock
         )
     return Answer(
         result={
@@ -109,38 +99,30 @@ def _prune_lines(report: PruneReport) -> Iterator[str]:
         )
 
 
-@click.command("pin")
-@click.argument("snapshot")
-@click.argument("storage")
-@click.option("--until", default="", metavar="TIME", help="Keep it up to a time: 2027-01-31 or with 18:00.")
-@click.option("--for", "span", default="", metavar="SPAN", help="Keep it so long: 7d, 12h, 1y6m.")
-@click.option("--reason", default="", metavar="TEXT", help="Why it is kept.")
-@repository_options
-@click.pass_obj
-def pin_verb(  # noqa: PLR0913  one parameter for each option
-    surroundings: Surroundings,
-    *,
-    snapshot: str,
-    storage: str,
-    until: str,
-    span: str,
-    reason: str,
-    key_file: Path | None,
-    state_dir: Path | None,
-) -> Answer:
+@shared_verb(
+    "pin",
+    click.argument("snapshot"),
+    STORAGE,
+    click.option(
+        "--until", default="", metavar="TIME", help="Keep it up to a time: 2027-01-31 or with 18:00."
+    ),
+    click.option("--for", "span", default="", metavar="SPAN", help="Keep it so long: 7d, 12h, 1y6m."),
+    click.option("--reason", default="", metavar="TEXT", help="Why it is kept."),
+    changes=True,
+)
+def pin_verb(work: Work, /, *, snapshot: str, until: str, span: str, reason: str) -> Answer:
     """Keep a snapshot: it cannot be forgotten until the pin runs out or is taken away.
 
     SNAPSHOT is an id, the beginning of one, or `latest`. Without a time it stays for ever.
     """
     if until and span:
         raise UsageError("Give --until or --for, not both. Nothing was pinned.")
-    now = surroundings.clock.now()
+    now = work.clock.now()
     end = _time(until) if until else parse_span(span).after(now) if span else None
     if end is not None and end <= now:
         raise UsageError(f"{until or span} is over already. Nothing was pinned.")
-    repository, _ = open_given(surroundings, storage, key_file, state_dir)
-    found = repository.find_id(snapshot)
-    pin_snapshot(repository, found, until=end, reason=reason, actor=actor())
+    found = work.repository.find_id(snapshot)
+    pin_snapshot(work.repository, found, until=end, reason=reason, actor=work.actor)
     ends = "until it is unpinned" if end is None else f"until {end:%Y-%m-%d %H:%M} UTC"
     return Answer(
         result={"snapshot": found, "until": end and end.isoformat(), "reason": reason},
@@ -156,17 +138,10 @@ def _time(text: str) -> datetime:
         raise UsageError(f"{text!r} is no time; write it as 2027-01-31 or 2027-01-31T18:00.") from error
 
 
-@click.command("unpin")
-@click.argument("snapshot")
-@click.argument("storage")
-@repository_options
-@click.pass_obj
-def unpin_verb(
-    surroundings: Surroundings, *, snapshot: str, storage: str, key_file: Path | None, state_dir: Path | None
-) -> Answer:
+@shared_verb("unpin", click.argument("snapshot"), STORAGE, changes=True)
+def unpin_verb(work: Work, /, *, snapshot: str) -> Answer:
     """Take all pins of a snapshot away; it may be forgotten again."""
-    repository, _ = open_given(surroundings, storage, key_file, state_dir)
-    found = repository.find_id(snapshot)
-    count = unpin_snapshot(repository, found, actor=actor())
+    found = work.repository.find_id(snapshot)
+    count = unpin_snapshot(work.repository, found, actor=work.actor)
     line = f"{count_of(count, 'pin')} of snapshot {found} taken away." if count else f"{found} is not pinned."
     return Answer(result={"snapshot": found, "pins": count}, lines=[line])
