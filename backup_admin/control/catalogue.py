@@ -89,7 +89,8 @@ def newest_snapshot_id(session: Session) -> str:
 def reindex(session: Session, repository: Repository) -> tuple[str, ...]:
     """Learn all snapshots from the repository; return a sentence for each problem.
 
-    A snapshot we knew and the repository no longer has stays, marked as missing.
+    A snapshot we knew and the repository no longer has was forgotten on purpose when
+    its history is whole; else it stays here, marked as missing.
     """
     known = {row.snapshot_id: row for row in session.scalars(select(BackupManifest))}
     problems = []
@@ -104,6 +105,8 @@ def reindex(session: Session, repository: Repository) -> tuple[str, ...]:
             problems += _fill(session, repository, snapshot_id)
     for row in known.values():
         row.present = row.snapshot_id in ids
+        if not row.present and not repository.history_warning:
+            session.delete(row)
     session.commit()
     return tuple(problems)
 
