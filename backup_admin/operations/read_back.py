@@ -21,15 +21,19 @@ def read_back(repository: Repository, store: ChunkStore, *, reporter: Reporter) 
 
     The store proved each pack when it was stored; earlier ones were proven before.
     Done before the commit, so that a snapshot that cannot be read never exists.
-    Raises `Damaged` when an index is not as it was written.
+    Raises `Damaged` when an index is not as it was written, and `Cancelled`: the last
+    place where a backup stops when asked.
     """
     reporter.stage("verify", total_items=len(store.new_indexes))
     count, size = store.proof.packs_read, store.proof.bytes_read
+    reporter.check_cancelled()
     for name in store.new_indexes:
+        reporter.check_cancelled()
         data = repository.storage.get(name)
         _, _, records = open_index(repository.keys, name, data)
         deque(records, maxlen=0)  # opens every frame
         count, size = count + 1, size + len(data)
+        reporter.advance(items=1)
     return Evidence(count, size)
 
 

@@ -29,10 +29,10 @@ class Step:
 
 BACKUP = (
     Step("databases", "Read the databases", 15),
-    Step("files", "Read the files", 45),
+    Step("files", "Read the files, store and read back what is new", 70),
     Step("settings", "Read the settings", 2),
     Step("commit", "Store the manifest", 3),
-    Step("verify", "Read everything back", 35),
+    Step("verify", "Prove that all is stored", 10),
 )
 VERIFY = (Step("verify", "Read every byte and compare it", 100),)
 RESTORE = (

@@ -61,7 +61,7 @@ def test_before_the_first_stage_nothing_is_promised() -> None:
 def test_the_percentage_counts_stages_and_bytes() -> None:
     shown = of_run(run(stage="files", bytes_done=50, bytes_total=100), NOW)
 
-    assert shown.percent == 37
+    assert shown.percent == 50
     assert [stage.state for stage in shown.stages] == ["done", "now", "wait", "wait", "wait"]
 
 
