@@ -7,7 +7,7 @@ must not look like a fresh start.
 from __future__ import annotations
 
 import hmac
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.canonical import dump_canonical, load_strict
@@ -115,6 +115,8 @@ def _parse(body: dict[str, Any]) -> Config:
     values = dict(body["parameters"])
     if values["chunker"] not in _CHUNKERS:
         raise NewerVersion(f"The repository uses the chunker {values['chunker']!r}; nothing was written.")
+    if values.keys() != {one.name for one in fields(Parameters)}:
+        raise ValueError("its parameters are not those of this format")
     parameters = Parameters(
         **{
             **values,
