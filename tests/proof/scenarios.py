@@ -156,7 +156,7 @@ def _repair(site: Site, storage: Storage) -> None:
     )
 
 
-NOTE_OF_DELETION = ("objects/chain/", "without the note that slots are deleted they are deleted once more")
+NOTE_OF_DELETION = ("objects/chain", "without the note that slots are deleted they are deleted once more")
 BACKUP = Scenario("backup", _back_up, _change)
 SCENARIOS = (
     BACKUP,
