@@ -83,6 +83,8 @@ def try_each(scenario: Scenario, root: Path, fault: Fault, most: int) -> list[st
         disk = fault.disk(site, chosen)
         try:
             act(scenario, site, disk)
+            if disk.seen < chosen:
+                break  # threads and random keys move the number of calls by a few
             if fault.where == "objects" and not may_be_unsaid(scenario, disk):
                 wrong.append(f"call {chosen} failed at {disk.failed} and nobody was told")
         except BackupAdminError as failure:
