@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import os
 import shutil
 from typing import TYPE_CHECKING
 
@@ -78,7 +79,10 @@ def test_what_is_lost_is_named_and_comes_back_from_the_sources(repository: World
 
 
 def test_rot_in_a_pack_is_mended_as_far_as_it_can_be(repository: World, tmp_path: Path) -> None:
-    flip(objects(repository.storage, "packs/")[0], 3000)
+    (repository.files / "noise").write_bytes(os.urandom(100_000))
+    repository.back_up()
+    of_noise = max(objects(repository.storage, "packs/"), key=lambda pack: pack.stat().st_size)
+    flip(of_noise, 3000)
     lost = repository.call("check", "--read-data").result["damage"]
 
     done = repository.call("repair", "--files", f"files={repository.files}", json=False)

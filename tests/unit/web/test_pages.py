@@ -154,7 +154,7 @@ def test_a_running_backup_shows_its_progress_and_can_be_cancelled(ready: Host) -
     page = get(client, f"/backups/{run_id}").text
     post(client, f"/backups/{run_id}/cancel")
 
-    assert 'max="100" value="32"' in page
+    assert 'max="100" value="41"' in page
     assert f'hx-get="{PREFIX}/backups/{run_id}/progress"' in page
     assert 'hx-trigger="every 2s"' in page
     assert "Refresh" in page
