@@ -16,12 +16,12 @@ from backup_admin.operations.export import Exported, ManifestFile, export_head, 
 from backup_admin.operations.patterns import Patterns
 from backup_admin.operations.results import ExtractPlan, ExtractReport
 from backup_admin.operations.stage_tree import with_folders, write_tree
-from backup_admin.repository.entries import iterate_entries
 from backup_admin.repository.lookup import branch_entries
+from backup_admin.repository.shards import sound_entries
 from backup_admin.sources.tree import TreeWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from backup_admin.core.ids import SnapshotId
@@ -132,7 +132,12 @@ class _Extraction:
     def _write_tree(self, root: FilesRoot, manifest: ManifestFile) -> None:
         folder = self._target / "files" / root.name
         make_folders(folder.parent)
-        chosen = _chosen_entries(self._reader, root, self._patterns)
+        chosen = _chosen_entries(
+            self._reader,
+            root,
+            self._patterns,
+            lambda lost: self.problems.append(f"files/{root.name}: {lost}"),
+        )
         writer = TreeWriter(folder, few_files=self._choice.exported.file_count <= _FEW_FILES)
         report = write_tree(
             manifest.note(root.name, chosen), writer, reader=self._reader, reporter=self._reporter
@@ -170,7 +175,7 @@ def _choose(
     roots: dict[str, FilesRoot] = {}
     files = size = 0
     for root in manifest.files:
-        for entry in _chosen_entries(reader, root, patterns):
+        for entry in _chosen_entries(reader, root, patterns, _told_when_written):
             roots[root.name] = root
             files += entry.kind == "file"
             size += entry.size if entry.kind == "file" else 0
@@ -189,13 +194,22 @@ def _plan(snapshot_id: SnapshotId, choice: _Choice) -> ExtractPlan:
     )
 
 
-def _chosen_entries(reader: ChunkReader, root: FilesRoot, patterns: Patterns) -> Iterator[FileEntry]:
+def _chosen_entries(
+    reader: ChunkReader, root: FilesRoot, patterns: Patterns, note_damage: Callable[[str], None]
+) -> Iterator[FileEntry]:
     """Yield what is meant, each after the folders it lies in; reads no more of the tree than that needs."""
     if not patterns:
-        return iterate_entries(reader, root)
+        return sound_entries(reader, root, note_damage)
     branches = patterns.branches(root.name)
-    entries = iterate_entries(reader, root) if b"" in branches else branch_entries(reader, root, branches)
+    if b"" in branches:
+        entries = sound_entries(reader, root, note_damage)
+    else:
+        entries = branch_entries(reader, root, branches)
     return with_folders(entries, partial(patterns.match_file, root.name))
+
+
+def _told_when_written(_lost: str) -> None:
+    """Say nothing yet: the same damage is met, and told, when the tree is written."""
 
 
 def _prepare(target: Path, plan: ExtractPlan, *, allow_non_empty: bool) -> None:

@@ -6,12 +6,15 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import Damaged
-from backup_admin.core.paths import sort_key
-from backup_admin.repository.entries import ShardRow, decode_entry
+from backup_admin.core.paths import show_path, sort_key
+from backup_admin.repository.entries import ShardRow, decode_entry, iterate_shards
 from backup_admin.repository.types import ChunkKind, FileEntry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from backup_admin.repository.reader import ChunkReader
+    from backup_admin.repository.types import FilesRoot
 
 _FOREIGN = (ValueError, KeyError, TypeError, IndexError, AttributeError)
 
@@ -29,3 +32,23 @@ def read_entries(reader: ChunkReader, row: ShardRow) -> list[FileEntry]:
     if any(after <= before for before, after in pairwise(keys)):
         raise Damaged("A folder tree in the manifest is out of order or names a path twice.")
     return entries
+
+
+def sound_entries(
+    reader: ChunkReader, root: FilesRoot, note_damage: Callable[[str], None]
+) -> Iterator[FileEntry]:
+    """Yield the entries of all shards that can be read, in order; tell of each that cannot.
+
+    Raises `Damaged` when the list of shards itself cannot be read, or is out of order.
+    """
+    before = b""
+    for row in iterate_shards(reader, root):
+        try:
+            entries = read_entries(reader, row)
+        except Damaged as error:
+            note_damage(f"{row.count} entries from {show_path(row.first)} on are lost: {error}")
+            continue
+        if sort_key(entries[0].path) <= before:
+            raise Damaged("The shards of a folder tree are out of order.")
+        before = sort_key(entries[-1].path)
+        yield from entries

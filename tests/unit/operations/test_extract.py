@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sqlite3
 from contextlib import closing
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import jsonschema
 import pytest
 
-from backup_admin.core.errors import RestoreRefused
+from backup_admin.core.errors import Damaged, RestoreRefused
 from backup_admin.core.progress import QuietReporter
 from backup_admin.operations.extract import extract, plan_extract
 from backup_admin.operations.results import ExtractReport, SourceSet
@@ -213,3 +214,33 @@ def test_a_lost_list_of_files_costs_that_tree_and_not_the_others(tmp_path: Path)
     assert found_below(tmp_path / "out/files/a") == trees["a"]
     assert len(report.problems) == 1
     assert "files/b/" in report.problems[0]
+
+
+def test_a_lost_piece_of_a_list_costs_its_own_files_and_says_from_where(tmp_path: Path) -> None:
+    storage = MemoryStorage()
+    repository = open_test_repository(make_storage(storage), tmp_path / "state")
+    files = {f"{number:03d}.txt": b"%d" % number for number in range(200)}
+    source = FileSource("many", write_tree(tmp_path / "many", files))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(entries, "_SHARD_MAX", 50)
+        snapshot = run_backup(repository, SourceSet(files=(source,)), tmp_path / "state").snapshot
+    root = repository.manifest(snapshot.id).files[0]
+    rows = list(iterate_shards(repository.reader(), root))
+    lost = rows[1]
+    original = ChunkReader.read
+
+    def failing(reader: ChunkReader, kind: ChunkKind, ref: ChunkRef) -> memoryview:
+        if ref.id == lost.ref.id:
+            raise Damaged("The chunk is not there.")
+        return original(reader, kind, ref)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ChunkReader, "read", failing)
+        report = extract(repository, snapshot.id, tmp_path / "out", reporter=QuietReporter())
+
+    found = found_below(tmp_path / "out/files/many")
+    assert len(rows) > 2
+    assert len(found) == sum(row.count for row in rows) - lost.count
+    assert set(found.items()) < set(files.items())
+    (problem,) = report.problems
+    assert problem.startswith(f"files/many: {lost.count} entries from {os.fsdecode(lost.first)} on are lost:")
