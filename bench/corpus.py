@@ -299,6 +299,5 @@ def _stamp(path: Path, when: int) -> None:
 
 
 def copy_tree(source: Path, target: Path) -> None:
-    """Copy a corpus with its times and modes in the place of an older copy."""
-    shutil.rmtree(target, ignore_errors=True)
+    """Copy a corpus with its times and modes."""
     shutil.copytree(source, target, symlinks=True)

@@ -1,16 +1,22 @@
-"""Writing a captured folder tree to disk, in several threads."""
+"""Writing a captured folder tree to disk.
+
+Large files have a thread of their own, which works outside of the interpreter's lock. Small ones
+are a matter of the interpreter and of system calls: two threads that share them wait for each
+other, and took a third more processor time than one.
+"""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from backup_admin.core.errors import BackupAdminError, Damaged
+from backup_admin.core.large_file import LARGE_FILE_BYTES
 from backup_admin.core.paths import show_path
 from backup_admin.operations.captured import iterate_bytes
-from backup_admin.operations.workers import InOrder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -20,9 +26,7 @@ if TYPE_CHECKING:
     from backup_admin.repository.types import FileEntry
     from backup_admin.sources.tree import TreeWriter
 
-_THREADS = 2
-_BATCH_ITEMS = 128
-_BATCH_BYTES = 8 << 20
+_LARGE_WAITING = 1024  # entries, without their bytes
 
 
 @dataclass(slots=True)
@@ -48,15 +52,14 @@ def write_tree(
     the report; the others are still written. The caller calls `target.finish`.
     """
     run = _Writing(target, reader, reporter)
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="restore") as pool:
-        order: InOrder[list[str]] = InOrder(run.report.problems.extend, limit=2 * _THREADS)
+    with _LargeFiles(run) as large:
         try:
-            for batch in _batches(run.place(entries)):
-                order.add(pool.submit(run.write_files, batch))
-            order.finish()
+            for entry in run.place(entries):
+                if entry.size < LARGE_FILE_BYTES or not large.take(entry):
+                    run.write_file(entry)
         except Damaged as error:
-            order.finish()
             run.report.problems.append(f"The list of files is damaged: {error}")
+        large.finish()
     run.link()
     return run.report
 
@@ -73,19 +76,6 @@ def with_folders(entries: Iterable[FileEntry], wanted: Callable[[bytes], bool]) 
             yield entry
         elif entry.kind == "folder":
             above.append(entry)
-
-
-def _batches(entries: Iterator[FileEntry]) -> Iterator[list[FileEntry]]:
-    batch: list[FileEntry] = []
-    size = 0
-    for entry in entries:
-        batch.append(entry)
-        size += entry.size
-        if len(batch) >= _BATCH_ITEMS or size >= _BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 class _Writing:
@@ -116,18 +106,15 @@ class _Writing:
                 self.report.size += entry.size
                 yield entry
 
-    def write_files(self, batch: list[FileEntry]) -> list[str]:
-        """Write files with their content; return what went wrong."""
-        problems = []
-        for entry in batch:
+    def write_file(self, entry: FileEntry) -> None:
+        """Write a file with its content."""
+        self._reporter.check_cancelled()
+        try:
+            self._write_content(entry)
+        except (BackupAdminError, OSError, ValueError) as error:
             self._reporter.check_cancelled()
-            try:
-                self._write_file(entry)
-            except (BackupAdminError, OSError, ValueError) as error:
-                self._reporter.check_cancelled()
-                problems.append(f"{show_path(entry.path)}: {_reason(error)}")
-            self._reporter.advance(size=entry.size, items=1)
-        return problems
+            self.report.problems.append(f"{show_path(entry.path)}: {_reason(error)}")
+        self._reporter.advance(size=entry.size, items=1)
 
     def link(self) -> None:
         """Make hard links and symbolic links, after everything else."""
@@ -146,7 +133,7 @@ class _Writing:
     def _make_folder(self, entry: FileEntry) -> None:
         self._target.folder(entry.path, entry.mode, entry.mtime_ns)
 
-    def _write_file(self, entry: FileEntry) -> None:
+    def _write_content(self, entry: FileEntry) -> None:
         if entry.content is None:
             raise Damaged("the manifest gives it no content")
         with self._target.file(entry.path, entry.mode, entry.mtime_ns, entry.size) as file:
@@ -162,6 +149,39 @@ class _Writing:
             act(entry)
         except (BackupAdminError, OSError, ValueError) as error:
             self.report.problems.append(f"{show_path(entry.path)}: {_reason(error)}")
+
+
+class _LargeFiles:
+    """Writes large files in a thread of its own; who waits for them at the end helps."""
+
+    def __init__(self, run: _Writing) -> None:
+        self._run = run
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="restore")
+        self._waiting: deque[tuple[Future[None], FileEntry]] = deque()
+
+    def take(self, entry: FileEntry) -> bool:
+        """Take a file, unless too many wait."""
+        while self._waiting and self._waiting[0][0].done():
+            self._waiting.popleft()[0].result()
+        if len(self._waiting) >= _LARGE_WAITING:
+            return False
+        self._waiting.append((self._pool.submit(self._run.write_file, entry), entry))
+        return True
+
+    def finish(self) -> None:
+        """Write what is left, from the end of the queue, until both threads meet."""
+        while self._waiting:
+            future, entry = self._waiting.pop()
+            if future.cancel():
+                self._run.write_file(entry)
+            else:
+                future.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _reason(error: Exception) -> str:

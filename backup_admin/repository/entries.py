@@ -32,6 +32,7 @@ _CUT = (65_536 // _SHARD_AVERAGE).to_bytes(2, "big")
 _KINDS = {"file": "f", "folder": "d", "symlink": "l"}
 _KIND_NAMES = {letter: kind for kind, letter in _KINDS.items()}
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+_decode = json.JSONDecoder().raw_decode
 _FOREIGN = (ValueError, KeyError, TypeError, IndexError, AttributeError)
 
 
@@ -199,10 +200,14 @@ def encode_entry(entry: FileEntry) -> bytes:
 
 def decode_entry(line: bytes) -> FileEntry:
     """Read one entry; raise `ValueError`, `KeyError`, `TypeError` or `IndexError`."""
+    text = line.decode("utf-8")
     try:
-        path, letter, size, mode, mtime_ns, ctime_ns, inode, *rest = json.loads(line)
+        row, end = _decode(text)
     except RecursionError as error:
         raise ValueError("an entry nested too deeply") from error
+    if end != len(text):
+        raise ValueError("an entry with something behind it")
+    path, letter, size, mode, mtime_ns, ctime_ns, inode, *rest = row
     if not all(type(number) is int for number in (size, mode, mtime_ns, ctime_ns, inode)):
         raise TypeError("an entry with a number that is none")
     kind = _KIND_NAMES[letter]

@@ -184,12 +184,12 @@ class Index:
     def locations(self, chunk_id: bytes) -> Iterator[Location]:
         """Return every place a chunk lies in: one whose pack was lost is stored again."""
         try:
-            found = [
-                file.location(position) for file in self._files for position in self._counted(file, chunk_id)
-            ]
+            found = [location for file in self._files for location in file.locations(chunk_id)]
         except CacheDamaged as error:
             self._repair(error)
             return self.locations(chunk_id)
+        if self._collected:
+            return (location for location in found if location.pack.name not in self._collected)
         return iter(found)
 
     def has(self, chunk_id: bytes) -> bool:
@@ -201,7 +201,7 @@ class Index:
                 if position >= 0 and (
                     not collected
                     or file.pack_name(position) not in collected
-                    or next(self._counted(file, chunk_id), -1) >= 0
+                    or any(found.pack.name not in collected for found in file.locations(chunk_id))
                 ):
                     return True
         except CacheDamaged as error:
@@ -238,11 +238,6 @@ class Index:
                 if pack.name not in seen and pack.name not in self._collected:
                     seen.add(pack.name)
                     yield pack
-
-    def _counted(self, file: IndexFile, chunk_id: bytes) -> Iterator[int]:
-        for position in file.positions(chunk_id):
-            if not self._collected or file.pack_name(position) not in self._collected:
-                yield position
 
     def _usable_files(self, wanted: set[str]) -> tuple[IndexFile, ...]:
         files: list[IndexFile] = []

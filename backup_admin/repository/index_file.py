@@ -22,7 +22,7 @@ from bisect import bisect_left
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from blake3 import blake3
 
@@ -47,6 +47,7 @@ _SEAL_BYTES = 32
 _BUCKET_RECORDS = 16
 _MOST_BITS = 24
 _BATCH = 8_192
+_PACKS_KEPT = 4_096
 
 
 class CacheDamaged(Damaged):
@@ -69,8 +70,7 @@ class PackInfo:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(NamedTuple):
     """Where a chunk lies. `frame_offset` points behind the frame's length field."""
 
     pack: PackInfo
@@ -108,6 +108,7 @@ class IndexFile:
         self._directory = view[directory : self._sums].cast("I")
         self.names = tuple(bytes(view[at : at + 32]).hex() for at in range(self._end, directory, 32))
         self._checked = bytearray(blocks)
+        self._packs: dict[int, PackInfo] = {}
 
     def find(self, chunk_id: bytes) -> int:
         """Return the position of the first record of a chunk, or -1."""
@@ -128,17 +129,27 @@ class IndexFile:
             at = self._map.find(tail, at + 1, end)  # it only looked like one, across two records
         return -1
 
-    def positions(self, chunk_id: bytes) -> Iterator[int]:
-        """Return the position of every record of a chunk; a merged file may have several."""
+    def locations(self, chunk_id: bytes) -> list[Location]:
+        """Decode every record of a chunk."""
         position = self.find(chunk_id)
-        while 0 <= position < self.count and self._tail(position) == chunk_id[self._dropped :]:
-            yield position
-            position += 1
+        if position < 0:
+            return []
+        found = [self.location(position)]
+        tail = chunk_id[self._dropped :]
+        while (position := position + 1) < self.count and self._tail(position) == tail:
+            found.append(self.location(position))
+        return found
 
     def pack(self, number: int) -> PackInfo:
         """Return a row of the pack table; raise `Damaged` for a number beyond it."""
-        row = self._row(number)
-        return PackInfo(row[:32], row[32:76], int.from_bytes(row[76:], "big"))
+        found = self._packs.get(number)
+        if found is None:
+            row = self._row(number)
+            found = PackInfo(row[:32], row[32:76], int.from_bytes(row[76:], "big"))
+            if len(self._packs) >= _PACKS_KEPT:
+                self._packs.clear()
+            self._packs[number] = found
+        return found
 
     def pack_name(self, position: int) -> bytes:
         """Return the name of the pack that the record at a position lies in."""

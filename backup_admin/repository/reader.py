@@ -143,7 +143,7 @@ class ChunkReader:
             raise Damaged("the index gives a frame of it an impossible length")
         if own.pack != location.pack.name or not own.start <= offset or offset + size > own.end:
             goes_on = own.pack == location.pack.name and own.start < offset <= own.end + LENGTH_BYTES
-            wanted = min(_AHEAD, location.pack.size - offset) if goes_on else 0
+            wanted = min(max(_AHEAD, 4 * size), location.pack.size - offset) if goes_on else 0
             buffer = own.window(max(size, wanted))
             own.pack = b""
             count = get_into(self._storage, pack_name(location.pack.name), offset, buffer)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Self
 
 from backup_admin.core.durable import make_folders, sync_folder, write_all
 from backup_admin.core.errors import BackupAdminError, RestoreRefused, SourceError
+from backup_admin.core.large_file import LARGE_FILE_BYTES, LargeFileWriter
 from backup_admin.core.paths import check_path, show_path
 from backup_admin.sources.beneath import FOLDER_FLAGS, open_beneath, open_parent, sync_file_system
 
@@ -33,7 +34,7 @@ _ROOT_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 class NewFile:
     """A file being written, until its block ends; `fd` is open for writing, also at any offset."""
 
-    __slots__ = ("_mode", "_mtime_ns", "_parent", "_path", "_size", "_sync", "_written", "fd")
+    __slots__ = ("_large", "_mode", "_mtime_ns", "_parent", "_path", "_size", "_sync", "_written", "fd")
 
     def __init__(
         self,
@@ -41,11 +42,11 @@ class NewFile:
         parent: _Folder,
         path: bytes,
         size: int,
-        attributes: tuple[int, int],
-        *,
-        sync: bool,
+        attributes: tuple[int, int, bool],
+        large: LargeFileWriter | None,
     ) -> None:
-        mode, mtime_ns = attributes
+        mode, mtime_ns, sync = attributes
+        self._large = large
         self.fd = fd
         self._sync = sync
         self._parent = parent
@@ -60,7 +61,10 @@ class NewFile:
         self._written += len(data)
         if self._written > self._size:
             raise RestoreRefused(f"{show_path(self._path)} is longer than its manifest says.")
-        write_all(self.fd, data)
+        if self._large is None:
+            write_all(self.fd, data)
+        else:
+            self._large.write(data)
 
     def __enter__(self) -> Self:
         return self
@@ -74,11 +78,15 @@ class NewFile:
         except OSError as error:
             raise _refusal(error, self._path, "finished") from error
         finally:
+            if self._large is not None:
+                self._large.abandon()
             os.close(self.fd)
             if not done:
                 self._remove()
 
     def _finish(self) -> None:
+        if self._large is not None:
+            self._large.finish()
         found = self._size if self._written == self._size else os.fstat(self.fd).st_size
         if found != self._size:
             raise RestoreRefused(
@@ -117,6 +125,8 @@ class TreeWriter:
         self._root_path = root
         self._few_files = few_files
         self._lock = threading.Lock()
+        self._local = threading.local()
+        self._large_files: list[LargeFileWriter] = []
         self._folders: dict[bytes, tuple[int, int] | None] = {}
         self._symlinks: dict[bytes, tuple[bytes, int]] = {}
         self._open: dict[int, _Folder] = {}
@@ -136,6 +146,8 @@ class TreeWriter:
     def close(self) -> None:
         """Let go of the root; what was not finished stays as it is."""
         self._close_folders()
+        for writer in self._large_files:
+            writer.close()
         if self._root >= 0:
             os.close(self._root)
             self._root = -1
@@ -191,7 +203,8 @@ class TreeWriter:
             raise _refusal(error, path, "made") from error
         if self._made is not None:
             self._made.add(os.fstat(handle).st_ino)
-        return NewFile(handle, parent, path, size, (mode, mtime_ns), sync=self._few_files)
+        large = self._large_file(handle) if size >= LARGE_FILE_BYTES else None
+        return NewFile(handle, parent, path, size, (mode, mtime_ns, self._few_files), large)
 
     def finish(self, root_mode: int, root_mtime_ns: int) -> None:
         """Make the symlinks, set modes and times of folders, make it all durable."""
@@ -213,6 +226,15 @@ class TreeWriter:
             else:
                 sync_file_system(self._root)
             sync_folder(self._root_path.parent)
+
+    def _large_file(self, handle: int) -> LargeFileWriter:
+        """Return the writer of this thread, set on a file."""
+        writer: LargeFileWriter | None = getattr(self._local, "large", None)
+        if writer is None:
+            writer = self._local.large = LargeFileWriter()
+            self._large_files.append(writer)
+        writer.begin(handle)
+        return writer
 
     def _parent(self, path: bytes) -> _Folder:
         """Return a folder, open; each thread keeps the one it used last."""

@@ -73,10 +73,14 @@ class LocalStorage:
 
     def get_into(self, name: str, offset: int, buffer: bytearray | memoryview) -> int:
         """Fill a buffer from an object."""
-        with self._errors(name, "read"), self._path(name).open("rb", buffering=0) as file:
-            view = memoryview(buffer)
-            done = read_direct(file.fileno(), offset, view)
-            return done + _fill(file.fileno(), offset + done, view[done:])
+        view = memoryview(buffer)
+        with self._errors(name, "read"):
+            handle = os.open(self._path(name), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                done = read_direct(handle, offset, view)
+                return done + _fill(handle, offset + done, view[done:])
+            finally:
+                os.close(handle)
 
     def stat(self, name: str) -> ObjectInfo | None:
         """Return name and size, or None; an absent folder is an error."""
