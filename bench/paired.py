@@ -79,6 +79,7 @@ def _measure(work: Path, tool: Tool, phase: Phase, run: int) -> Measurement:
         "one": one,
         "tmp": str(home / "tmp"),
     }
+    os.sync()  # nobody waits for what another left to be written
     cost = run_measured(
         tool.command(phase, places), folder=work, env=tool.environment(places), log=work.parent / "log.txt"
     )

@@ -291,6 +291,7 @@ class _Run:
             repository.reader(),
             repository.keys,
             pages_per_shard=repository.config.parameters.pages_per_shard,
+            groups=self._state.cache / repository.repo_id[:32] / "pages",
         )
 
     def _manifest(self, parent: Manifest | None, store: ChunkStore) -> Manifest:

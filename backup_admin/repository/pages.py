@@ -20,15 +20,18 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, OrderedDict
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import Damaged, SourceError
 from backup_admin.repository.content import ReadInto, decode_refs, encode_refs, fill_buffer
+from backup_admin.repository.page_groups import GroupDigests
 from backup_admin.repository.types import MIB, ChunkKind, ChunkRef, Content
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from backup_admin.repository.keys import RepositoryKeys
     from backup_admin.repository.reader import ChunkReader
@@ -75,13 +78,27 @@ class PageRoot:
     size: int
     shards: tuple[ChunkRef, ...]
 
+    def shard(self, number: int, start: int, length: int) -> tuple[ChunkRef, int] | None:
+        """Return a shard and the bytes it describes of the `length` from `start` on."""
+        if number >= len(self.shards):
+            return None
+        return self.shards[number], min(length, self.size - start)
+
 
 class PageWriter:
     """Stores a database file page by page, against the snapshot before."""
 
     def __init__(
-        self, writer: ChunkWriter, reader: ChunkReader, keys: RepositoryKeys, *, pages_per_shard: int
+        self,
+        writer: ChunkWriter,
+        reader: ChunkReader,
+        keys: RepositoryKeys,
+        *,
+        pages_per_shard: int,
+        groups: Path,
     ) -> None:
+        """`groups` is the folder where this machine keeps digests to compare with."""
+        self._groups = groups
         self._writer = writer
         self._reader = reader
         self._keys = keys
@@ -89,7 +106,16 @@ class PageWriter:
 
     def write(self, read_into: ReadInto, page_size: int, parent: ChunkRef | None) -> Content:
         """Read a database file to its end, store what is new, and describe it."""
-        old = self._parent_shards(page_size, parent)
+        layout = (page_size, self._per_shard)
+        with closing(GroupDigests(self._groups, self._keys.page_hash, layout, parent)) as groups:
+            content = self._write(read_into, page_size, self._parent_root(page_size, parent), groups)
+            if content.pages is not None:
+                groups.keep(content.pages)
+        return content
+
+    def _write(
+        self, read_into: ReadInto, page_size: int, old: PageRoot | None, groups: GroupDigests
+    ) -> Content:
         buffer = memoryview(b"")
         digest = hashlib.sha256()
         size = 0
@@ -103,9 +129,9 @@ class PageWriter:
                 if len(shards) == _MAX_SHARDS:
                     raise SourceError("A database is too large for a page map; nothing was committed.")
                 digest.update(buffer[:filled])
+                before = None if old is None else old.shard(len(shards), size, wanted)
                 size += filled
-                before = old[len(shards)] if len(shards) < len(old) else None
-                shards.append(self._write_shard(buffer[:filled], page_size, before))
+                shards.append(self._write_shard(buffer[:filled], page_size, before, groups))
             if filled < wanted:
                 break
         root = page_size.to_bytes(4, "big") + size.to_bytes(8, "big") + len(shards).to_bytes(4, "big")
@@ -116,19 +142,25 @@ class PageWriter:
         """Shards double at certain numbers, so that the root of a huge database stays one chunk."""
         return self._per_shard << number // _SHARDS_OF_A_SIZE
 
-    def _parent_shards(self, page_size: int, parent: ChunkRef | None) -> tuple[ChunkRef, ...]:
+    def _parent_root(self, page_size: int, parent: ChunkRef | None) -> PageRoot | None:
         if parent is None:
-            return ()
+            return None
         root = read_root(self._reader, parent)
-        return root.shards if root.page_size == page_size else ()
+        return root if root.page_size == page_size else None
 
-    def _write_shard(self, data: memoryview, page_size: int, before: ChunkRef | None) -> ChunkRef:
-        hashes = tuple(
-            self._keys.page_hash(data[at : at + page_size]) for at in range(0, len(data), page_size)
-        )
-        old = Shard((), ()) if before is None else read_shard(self._reader, before)
+    def _write_shard(
+        self, data: memoryview, page_size: int, before: tuple[ChunkRef, int] | None, groups: GroupDigests
+    ) -> ChunkRef:
+        same = groups.compare(data)
+        old = Shard((), ())
+        if before is not None:
+            ref, size = before
+            if size == len(data) and all(same):
+                return ref
+            old = read_shard(self._reader, ref)
+        hashes = self._hashes(data, page_size, old.hashes, groups.pages, same)
         if before is not None and hashes == old.hashes:
-            return before
+            return before[0]
         fresh = {n for n, value in enumerate(hashes) if n >= len(old.hashes) or old.hashes[n] != value}
         extents = _keep_extents(old.extents, fresh, len(hashes), page_size)
         if scattered := _pages_to_gather(extents, len(fresh)):
@@ -142,6 +174,20 @@ class PageWriter:
         return self._writer.put(
             ChunkKind.DATABASE, encode_shard(Shard(hashes, tuple(extents))), compress=True
         )
+
+    def _hashes(
+        self, data: memoryview, page_size: int, old: tuple[bytes, ...], group: int, same: list[bool]
+    ) -> tuple[bytes, ...]:
+        """Hash every page, but for those of groups that are as they were."""
+        count = -(-len(data) // page_size)
+        hashes: list[bytes] = []
+        for first, unchanged in zip(range(0, count, group), same, strict=True):
+            pages = range(first, min(first + group, count))
+            if unchanged and pages.stop <= len(old):
+                hashes += old[pages.start : pages.stop]
+            else:
+                hashes += [self._keys.page_hash(data[n * page_size : (n + 1) * page_size]) for n in pages]
+        return tuple(hashes)
 
     def _store_runs(self, data: memoryview, page_size: int, runs: list[tuple[int, int]]) -> list[Extent]:
         extents: list[Extent] = []

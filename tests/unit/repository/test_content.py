@@ -68,10 +68,15 @@ class Bench:
         self, data: bytes, parent: ChunkRef | None = None, *, page: int = PAGE
     ) -> tuple[Content, int]:
         store = self.store()
-        writer = PageWriter(store.writer(), self.reader(), KEYS, pages_per_shard=SMALL.pages_per_shard)
+        writer = self.page_writer(store, pages_per_shard=SMALL.pages_per_shard)
         content = writer.write(io.BytesIO(data).readinto, page, parent)
         store.finish()
         return content, store.stored_bytes
+
+    def page_writer(self, store: ChunkStore, *, pages_per_shard: int) -> PageWriter:
+        return PageWriter(
+            store.writer(), self.reader(), KEYS, pages_per_shard=pages_per_shard, groups=self.cache / "pages"
+        )
 
     def load(self, content: Content) -> bytes:
         assert check_content(self.reader(), content) == content.size
@@ -393,14 +398,14 @@ def test_many_small_changes_are_gathered_again_before_there_are_too_many_pieces(
     bench = Bench(tmp_path, MemoryStorage())
     data = bytearray(database(1024))
     store = bench.store()
-    writer = PageWriter(store.writer(), bench.reader(), KEYS, pages_per_shard=1024)
+    writer = bench.page_writer(store, pages_per_shard=1024)
     content = writer.write(io.BytesIO(data).readinto, PAGE, None)
     store.finish()
     for turn in range(3):
         for page in range(turn, 1024, 4):
             data[page * PAGE] ^= 1
         store = bench.store()
-        writer = PageWriter(store.writer(), bench.reader(), KEYS, pages_per_shard=1024)
+        writer = bench.page_writer(store, pages_per_shard=1024)
         content = writer.write(io.BytesIO(data).readinto, PAGE, content.pages)
         store.finish()
 
