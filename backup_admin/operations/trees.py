@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import SourceError
@@ -154,16 +155,17 @@ class TreeCapture:
             self._close_batch()
 
     def _close_batch(self) -> None:
-        batch, self._batch, self._batch_bytes = self._batch, [], 0
-        reads, self._reads = self._reads, 0
+        batch, size, reads = self._batch, self._batch_bytes, self._reads
+        self._batch, self._batch_bytes, self._reads = [], 0, 0
         if not batch:
             return
         if reads or not self._order.is_idle:
-            self._order.add(self._workers.submit(lambda writer: self._read_all(writer, batch)))
+            work = partial(self._read_all, batch)
+            self._order.add(self._workers.submit(work, size=size, files=reads))
         else:
             self._emit([item for item in batch if not isinstance(item, _ToRead)])
 
-    def _read_all(self, writer: ContentWriter, batch: list[_Item]) -> list[_Result]:
+    def _read_all(self, batch: list[_Item], writer: ContentWriter) -> list[_Result]:
         results: list[_Result] = []
         for item in batch:
             if not isinstance(item, _ToRead):

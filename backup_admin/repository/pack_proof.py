@@ -6,6 +6,8 @@ import queue
 import threading
 from typing import TYPE_CHECKING
 
+from blake3 import blake3
+
 from backup_admin.core.direct_io import aligned_buffer
 from backup_admin.core.errors import (
     BackupAdminError,
@@ -52,12 +54,28 @@ class PackProver:
         Raises `Damaged`, `ObjectMissing` or another `StorageError`.
         """
         data = self._read(pack)
-        if pack_digest(data) != pack.name:
+        try:
+            digest = self._check_segments(data)
+        except Damaged:
+            digest = pack_digest(data)
+            if digest == pack.name:
+                raise
+        if digest != pack.name:
             raise Damaged("its name does not fit its bytes")
+
+    def _check_segments(self, data: memoryview) -> bytes:
+        """Check every chunk; return the digest of the pack, made while each segment is in the processor."""
+        hasher = blake3()
+        hashed = 0
         cipher, segments = read_pack(self._keys, data)
         for segment in segments:
-            sealed = data[segment.frame_offset : segment.frame_offset + segment.frame_length]
+            end = segment.frame_offset + segment.frame_length
+            hasher.update(data[hashed:end])
+            hashed = end
+            sealed = data[segment.frame_offset : end]
             check_segment(self._keys, segment, self._open(cipher, segment, sealed))
+        hasher.update(data[hashed:])
+        return hasher.digest()
 
     def _read(self, pack: PackInfo) -> memoryview:
         if self._pack is None or len(self._pack) < pack.size:

@@ -88,7 +88,7 @@ OBJECTS = (
     _check(
         "a pack that is proved is compared with its name",
         "repository/pack_proof.py",
-        "        if pack_digest(data) != pack.name:",
+        "        if digest != pack.name:",
         "        if False:",
         "unit/repository/test_pack_proof.py",
         FLIPPED_BIT,

@@ -134,3 +134,12 @@ def test_a_byte_that_was_wrong_before_the_name_was_made_is_found_too() -> None:
     storage.put(pack_name(info.name), data)
     with pytest.raises(Damaged, match="seal"):
         PackProver(storage, KEYS).prove(info)
+
+
+def test_a_sound_pack_under_another_name_does_not_pass() -> None:
+    info, data = make_pack(prose(50_000))
+    info = PackInfo(bytes(32), info.header, info.size)
+    storage = MemoryStorage()
+    storage.put(pack_name(info.name), data)
+    with pytest.raises(Damaged, match="name does not fit"):
+        PackProver(storage, KEYS).prove(info)
