@@ -28,6 +28,7 @@ from backup_admin.operations.databases import CheckLine
 from backup_admin.operations.journal import Journal, Step, new_journal, refuse_unfinished
 from backup_admin.operations.maintenance import close, reopen
 from backup_admin.operations.on_disk import compare_tree
+from backup_admin.operations.pinning import pinned
 from backup_admin.operations.put_back import put_back
 from backup_admin.operations.restore_report import RestoreReport, RestoreTools
 from backup_admin.operations.results import BackupOptions, Outcome, SourceSet
@@ -64,7 +65,8 @@ def carry_out(
     manifest = _manifest_of(plan, repository)
     _check_places(plan, targets)
     state = tools.state
-    with state.lock("restore"):
+    pin = pinned(repository, plan.snapshot_id, actor=actor, clock=tools.clock, reporter=tools.reporter)
+    with state.lock("restore"), pin:
         refuse_unfinished(state, tools.clock)
         journal = new_journal(state, restore_id, tools.clock)
         journal.write(

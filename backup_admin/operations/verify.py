@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from backup_admin.core.errors import BackupAdminError, Damaged, SourceError
+from backup_admin.core.errors import BackupAdminError, Damaged, SnapshotMissing, SourceError
 from backup_admin.core.paths import show_path
 from backup_admin.operations.captured import check_content, write_content
 from backup_admin.operations.databases import compare_database
@@ -36,7 +36,8 @@ def verify_snapshot(
     """Read a snapshot whole: the digest of each file, the digests of each table.
 
     Databases are put together in the state folder and checked by SQLite. Raises
-    `Damaged` when the manifest itself cannot be read.
+    `Damaged` when the manifest itself cannot be read, `SnapshotMissing` when the
+    snapshot was forgotten meanwhile.
     """
     manifest = repository.manifest(snapshot_id)
     run = _Verification(repository.reader(), manifest, reporter)
@@ -51,6 +52,12 @@ def verify_snapshot(
     for root in manifest.files:
         run.verify_tree(root)
     run.verify_settings()
+    if run.problems:
+        repository.refresh()
+        if snapshot_id not in repository.history.manifests:
+            raise SnapshotMissing(
+                f"Snapshot {snapshot_id} was forgotten while it was verified, so what it lacks says nothing."
+            )
     return VerifyReport(snapshot_id, run.files, run.databases, run.bytes_read, tuple(run.problems))
 
 

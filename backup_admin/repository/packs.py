@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 PREFIX = "packs/"
 LOGICAL_NAME = "pack"
 _WORTH_IT = 0.94
+_MAX_TOC_BYTES = 1 << 20  # what is known of a pack's chunks takes six times that in memory
 _MAX_FRAMES = 65_000
 _CHUNK = struct.Struct(">B32sII")
 _SEGMENT = struct.Struct(">BII")
@@ -122,7 +123,9 @@ class PackBuilder:
         """Say whether a segment still fits below the limit of a pack."""
         toc = self._toc_bytes + _SEGMENT.size + _CHUNK.size * chunk_count
         needed = self.size + plain_size + toc + 2 * FRAME_OVERHEAD
-        return not self.segments or (needed <= limit and len(self.segments) < _MAX_FRAMES)
+        return not self.segments or (
+            needed <= limit and toc <= _MAX_TOC_BYTES and len(self.segments) < _MAX_FRAMES
+        )
 
     def add(self, data: bytes | bytearray | memoryview, chunks: Sequence[ChunkSpan], *, level: int) -> None:
         """Seal a segment; `level` above zero compresses it when that pays."""

@@ -6,14 +6,14 @@ import shutil
 import sqlite3
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from backup_admin.core.errors import Busy, Cancelled, RestoreRefused
 from backup_admin.core.ids import RestoreId, new_ulid
 from backup_admin.core.progress import QuietReporter
-from backup_admin.operations import tree_swap
+from backup_admin.operations import restore_parts, tree_swap
 from backup_admin.operations.backup import back_up
 from backup_admin.operations.journal import list_journals
 from backup_admin.operations.recover import recover
@@ -44,6 +44,25 @@ def test_restore_brings_back_exactly_what_was_backed_up(scene: Scene) -> None:
     assert report.outcome == "restored", report.message
     assert scene.live() == good
     assert all(line.ok for line in report.checks)
+
+
+def test_the_snapshot_cannot_be_forgotten_while_it_is_restored(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned: list[list[str]] = []
+    stage_tree = restore_parts.stage_tree
+
+    def looking(*arguments: Any, **more: Any) -> None:
+        pinned.append([pin.snapshot for pin in scene.open().history.pins.values()])
+        stage_tree(*arguments, **more)
+
+    monkeypatch.setattr(restore_parts, "stage_tree", looking)
+    plan = scene.plan()
+
+    scene.restore(plan)
+
+    assert pinned == [[plan.snapshot_id]]
+    assert scene.open().history.pins == {}
 
 
 def test_undo_brings_back_exactly_what_was_there_before(scene: Scene) -> None:

@@ -13,11 +13,12 @@ from backup_admin.core.errors import Cancelled, Damaged, SnapshotMissing
 from backup_admin.core.ids import SnapshotId
 from backup_admin.core.progress import QuietReporter
 from backup_admin.core.state import StateFolder
+from backup_admin.operations.forget import forget_named
 from backup_admin.operations.results import SourceSet, VerifyReport
 from backup_admin.operations.verify import verify_snapshot
 from backup_admin.sources.sqlite import SqliteSource
 from backup_admin.storage.memory import MemoryStorage
-from tests.factories import file_sources, make_storage, open_test_repository, run_backup, write_tree
+from tests.factories import CLOCK, file_sources, make_storage, open_test_repository, run_backup, write_tree
 from tests.fakes import FaultyStorage
 
 if TYPE_CHECKING:
@@ -144,3 +145,15 @@ def test_a_tree_with_fewer_entries_than_its_manifest_says_is_noticed(
     (problem,) = verify(repository, tmp_path / "fresh").problems
 
     assert "entries instead of" in problem
+
+
+def test_what_a_forgotten_snapshot_lacks_is_no_damage(storage: MemoryStorage, tmp_path: Path) -> None:
+    repository = open_test_repository(storage, tmp_path / "fresh")
+    (snapshot,) = repository.snapshot_ids()
+    other = open_test_repository(storage, tmp_path / "other")
+    forget_named(other, [snapshot], force=True, actor="tests", clock=CLOCK)
+    for info in list(storage.list_objects("packs/")):
+        storage.delete(info.name)
+
+    with pytest.raises(SnapshotMissing, match="forgotten while it was verified"):
+        verify(repository, tmp_path / "fresh")
