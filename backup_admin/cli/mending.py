@@ -163,9 +163,11 @@ def _answer(
 ) -> Answer:
     problems = _other_problems(repository)
     if plan.damaged:
-        stay = "would stay" if dry_run else "stay"
+        one = len(plan.damaged) == 1
+        stay = "would stay" if dry_run else "stays" if one else "stay"
+        kept = "it is kept, and all else in it" if one else "they are kept, and all else in them"
         lines.append(
-            f"{count_of(len(plan.damaged), 'snapshot')} {stay} damaged; they are kept, and all else in them"
+            f"{count_of(len(plan.damaged), 'snapshot')} {stay} damaged; {kept}"
             " can "
             "be restored. A folder or database that still holds what is lost heals them: --files, --sqlite."
         )
@@ -191,9 +193,9 @@ def describe_found(plan: RepairPlan) -> Iterator[str]:
     for pack in plan.bad:
         chunks = sum(len(frame.spans) for frame in pack.frames)
         kept = f" {len(pack.saved):,} of its {chunks:,} chunks can be saved." if pack.is_there else ""
-        yield f"{pack.message}{kept}"
+        yield f"{pack.message.removesuffix('.')}.{kept}"
     if plan.returned:
-        yield f"{count_of(len(plan.returned), 'pack')} that were given up are there again."
+        yield f"{count_of(len(plan.returned), 'pack')} given up before can be read again."
 
 
 def _describe_work(plan: RepairPlan) -> Iterator[str]:

@@ -166,5 +166,5 @@ class _Check:
         )
         if unknown:
             self._notices.append(
-                f"{unknown} packs belong to no snapshot: interrupted runs left them; they do no harm."
+                f"Packs that belong to no snapshot: {unknown:,}. Interrupted runs left them; they do no harm."
             )

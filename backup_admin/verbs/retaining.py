@@ -89,7 +89,7 @@ def _prune_lines(report: PruneReport) -> Iterator[str]:
     else:
         yield "Nothing was to be deleted."
     yield (
-        f"{count_of(report.snapshots, 'snapshot')} need the rest: {count_of(report.packs_kept, 'pack')}, "
+        f"Kept for {count_of(report.snapshots, 'snapshot')}: {count_of(report.packs_kept, 'pack')}, "
         f"in which {show_size(report.bytes_unused)} are unused."
     )
     if report.objects_waiting:

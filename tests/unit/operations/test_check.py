@@ -181,7 +181,7 @@ def test_a_pack_that_nobody_names_is_a_notice(storage: MemoryStorage, tmp_path: 
     report = check(storage, tmp_path)
 
     assert report.ok
-    assert "1 packs belong to no snapshot" in report.notices[0]
+    assert "Packs that belong to no snapshot: 1." in report.notices[0]
 
 
 def test_a_history_that_was_cut_is_a_problem(storage: MemoryStorage, tmp_path: Path) -> None:
