@@ -55,7 +55,8 @@ def test_the_dashboard_says_what_is_at_risk_and_what_comes_next(month: Host) -> 
     for fact in ("Data at risk now", "Time to restore", "Next backup", "Stored", "Recent operations"):
         assert fact in page
     assert page.count('<svg class="ba-strip"') == 2
-    assert "26 of 30 runs good" in page
+    # Before half past two this night's backup is still to come.
+    assert "26 of 30 runs good" in page or "25 of 29 runs good" in page
 
 
 def test_a_viewer_sees_no_button_that_would_refuse(month: Host) -> None:
