@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from backup_admin.repository.repository import Repository
 
 MOST_NAMED = 20
-_FOREIGN = (ValueError, KeyError, TypeError, IndexError, AttributeError)
+_FOREIGN = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError)
 
 Lost = Callable[[bytes], "str | None"]
 """For a chunk: None when it can be read, else the object that held it, or an empty text."""

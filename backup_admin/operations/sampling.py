@@ -113,6 +113,6 @@ def open_sampler(state: StateFolder, repo_id: str, runs: int) -> Sampler:
                 str(name): _Row(int(run), str(time)) for name, (run, time) in value["packs"].items()
             }
             sampler.run = int(value["run"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         sampler.rows, sampler.run = {}, 0
     return sampler

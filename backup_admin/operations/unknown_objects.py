@@ -40,7 +40,7 @@ class FirstSeen:
 
     def read(self) -> dict[str, str]:
         """Return the times by name; damaged notes count as none, so that everything waits again."""
-        with suppress(OSError, ValueError, AttributeError):
+        with suppress(OSError, ValueError, AttributeError, OverflowError):
             return {str(name): str(time) for name, time in load_strict(self._path.read_bytes()).items()}
         return {}
 

@@ -29,7 +29,7 @@ def note_verified(state: StateFolder, repo_id: str, snapshots: Iterable[str], *,
 
 def read_verified(state: StateFolder, repo_id: str) -> dict[str, str]:
     """Return the snapshots noted, with the time of the last proof; damaged notes count as none."""
-    with suppress(OSError, ValueError, AttributeError):
+    with suppress(OSError, ValueError, AttributeError, OverflowError):
         notes = load_strict(_path(state, repo_id).read_bytes())
         return {str(snapshot): str(time) for snapshot, time in notes.items()}
     return {}

@@ -284,7 +284,7 @@ class Chain:
     def _apply(self, state: ChainState, entry: ChainEntry) -> None:
         try:
             state.apply(entry)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             name = entry_name(entry.seq)
             raise Damaged(f"{name} in {self._storage.label} cannot be read: {error}.") from error
 
@@ -310,6 +310,6 @@ class Chain:
                 raise Damaged("It is not the entry that belongs there.")
         except (Damaged, NewerVersion) as error:
             raise type(error)(f"{name} in {self._storage.label}: {error}") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise Damaged(f"{name} in {self._storage.label} cannot be read: {error}.") from error
         return entry, blocks

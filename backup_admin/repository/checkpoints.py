@@ -46,7 +46,7 @@ def decode_state(block: bytes) -> ChainState:
         if not _MEMBERS.issuperset(value):
             raise NewerVersion("A checkpoint was written by a newer version; nothing was written.")
         return _parse(value)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise Damaged(f"A checkpoint cannot be read: {error}.") from error
 
 

@@ -94,7 +94,7 @@ def read_config(storage: Storage) -> tuple[Config, bytes]:
         ) from error
     try:
         return _parse(load_strict(raw)["config"]), raw
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise Damaged(f"The object 'config' in {storage.label} cannot be read: {error}.") from error
 
 

@@ -33,7 +33,7 @@ _KINDS = {"file": "f", "folder": "d", "symlink": "l"}
 _KIND_NAMES = {letter: kind for kind, letter in _KINDS.items()}
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 _decode = json.JSONDecoder().raw_decode
-_FOREIGN = (ValueError, KeyError, TypeError, IndexError, AttributeError)
+_FOREIGN = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError)
 
 
 @dataclass(frozen=True, slots=True)

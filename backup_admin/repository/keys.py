@@ -82,7 +82,7 @@ def parse_keyring(data: bytes) -> Keyring:
         if value["v"] > 1:
             identity = Identity(**{name: bytes.fromhex(key) for name, key in value["identity"].items()})
         keyring = Keyring(epochs, int(value["id_kid"]), int(value["write_kid"]), identity)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise Damaged(f"The keyring in the slot cannot be read: {error}.") from error
     needed = {keyring.write_kid} if identity else {keyring.id_kid, keyring.write_kid}
     derived = asdict(identity).values() if identity else ()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from backup_admin.repository.reader import ChunkReader
 
-_FOREIGN = (ValueError, KeyError, TypeError, IndexError, AttributeError)
+_FOREIGN = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError)
 
 
 def find_entry(reader: ChunkReader, root: FilesRoot, path: bytes) -> FileEntry | None:

@@ -35,7 +35,7 @@ PREFIX = "manifests/"
 _VERSION = 1
 _BLOCK_HEAD = 5
 _MAX_BODY = 64 << 20
-_FOREIGN = (ValueError, KeyError, TypeError, IndexError, AttributeError)
+_FOREIGN = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError)
 
 
 def manifest_name(snapshot_id: str) -> str:

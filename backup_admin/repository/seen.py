@@ -49,7 +49,7 @@ def read_seen(path: Path | None, repo_id: bytes) -> Seen | None:
             return None
         snapshots = tuple(map(str, value.get("snapshots", ())))
         return Seen(Head(int(value["seq"]), str(value["digest"])), snapshots)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise HistoryChanged(
             f"{path} cannot be read ({error}); it tells whether the repository lost snapshots. "
             "Remove it to go on without that check."

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from backup_admin.repository.reader import ChunkReader
     from backup_admin.repository.types import FilesRoot
 
-_FOREIGN = (ValueError, KeyError, TypeError, IndexError, AttributeError)
+_FOREIGN = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError)
 
 
 def read_entries(reader: ChunkReader, row: ShardRow) -> list[FileEntry]:
