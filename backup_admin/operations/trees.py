@@ -103,7 +103,15 @@ class TreeCapture:
         self.notes = TreeNotes()
 
     def run(self) -> TreeNotes:
-        """Walk the tree, store what is new, and return what is worth knowing."""
+        """Walk the tree, store what is new, and return what is worth knowing. To be called once."""
+        try:
+            self._capture()
+        finally:
+            # Both call back: in a circle they would hold the index and its open files.
+            del self._known, self._order
+        return self.notes
+
+    def _capture(self) -> None:
         for found in self._source.walk(self._known.holds):
             self._reporter.check_cancelled()
             if isinstance(found, Skipped):
@@ -117,7 +125,6 @@ class TreeCapture:
         self._order.finish()
         if self._known.damage:
             self.notes.notices.append(self._known.damage)
-        return self.notes
 
     def _take(self, found: FoundEntry) -> None:
         old = self._known.find(found.path)

@@ -130,6 +130,7 @@ class ChunkStore:
         """Stop the threads; what was not stored is lost."""
         self._stop_uploader()
         self.proof.close()
+        self._writers.clear()  # each knows the store: the circle would hold the index and its files
 
     def raise_failure(self) -> None:
         """Raise what went wrong in the threads that upload and prove."""

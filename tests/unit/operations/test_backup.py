@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sqlite3
 import threading
@@ -417,3 +418,20 @@ def test_the_options_stand_in_the_snapshot(repository: Repository, tree: Path, t
     assert repository.manifest(result.snapshot.id).system["app_version"] == "1.2.3"
     assert repository.find_snapshot("latest") == result.snapshot
     assert repository.find_snapshot(result.snapshot.id[:12].upper()) == result.snapshot
+
+
+def test_no_file_stays_open_when_a_backup_is_finished(tmp_path: Path) -> None:
+    """Also before the garbage collector comes by: a sweep of thousands of runs ran out of them."""
+    storage, sources = make_storage(), file_sources(write_tree(tmp_path / "files"))
+    run_backup(open_test_repository(storage, tmp_path / "state"), sources, tmp_path / "state")
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(3):
+            (tmp_path / "files" / f"new{number}").write_bytes(os.urandom(1000))
+            run_backup(open_test_repository(storage, tmp_path / "state"), sources, tmp_path / "state")
+        held = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]  # noqa: PTH208
+    finally:
+        gc.enable()
+
+    assert [place for place in held if place.startswith(f"{tmp_path}/")] == []
