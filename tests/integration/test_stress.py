@@ -196,4 +196,4 @@ def test_writers_and_collectors_at_once_lose_nothing(tmp_path: Path, seconds: fl
     ends = Counter(str(value) for kind, value in read_notes(tmp_path, "ended-*.jsonl") if kind == "backup")
     taken = [int(str(value)) for kind, value in read_notes(tmp_path, "ended-c*.jsonl") if kind == "taken"]
     assert ends["done"] > seconds / 10
-    assert sum(taken) > seconds / 60  # a busy machine took 93 packs in an hour
+    assert sum(taken) > seconds / 10
