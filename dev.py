@@ -251,7 +251,7 @@ def install(lock_file: Path) -> None:
     uv = [str(PYTHON), "-m", "uv", "pip"]
     locked = ["install", "--no-deps", "--require-hashes", "-r", str(lock_file)]
     complaint = "" if has_uv() else complaint_of([*pip, "install", f"uv=={UV_VERSION}"])
-    complaint = complaint or complaint_of([*uv, *locked])
+    complaint = complaint or complaint_of([*uv, *locked, "--compile-bytecode"])
     if complaint:
         print(f"uv could not do it, pip tries\n{complaint}", flush=True)
         complaint = complaint_of([*pip, *locked])

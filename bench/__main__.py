@@ -24,6 +24,7 @@ from bench import scenarios
 from bench.gates import Gate, Results, paired_gates
 from bench.measuring import machine
 from bench.paired import measure_tools
+from bench.readiness import compile_modules
 from bench.report import print_gates, print_machine, print_measurements, print_ratios
 from bench.tools import borg, our_tool, restic
 
@@ -45,6 +46,7 @@ def main() -> int:
     options = _parser().parse_args()
     # The command beside this Python is the one to measure, also when the PATH names another.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    compile_modules()
     scale, runs = (_QUICK_SCALE, 1) if options.quick else (options.scale, options.runs)
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         work = Path(options.work or scratch).resolve()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -9,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+import backup_admin
 from bench.corpus import make_corpus, next_day, one_photo
 from bench.gates import Gate, Results, cpu, paired_gates
 from bench.measuring import Cost, run_measured
 from bench.paired import Measurement, different_files
+from bench.readiness import compile_modules
 from bench.tools import OURS, Phase, Tool, our_tool
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +31,15 @@ def measured(
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     program = [sys.executable, "-m", "bench", *arguments]
     return subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_our_modules_are_compiled_before_they_are_measured() -> None:
+    compiled = Path(importlib.util.cache_from_source(backup_admin.__file__))
+    compiled.unlink(missing_ok=True)
+
+    compile_modules()
+
+    assert compiled.exists()
 
 
 def test_the_paired_benchmark_runs_every_phase_and_restores_right(tmp_path: Path) -> None:
