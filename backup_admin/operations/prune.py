@@ -118,7 +118,7 @@ class _Prune:
         self._clock = clock
         self._first_seen = FirstSeen(state, repository.repo_id)
         self._needed = ChunkIds()
-        self._marker = Marker(repository.reader(), self._needed.add)
+        self._marker = Marker(repository.reader(), self._needed.update)
         self._marked: set[str] = set()
         self._store: ChunkStore | None = None
         self._rewritten: set[bytes] = set()

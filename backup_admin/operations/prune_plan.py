@@ -84,52 +84,39 @@ def measure_use(
         if row.name not in ignored and row.name not in numbers:
             numbers[row.name] = len(packs)
             packs.append(row)
-    places = [numbers.get(row.name, -1) for row in rows]
     ranks = bytes(_BEST if p.name in best else _GOES if p.name in going else _PLAIN for p in packs)
-    count = _Count(len(packs), ranks, needed)
+    return _count(records, [numbers.get(row.name, -1) for row in rows], packs, ranks, needed)
+
+
+def _count(
+    records: Iterable[bytes], places: Sequence[int], packs: Sequence[PackInfo], ranks: bytes, needed: ChunkIds
+) -> Usage:
+    """Add up records that come in the order of their ids; `places` leads to their packs, or below zero."""
+    chunks, live, total = (array("Q", bytes(8 * len(packs))) for _ in range(3))
+    number = int.from_bytes
+    last, home, counted, found = b"", -1, 0, 0
     for record in records:
-        place = places[int.from_bytes(record[32:36], "big")]
-        if place >= 0:
-            count.add(record[:32], place, int.from_bytes(record[49:52], "big"))
-    uses = tuple(
-        PackUse(pack, count.chunks[place], count.live[place], count.total[place])
-        for place, pack in enumerate(packs)
-    )
-    return Usage(uses, len(needed) - count.found)
-
-
-class _Count:
-    """Adds up records that come in the order of their ids."""
-
-    def __init__(self, packs: int, ranks: bytes, needed: ChunkIds) -> None:
-        zeros = bytes(8 * packs)
-        self.chunks, self.live, self.total = array("Q", zeros), array("Q", zeros), array("Q", zeros)
-        self.found = 0
-        self._ranks = ranks
-        self._needed = needed
-        self._last = b""
-        self._home = -1
-        self._length = 0
-
-    def add(self, chunk_id: bytes, place: int, length: int) -> None:
-        self.total[place] += length
-        if chunk_id == self._last:
-            if self._home >= 0 and self._ranks[place] > self._ranks[self._home]:
-                self._move(-1)
-                self._settle(place, length)
-            return
-        self._last, self._home = chunk_id, -1
-        if chunk_id in self._needed:
-            self.found += 1
-            self._settle(place, length)
-
-    def _settle(self, place: int, length: int) -> None:
-        self._home, self._length = place, length
-        self._move(1)
-
-    def _move(self, sign: int) -> None:
-        self.chunks[self._home] += sign
-        self.live[self._home] += sign * self._length
+        place = places[number(record[32:36], "big")]
+        if place < 0:
+            continue
+        length = number(record[49:52], "big")
+        total[place] += length
+        chunk_id = record[:32]
+        if chunk_id != last:
+            last, home = chunk_id, -1
+            if chunk_id not in needed:
+                continue
+            found += 1
+        elif home < 0 or ranks[place] <= ranks[home]:
+            continue
+        else:  # it counts in a better pack than the one before
+            chunks[home] -= 1
+            live[home] -= counted
+        home, counted = place, length
+        chunks[home] += 1
+        live[home] += length
+    uses = zip(packs, chunks, live, total, strict=True)
+    return Usage(tuple(PackUse(*use) for use in uses), len(needed) - found)
 
 
 def plan_prune(packs: Iterable[PackUse], *, max_unused_percent: float, pack_bytes: int) -> PrunePlan:

@@ -12,7 +12,7 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from backup_admin.repository.content import ContentWriter
+from backup_admin.repository.content_writer import ContentWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable

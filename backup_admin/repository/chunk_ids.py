@@ -25,9 +25,10 @@ class ChunkIds:
         self._sorted = array("Q")
         self._fresh: set[int] = set()
 
-    def add(self, chunk_id: bytes) -> None:
-        """Add an id."""
-        self._fresh.add(int.from_bytes(chunk_id[:_BYTES], "big"))
+    def update(self, chunk_ids: Iterable[bytes]) -> None:
+        """Add ids, not very many at a time."""
+        number = int.from_bytes
+        self._fresh.update(number(chunk_id[:_BYTES], "big") for chunk_id in chunk_ids)
         if len(self._fresh) >= _FRESH:
             self._settle()
 

@@ -8,9 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.errors import Damaged
-from backup_admin.repository.content import decode_refs
+from backup_admin.repository.content import decode_ids
 from backup_admin.repository.entries import iterate_shards, ref_from_json
-from backup_admin.repository.pages import read_root, read_shard
+from backup_admin.repository.pages import read_root, read_shard_chunks
 from backup_admin.repository.types import ChunkKind, ChunkRef
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ _FOREIGN = (ValueError, KeyError, TypeError, IndexError, AttributeError, Recursi
 
 
 class Marker:
-    """Tells `add` the id of every chunk that manifests need, some ids more than once."""
+    """Tells `add` the ids of all chunks that manifests need, many at a time, some ids more than once."""
 
-    def __init__(self, reader: ChunkReader, add: Callable[[bytes], object]) -> None:
+    def __init__(self, reader: ChunkReader, add: Callable[[Iterable[bytes]], object]) -> None:
         self.reader = reader
         self._add = add
         self._done: set[bytes] = set()
@@ -43,14 +43,14 @@ class Marker:
             for part in root.shard_lists:
                 self._once(part, partial(self._mark_shards, replace(root, shard_lists=(part,))))
         if manifest.settings is not None:
-            self._add(manifest.settings.content.id)
+            self._add((manifest.settings.content.id,))
 
     def _mark_shards(self, root: FilesRoot) -> bool:
         rows = iterate_shards(self.reader, root)
         return _every(self._once(row.ref, partial(self._mark_shard, row.ref)) for row in rows)
 
     def _mark_shard(self, ref: ChunkRef) -> bool:
-        add = self._add
+        needed: list[bytes] = []
         lines = bytes(self.reader.read(ChunkKind.MANIFEST, ref))
         complete = True
         try:
@@ -58,12 +58,13 @@ class Marker:
                 if row[1] == "f":
                     content = row[8]
                     if isinstance(content, list):
-                        for chunk_id, _ in content:
-                            add(bytes.fromhex(chunk_id))
+                        needed += [bytes.fromhex(chunk_id) for chunk_id, _ in content]
                     else:
                         complete &= self._mark_indirect(content)
         except _FOREIGN as error:
             raise Damaged(f"An entry of a folder tree cannot be read: {error}.") from error
+        finally:
+            self._add(needed)
         return complete
 
     def _mark_indirect(self, content: dict[str, Any]) -> bool:
@@ -75,15 +76,13 @@ class Marker:
         if content.pages is not None:
             self._mark_pages(content.pages)
         self._mark_lists(content.chunk_lists)
-        for ref in content.chunks:
-            self._add(ref.id)
+        self._add(ref.id for ref in content.chunks)
 
     def _mark_lists(self, lists: Iterable[ChunkRef]) -> bool:
         return _every(self._once(part, partial(self._mark_list, part)) for part in lists)
 
     def _mark_list(self, part: ChunkRef) -> bool:
-        for ref in decode_refs(bytes(self.reader.read(ChunkKind.MANIFEST, part))):
-            self._add(ref.id)
+        self._add(decode_ids(bytes(self.reader.read(ChunkKind.MANIFEST, part))))
         return True
 
     def _mark_pages(self, root: ChunkRef) -> bool:
@@ -94,13 +93,12 @@ class Marker:
         return _every(self._once(ref, partial(self._mark_page_shard, ref)) for ref in shards)
 
     def _mark_page_shard(self, ref: ChunkRef) -> bool:
-        for extent in read_shard(self.reader, ref).extents:
-            self._add(extent.chunk.id)
+        self._add(read_shard_chunks(self.reader, ref))
         return True
 
     def _once(self, ref: ChunkRef, mark: Callable[[], bool]) -> bool:
         """Mark a chunk that leads to others, and those, unless that was done; say whether all were found."""
-        self._add(ref.id)
+        self._add((ref.id,))
         if ref.id in self._done:
             return True
         try:

@@ -272,16 +272,29 @@ def read_root(reader: ChunkReader, ref: ChunkRef) -> PageRoot:
 
 def read_shard(reader: ChunkReader, ref: ChunkRef) -> Shard:
     """Read one shard of a page map; raise `Damaged`."""
+    data, start = _open_shard(reader, ref)
+    hashes = tuple(data[at : at + _HASH] for at in range(_HEAD, start, _HASH))
+    return Shard(
+        hashes, tuple(_decode_extent(data[at : at + _EXTENT]) for at in range(start, len(data), _EXTENT))
+    )
+
+
+def read_shard_chunks(reader: ChunkReader, ref: ChunkRef) -> Iterator[bytes]:
+    """Yield the ids of the chunks that the pages of a shard lie in; raise `Damaged`."""
+    data, start = _open_shard(reader, ref)
+    for at in range(start, len(data), _EXTENT):
+        yield data[at + 8 : at + 40]
+
+
+def _open_shard(reader: ChunkReader, ref: ChunkRef) -> tuple[bytes, int]:
+    """Return a shard as it was written, and where its extents begin."""
     data = bytes(reader.read(ChunkKind.DATABASE, ref))
     pages = int.from_bytes(data[:4], "big")
     count = int.from_bytes(data[4:8], "big")
     start = _HEAD + pages * _HASH
     if len(data) != start + count * _EXTENT:
         raise Damaged("A page map has a shard of an impossible length.")
-    hashes = tuple(data[at : at + _HASH] for at in range(_HEAD, start, _HASH))
-    return Shard(
-        hashes, tuple(_decode_extent(data[at : at + _EXTENT]) for at in range(start, len(data), _EXTENT))
-    )
+    return data, start
 
 
 def encode_shard(shard: Shard) -> bytes:

@@ -60,8 +60,8 @@ def refuse_retired(retired: Collection[int], objects: Iterable[bytes]) -> None:
 def refuse_lost(manifest: Manifest, reader: ChunkReader, index: Index) -> None:
     """Raise `PacksCollected` when the index lacks a chunk that a manifest needs."""
 
-    def need(chunk_id: bytes) -> None:
-        if not index.has(chunk_id):
+    def need(chunk_ids: Iterable[bytes]) -> None:
+        if not all(map(index.has, chunk_ids)):
             raise PacksCollected(_MESSAGE)
 
     try:

@@ -344,7 +344,7 @@ def walk(**chunks: bytes) -> None:
 def mark(**chunks: bytes) -> None:
     found = reader(**({"_1": SHARD_LIST, "_2": SHARD, "_3": CHUNK_LIST} | chunks))
     needed: list[bytes] = []
-    Marker(found, needed.append).mark(MANIFEST_WITHOUT_DATABASE)
+    Marker(found, needed.extend).mark(MANIFEST_WITHOUT_DATABASE)
     assert all(isinstance(chunk, bytes) for chunk in needed)
 
 

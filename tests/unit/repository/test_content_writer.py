@@ -17,7 +17,7 @@ from pyfastcdc import FastCDC
 from backup_admin.core.errors import Damaged, SourceError, StorageError, StorageFull
 from backup_admin.operations.captured import check_content, iterate_bytes, iterate_refs
 from backup_admin.repository import pages as pages_module
-from backup_admin.repository.content import WINDOW_BYTES, ContentWriter, is_compressible
+from backup_admin.repository.content_writer import WINDOW_BYTES, ContentWriter, is_compressible
 from backup_admin.repository.index import Index
 from backup_admin.repository.pages import PageWriter, encode_shard, read_root, read_shard
 from backup_admin.repository.pending import PendingPacks
