@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from backup_admin.sources.tree import TreeWriter
 
 _LARGE_WAITING = 1024  # entries, without their bytes
+_SENT_BYTES = 64 << 20
 
 
 @dataclass(slots=True)
@@ -52,11 +53,12 @@ def write_tree(
     the report; the others are still written. The caller calls `target.finish`.
     """
     run = _Writing(target, reader, reporter)
-    with _LargeFiles(run) as large:
+    with _LargeFiles(run, target) as large:
         try:
             for entry in run.place(entries):
                 if entry.size < LARGE_FILE_BYTES or not large.take(entry):
                     run.write_file(entry)
+                    large.follow(entry.size)
         except Damaged as error:
             run.report.problems.append(f"The list of files is damaged: {error}")
         large.finish()
@@ -152,10 +154,16 @@ class _Writing:
 
 
 class _LargeFiles:
-    """Writes large files in a thread of its own; who waits for them at the end helps."""
+    """Writes large files in a thread of its own; who waits for them at the end helps.
 
-    def __init__(self, run: _Writing) -> None:
+    The thread also sends small files to the disk, so that not all of them wait for the end.
+    """
+
+    def __init__(self, run: _Writing, target: TreeWriter) -> None:
         self._run = run
+        self._target = target
+        self._small = 0
+        self._sending: Future[None] | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="restore")
         self._waiting: deque[tuple[Future[None], FileEntry]] = deque()
 
@@ -168,6 +176,14 @@ class _LargeFiles:
         self._waiting.append((self._pool.submit(self._run.write_file, entry), entry))
         return True
 
+    def follow(self, size: int) -> None:
+        """Send small files to the disk when these are many bytes since the last time."""
+        self._small += size
+        if self._small >= _SENT_BYTES and (self._sending is None or self._sending.done()):
+            self._need_sent()
+            self._small = 0
+            self._sending = self._pool.submit(self._target.send_to_disk)
+
     def finish(self) -> None:
         """Write what is left, from the end of the queue, until both threads meet."""
         while self._waiting:
@@ -176,6 +192,12 @@ class _LargeFiles:
                 self._run.write_file(entry)
             else:
                 future.result()
+        self._need_sent()
+
+    def _need_sent(self) -> None:
+        """Raise what went wrong: the system tells of it only once."""
+        if self._sending is not None:
+            self._sending.result()
 
     def __enter__(self) -> Self:
         return self

@@ -11,11 +11,12 @@ from backup_admin.core.errors import SourceError
 from backup_admin.core.paths import show_path
 from backup_admin.operations.known import KnownRows, Parent
 from backup_admin.operations.workers import ContentWorkers, InOrder
-from backup_admin.repository.content import ContentWriter
+from backup_admin.repository.content_writer import ContentWriter
 from backup_admin.repository.entries import Run, encode_entry
 from backup_admin.repository.pages import PageWriter
 from backup_admin.repository.types import ChunkRef, Content, FileEntry
 from backup_admin.sources.base import EntryKind, FileStamp, FoundEntry, Problem, Replaced, Skipped, SkipReason
+from backup_admin.sources.files import KeptFolder
 
 if TYPE_CHECKING:
     from io import FileIO
@@ -174,32 +175,33 @@ class TreeCapture:
 
     def _read_all(self, batch: list[_Item], writer: ContentWriter) -> list[_Result]:
         results: list[_Result] = []
-        for item in batch:
-            if not isinstance(item, _ToRead):
-                results.append(item)
-                continue
-            self._reporter.check_cancelled()
-            results.append(self._read_one(writer, item))
-            self._reporter.advance(size=item.found.size)
+        with KeptFolder() as kept:
+            for item in batch:
+                if not isinstance(item, _ToRead):
+                    results.append(item)
+                    continue
+                self._reporter.check_cancelled()
+                results.append(self._read_one(writer, item, kept))
+                self._reporter.advance(size=item.found.size)
         return results
 
-    def _read_one(self, writer: ContentWriter, item: _ToRead) -> _Read:
+    def _read_one(self, writer: ContentWriter, item: _ToRead, kept: KeptFolder) -> _Read:
         found = item.found
         try:
             if found.is_database:
                 return self._read_database(writer, found, item.pages)
-            return self._read_file(writer, found)
+            return self._read_file(writer, found, kept)
         except (OSError, SourceError) as error:
             if isinstance(error, FileNotFoundError) or isinstance(error.__cause__, FileNotFoundError):
                 return _Read(None, notice=f"{show_path(found.path)} vanished while the backup ran.")
             reason = f"{error.strerror}." if isinstance(error, OSError) else str(error)
             return _Read(None, warning=f"{show_path(found.path)}: {reason}")
 
-    def _read_file(self, writer: ContentWriter, found: FoundEntry) -> _Read:
+    def _read_file(self, writer: ContentWriter, found: FoundEntry, kept: KeptFolder) -> _Read:
         content: Content | None = None
         for _ in range(_ATTEMPTS):
             try:
-                with self._source.open(found) as file:
+                with self._source.open(found, kept) as file:
                     content = writer.write(file.readinto)
                     if file.unchanged() and content.size == found.size:
                         return _Read(_describe(found, content))

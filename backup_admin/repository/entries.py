@@ -208,7 +208,7 @@ def decode_entry(line: bytes) -> FileEntry:
     if end != len(text):
         raise ValueError("an entry with something behind it")
     path, letter, size, mode, mtime_ns, ctime_ns, inode, *rest = row
-    if not all(type(number) is int for number in (size, mode, mtime_ns, ctime_ns, inode)):
+    if not (type(size) is type(mode) is type(mtime_ns) is type(ctime_ns) is type(inode) is int):
         raise TypeError("an entry with a number that is none")
     kind = _KIND_NAMES[letter]
     raw = path_from_json(path)

@@ -20,7 +20,7 @@ from backup_admin.sources.base import (
     Replaced,
     Skipped,
 )
-from backup_admin.sources.beneath import open_beneath, stat_beneath
+from backup_admin.sources.beneath import FOLDER_FLAGS, open_beneath, stat_beneath
 from backup_admin.sources.excludes import Excludes
 from backup_admin.sources.pins import Pins
 from backup_admin.sources.sqlite import copy_database
@@ -46,14 +46,40 @@ class RootInfo:
     mtime_ns: int
 
 
+class KeptFolder:
+    """The folder that the last file was opened in, kept open for the next. For one thread."""
+
+    def __init__(self) -> None:
+        self.path: bytes | None = None
+        self.handle = -1
+
+    def turn_to(self, path: bytes, handle: int) -> None:
+        """Keep this folder now; takes the handle over."""
+        self.close()
+        self.path, self.handle = path, handle
+
+    def close(self) -> None:
+        """Keep none."""
+        if self.path is not None:
+            self.path = None
+            os.close(self.handle)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_details: object) -> None:
+        self.close()
+
+
 class OpenFile:
     """One file, opened for reading and closed by `with`; made for each file of a tree."""
 
-    __slots__ = ("_entry", "handle")
+    __slots__ = ("_at_end", "_entry", "handle")
 
     def __init__(self, handle: int, entry: FoundEntry) -> None:
         self.handle = handle
         self._entry = entry
+        self._at_end = entry.size == 0
 
     def __enter__(self) -> Self:
         return self
@@ -63,9 +89,12 @@ class OpenFile:
 
     def readinto(self, buffer: bytearray | memoryview) -> int:
         """Read the next bytes into the buffer; 0 at the end of the file."""
-        if self._entry.size == 0:
+        if self._at_end:
             return 0
-        return os.readv(self.handle, [buffer])
+        count = os.readv(self.handle, [buffer])
+        # Most files fit into one buffer: they need not be asked again whether this was all.
+        self._at_end = count == self._entry.size < len(buffer)
+        return count
 
     def unchanged(self) -> bool:
         """Say whether the file is still what the entry says it is."""
@@ -114,8 +143,10 @@ class FileSource:
         pins = Pins(self.root, self.pinned)
         return Walk(self.root, Excludes(self.exclude), pins, holds).entries()
 
-    def open(self, entry: FoundEntry) -> OpenFile:
+    def open(self, entry: FoundEntry, kept: KeptFolder | None = None) -> OpenFile:
         """Open a file for reading, as far as it is still the one that was listed.
+
+        Who opens many files in the order of a walk hands in what to keep between them.
 
         Raises `Replaced` when it is not (`look_again` finds the new one), and
         `SourceError` when it cannot be read. A live database is not opened here:
@@ -127,13 +158,10 @@ class FileSource:
         # An empty file may be a database that somebody has just begun. Closing a
         # handle made with O_PATH leaves its locks alone.
         flags = os.O_PATH if entry.size == 0 else _READ_FLAGS
-        root = self._open_root()
         try:
-            handle = open_beneath(root, entry.path, flags)
+            handle = self._open_beneath(entry.path, flags) if kept is None else self._near(entry, flags, kept)
         except OSError as error:
             raise SourceError(f"{show_path(entry.path)} cannot be read: {error.strerror}.") from error
-        finally:
-            os.close(root)
         try:
             if os.fstat(handle).st_ino != entry.inode:
                 raise Replaced(f"{show_path(entry.path)} was replaced after it was listed.")
@@ -171,6 +199,20 @@ class FileSource:
             raise SourceError(f"{show_path(entry.path)} is no longer where it was.")
         copy = scratch / f"{uuid.uuid4().hex}.db"
         return DatabaseCopy(copy, copy_database(path, copy))
+
+    def _near(self, entry: FoundEntry, flags: int, kept: KeptFolder) -> int:
+        folder, _, name = entry.path.rpartition(b"/")
+        if kept.path != folder:
+            kept.turn_to(folder, self._open_beneath(folder or b".", FOLDER_FLAGS))
+        try:
+            return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=kept.handle)
+        except FileNotFoundError:  # perhaps another folder has the name by now
+            kept.close()
+            return self._open_beneath(entry.path, flags)
+
+    def _open_beneath(self, path: bytes, flags: int) -> int:
+        with self._root() as root:
+            return open_beneath(root, path, flags)
 
     @contextmanager
     def _root(self) -> Iterator[int]:

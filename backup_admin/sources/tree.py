@@ -206,6 +206,11 @@ class TreeWriter:
         large = self._large_file(handle) if size >= LARGE_FILE_BYTES else None
         return NewFile(handle, parent, path, size, (mode, mtime_ns, self._few_files), large)
 
+    def send_to_disk(self) -> None:
+        """Write out what was made so far, so that `finish` has less to wait for; raises `SourceError`."""
+        with _errors(b"", "finished"):
+            sync_file_system(self._root)
+
     def finish(self, root_mode: int, root_mtime_ns: int) -> None:
         """Make the symlinks, set modes and times of folders, make it all durable."""
         self._close_folders()

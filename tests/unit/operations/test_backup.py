@@ -20,7 +20,7 @@ from backup_admin.operations.captured import iterate_bytes
 from backup_admin.operations.results import BackupOptions, Outcome, SourceSet
 from backup_admin.operations.verify import verify_snapshot
 from backup_admin.sources.app_settings import SettingsSource
-from backup_admin.sources.files import FileSource, OpenFile
+from backup_admin.sources.files import FileSource, KeptFolder, OpenFile
 from backup_admin.sources.sqlite import SqliteSource
 from backup_admin.storage.local import LocalStorage
 from backup_admin.storage.memory import MemoryStorage
@@ -141,9 +141,9 @@ def read_again(
     opened: list[bytes] = []
     open_file = FileSource.open
 
-    def count(self: FileSource, entry: FoundEntry) -> AbstractContextManager[OpenFile]:
+    def count(self: FileSource, entry: FoundEntry, kept: KeptFolder) -> AbstractContextManager[OpenFile]:
         opened.append(entry.path)
-        return open_file(self, entry)
+        return open_file(self, entry, kept)
 
     with monkeypatch.context() as patched:
         patched.setattr(FileSource, "open", count)
@@ -393,13 +393,13 @@ def test_a_file_that_vanishes_is_a_notice_and_one_that_cannot_be_read_a_warning(
 ) -> None:
     opened = FileSource.open
 
-    def open_or_fail(self: FileSource, entry: object) -> object:
+    def open_or_fail(self: FileSource, entry: object, kept: KeptFolder) -> object:
         path = entry.path  # type: ignore[attr-defined]  # a found entry
         if path == b"small/01.txt":
             raise FileNotFoundError(2, "gone")
         if path == b"small/02.txt":
             raise OSError(5, "Input/output error")
-        return opened(self, entry)  # type: ignore[arg-type]  # a found entry
+        return opened(self, entry, kept)  # type: ignore[arg-type]  # a found entry
 
     monkeypatch.setattr(FileSource, "open", open_or_fail)
 

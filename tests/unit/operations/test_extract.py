@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 import jsonschema
 import pytest
 
-from backup_admin.core.errors import Damaged, RestoreRefused
+from backup_admin.core.errors import Damaged, RestoreRefused, SourceError
 from backup_admin.core.progress import QuietReporter
+from backup_admin.operations import stage_tree
 from backup_admin.operations.extract import extract, plan_extract
 from backup_admin.operations.results import ExtractReport, SourceSet
 from backup_admin.repository import entries
 from backup_admin.repository.entries import iterate_shards
 from backup_admin.repository.packs import PREFIX, pack_name
 from backup_admin.repository.reader import ChunkReader
+from backup_admin.sources import tree as tree_module
 from backup_admin.sources.app_settings import SettingsSource
 from backup_admin.sources.files import FileSource
 from backup_admin.sources.sqlite import SqliteSource
@@ -146,6 +148,25 @@ def test_one_file_is_restored_without_reading_the_other_shards(
 
     assert len(shards) > 3
     assert len(shards.intersection(read)) == 1
+
+
+def test_a_disk_that_fails_once_while_files_are_sent_to_it_fails_the_restore(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system tells of a failed write once: whoever asks next hears that all is well."""
+    calls = []
+
+    def fail_once(_handle: int) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(tree_module, "sync_file_system", fail_once)
+    monkeypatch.setattr(stage_tree, "_SENT_BYTES", 1)
+
+    with pytest.raises(SourceError, match="Input/output error"):
+        restore(repository, tmp_path / "out")
+    assert calls
 
 
 @pytest.mark.parametrize(

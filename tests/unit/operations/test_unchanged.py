@@ -23,7 +23,7 @@ from backup_admin.operations.results import SourceSet
 from backup_admin.repository import entries
 from backup_admin.repository.entries import iterate_shards
 from backup_admin.repository.types import ChunkRef
-from backup_admin.sources.files import FileSource
+from backup_admin.sources.files import FileSource, KeptFolder
 from backup_admin.sources.pins import Pins
 from backup_admin.sources.sqlite import SqliteSource
 from backup_admin.storage.memory import MemoryStorage
@@ -83,9 +83,9 @@ class Opened:
         self.databases: list[object] = []
         open_file, copy, capture = FileSource.open, FileSource.capture_database, SqliteSource.capture
 
-        def note_open(source: FileSource, entry: FoundEntry) -> object:
+        def note_open(source: FileSource, entry: FoundEntry, kept: KeptFolder) -> object:
             self.paths.append(entry.path)
-            return open_file(source, entry)
+            return open_file(source, entry, kept)
 
         def note_copy(source: FileSource, entry: FoundEntry, scratch: Path) -> DatabaseCopy:
             self.databases.append(entry.path)

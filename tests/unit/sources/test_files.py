@@ -14,7 +14,7 @@ from backup_admin.core.errors import ConfigurationError, SourceError, SourceMiss
 from backup_admin.core.paths import sort_key
 from backup_admin.sources import beneath
 from backup_admin.sources.base import EntryKind, FoundEntry, Problem, Skipped, SkipReason
-from backup_admin.sources.files import FileSource
+from backup_admin.sources.files import FileSource, KeptFolder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -336,6 +336,77 @@ def test_a_file_is_read_whole_and_known_to_be_unchanged(root: Path) -> None:
         assert file.unchanged()
 
     assert result == data
+
+
+@pytest.mark.parametrize("now", [b"", b"ol", b"older", b"x" * 70_000])
+def test_a_file_is_read_to_its_end_also_when_it_has_another_size_by_now(root: Path, now: bytes) -> None:
+    (root / "file").write_bytes(b"old")
+    source = FileSource("files", root)
+    entry = found(root)[b"file"]
+    (root / "file").write_bytes(now)
+    buffer = bytearray(1 << 16)
+    result = b""
+
+    with source.open(entry) as file:
+        while count := file.readinto(buffer):
+            result += buffer[:count]
+        assert not file.unchanged()
+
+    assert result == now
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208  pathlib opens one itself
+
+
+def test_a_kept_folder_serves_one_file_after_the_other_and_is_closed_at_the_end(root: Path) -> None:
+    for path in ("a/one", "a/two", "a/b/three", "four", "a/five"):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(path.encode())
+    source, entries = FileSource("files", root), found(root)
+    before = open_files()
+
+    with KeptFolder() as kept:
+        for wanted in (b"a/one", b"a/two", b"a/b/three", b"four", b"a/five"):
+            with source.open(entries[wanted], kept) as file:
+                buffer = bytearray(20)
+                assert bytes(buffer[: file.readinto(buffer)]) == wanted
+            assert open_files() == before + 1
+
+    assert open_files() == before
+
+
+def test_a_kept_folder_that_was_exchanged_hides_no_file_of_the_new_one(root: Path, tmp_path: Path) -> None:
+    (root / "folder").mkdir()
+    for name in ("one", "two"):
+        (root / "folder" / name).write_bytes(b"old")
+    source, entries = FileSource("files", root), found(root)
+
+    with KeptFolder() as kept:
+        with source.open(entries[b"folder/one"], kept):
+            pass
+        (root / "folder").rename(tmp_path / "moved")
+        (tmp_path / "moved/two").unlink()
+        (root / "folder").mkdir()
+        (root / "folder/two").write_bytes(b"new")
+        with source.open(found(root)[b"folder/two"], kept) as file:
+            buffer = bytearray(20)
+            assert buffer[: file.readinto(buffer)] == b"new"
+
+
+def test_no_symlink_is_followed_beside_a_kept_folder(root: Path, tmp_path: Path) -> None:
+    (root / "folder").mkdir()
+    for name in ("one", "two"):
+        (root / "folder" / name).write_bytes(b"mine")
+    source, entries = FileSource("files", root), found(root)
+
+    with KeptFolder() as kept:
+        with source.open(entries[b"folder/one"], kept):
+            pass
+        (root / "folder/two").rename(tmp_path / "moved")
+        (root / "folder/two").symlink_to(tmp_path / "moved")
+        with pytest.raises(SourceError), source.open(entries[b"folder/two"], kept):
+            pass
 
 
 def test_a_file_that_changes_while_it_is_read_is_noticed(root: Path) -> None:
