@@ -72,6 +72,9 @@ SERVICES = (
 
 # Its own script would do, but a moved checkout leaves scripts with a dead first line.
 LINT_IMPORTS = "from importlinter.cli import lint_imports_command as run; run()"
+# One for the test that takes an hour, and one for each core of a small machine.
+LONG_OPTIONS = ("--numprocesses=3", "--dist=worksteal")
+FUZZER = "atheris==3.0.0"
 LINTERS = (
     ("ruff check", ("-m", "ruff", "check")),
     ("ruff format", ("-m", "ruff", "format", "--check")),
@@ -139,6 +142,7 @@ def test(options: argparse.Namespace) -> int:
 
     Strict, as in CI: linters first, missing services are installed where we may,
     and one that is still missing fails its tests instead of skipping them. With
+    --long also the tests that take minutes, beside the one that takes an hour. With
     --mutants each safety check is taken away in a copy of the tree, and a test must fail.
     """
     strict = options.strict or os.environ.get("CI") == "true"
@@ -155,6 +159,8 @@ def test(options: argparse.Namespace) -> int:
         os.environ["BACKUP_ADMIN_TEST_STRICT"] = "1"
     if options.long:
         os.environ["BACKUP_ADMIN_TEST_LONG"] = "1"
+        install_fuzzer()
+        options.rest = [*LONG_OPTIONS, *options.rest]
     become([str(PYTHON), "-m", "pytest", *options.rest])
 
 
@@ -271,6 +277,12 @@ def install_services() -> None:
     packages = [service.package for service in SERVICES if not service.find()]
     if packages and can_install():
         apt_install(packages)
+
+
+def install_fuzzer() -> None:
+    """Install the fuzzer, which has no wheel for some machines: there its tests are skipped."""
+    if complaint := complaint_of([str(PYTHON), "-m", "uv", "pip", "install", "--no-build", FUZZER]):
+        print(f"{FUZZER} cannot be installed here\n{complaint}", flush=True)
 
 
 def can_install() -> bool:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 import hypothesis
-
-if TYPE_CHECKING:
-    import pytest
+import pytest
 
 pytest_plugins = (
     "tests.services.report",
@@ -32,11 +29,19 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out tests marked long unless `dev.py test --long` asks for them."""
+    """Leave out tests marked long unless `dev.py test --long` asks for them; the longest go first then."""
     if os.environ.get("BACKUP_ADMIN_TEST_LONG") == "1":
+        items.sort(key=_minutes, reverse=True)
         return
     long = [item for item in items if item.get_closest_marker("long")]
     if long:
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if item not in long]
+
+
+def _minutes(item: pytest.Item) -> float:
+    mark = item.get_closest_marker("long")
+    minutes = 0 if mark is None else mark.kwargs.get("minutes", 1)
+    return float(minutes)

@@ -148,6 +148,12 @@ def collect(root: Path, number: int, end: float) -> None:
             note(root / f"ended-c{number}.jsonl", ["prune", error.code])
 
 
+def beside_others(job: Callable[[Path, int, float], None], root: Path, number: int, end: float) -> None:
+    """Leave the machine to the tests that run at the same time."""
+    os.nice(10)
+    job(root, number, end)
+
+
 def run_all(root: Path, seconds: float) -> None:
     end = time.monotonic() + seconds
     context = multiprocessing.get_context("fork")
@@ -155,7 +161,7 @@ def run_all(root: Path, seconds: float) -> None:
         (collect, number) for number in range(COLLECTORS)
     ]
     processes: list[BaseProcess] = [
-        context.Process(target=job, args=(root, number, end)) for job, number in jobs
+        context.Process(target=beside_others, args=(job, root, number, end)) for job, number in jobs
     ]
     for process in processes:
         process.start()
@@ -185,7 +191,7 @@ def assert_whole(root: Path) -> int:
     return len(repository.snapshot_ids())
 
 
-@pytest.mark.parametrize("seconds", [SECONDS, pytest.param(3600, marks=pytest.mark.long)])
+@pytest.mark.parametrize("seconds", [SECONDS, pytest.param(3600, marks=pytest.mark.long(minutes=60))])
 def test_writers_and_collectors_at_once_lose_nothing(tmp_path: Path, seconds: float) -> None:
     (tmp_path / "storage").mkdir()
     make_storage(LocalStorage(tmp_path / "storage"))
@@ -196,4 +202,4 @@ def test_writers_and_collectors_at_once_lose_nothing(tmp_path: Path, seconds: fl
     ends = Counter(str(value) for kind, value in read_notes(tmp_path, "ended-*.jsonl") if kind == "backup")
     taken = [int(str(value)) for kind, value in read_notes(tmp_path, "ended-c*.jsonl") if kind == "taken"]
     assert ends["done"] > seconds / 10
-    assert sum(taken) > seconds / 10
+    assert sum(taken) > min(seconds / 10, 60)  # a busy machine takes a hundred in an hour
