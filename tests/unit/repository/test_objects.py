@@ -58,7 +58,11 @@ def test_every_truncation_is_noticed() -> None:
             opened(DATA[:size])
 
 
-@pytest.mark.parametrize("extra", [b"\0", b"\0" * 20, parts()[-1], parts()[0]])
+@pytest.mark.parametrize(
+    "extra",
+    [b"\0", b"\0" * 20, parts()[-1], parts()[0]],
+    ids=["a zero", "zeros", "the last frame", "a frame"],
+)
 def test_anything_behind_the_last_frame_is_noticed(extra: bytes) -> None:
     with pytest.raises(Damaged):
         opened(DATA + extra)
