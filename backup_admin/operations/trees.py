@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from backup_admin.core.errors import SourceError
+from backup_admin.core.errors import SourceError, SourceInvalid, SourceMissing
 from backup_admin.core.paths import show_path
 from backup_admin.operations.known import KnownRows, Parent
 from backup_admin.operations.workers import ContentWorkers, InOrder
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from backup_admin.core.progress import Reporter
+    from backup_admin.repository.content import ReadInto
     from backup_admin.repository.entries import ShardWriter
     from backup_admin.sources.files import FileSource
 
@@ -212,24 +214,38 @@ class TreeCapture:
         return _Read(entry, warning=f"{show_path(found.path)} kept changing while it was read.")
 
     def _read_database(self, writer: ContentWriter, found: FoundEntry, pages: ChunkRef | None) -> _Read:
+        entry = self._read_in_place(writer, found, pages) if found.is_quiet else None
+        if entry is not None:
+            return _Read(entry, notice=_undeclared(found.path, "it was read while nobody wrote to it"))
         copy = self._source.capture_database(found, self._scratch)
         try:
             with copy.path.open("rb", buffering=0) as file:
                 head = file.read(18)
                 file.seek(0)
-                content = self._write_database(writer, _page_size(head), file, pages)
+                read_into = partial(_read_into, file)
+                content = self._write_database(writer, _page_size(head), read_into, pages)
         finally:
             copy.path.unlink(missing_ok=True)
         entry = _stamp(replace(_describe(found, content), size=content.size), copy.stamp)
         return _Read(entry, notice=_undeclared(found.path, "it was copied safely through SQLite"))
 
-    def _write_database(
-        self, writer: ContentWriter, page_size: int, file: FileIO, pages: ChunkRef | None
-    ) -> Content:
-        def read_into(view: memoryview) -> int:
-            return file.readinto(view) or 0
+    def _read_in_place(
+        self, writer: ContentWriter, found: FoundEntry, pages: ChunkRef | None
+    ) -> FileEntry | None:
+        """Read a database as it lies there; None when it is written to, or is none after all."""
+        with suppress(SourceInvalid, SourceMissing), self._source.read_database(found) as database:
+            if database is None:
+                return None
+            content = self._write_database(writer, database.page_size, database.readinto, pages)
+            stamp = database.stamp()
+            if stamp is not None:
+                return _stamp(replace(_describe(found, content), size=content.size), stamp)
+        return None
 
-        if not page_size:
+    def _write_database(
+        self, writer: ContentWriter, page_size: int, read_into: ReadInto, pages: ChunkRef | None
+    ) -> Content:
+        if page_size not in _PAGE_SIZES:
             return writer.write(read_into)
         return self._pages(writer).write(read_into, page_size, pages)
 
@@ -269,11 +285,14 @@ class TreeCapture:
         self._reporter.warn(text)
 
 
+def _read_into(file: FileIO, view: memoryview) -> int:
+    return file.readinto(view) or 0
+
+
 def _page_size(head: bytes) -> int:
-    """Return the page size in a database's header, or 0 for one that no database has."""
+    """Return the page size in a database's header, perhaps one that no database has."""
     size = int.from_bytes(head[16:18], "big")
-    size = 65_536 if size == 1 else size
-    return size if size in _PAGE_SIZES else 0
+    return 65_536 if size == 1 else size
 
 
 def _undeclared(path: bytes, what: str) -> str:

@@ -23,7 +23,7 @@ from backup_admin.sources.base import (
 from backup_admin.sources.beneath import FOLDER_FLAGS, open_beneath, stat_beneath
 from backup_admin.sources.excludes import Excludes
 from backup_admin.sources.pins import Pins
-from backup_admin.sources.sqlite import copy_database
+from backup_admin.sources.sqlite import DatabaseAtRest, copy_database, read_at_rest
 from backup_admin.sources.walk import Holds, Walk
 
 if TYPE_CHECKING:
@@ -187,18 +187,27 @@ class FileSource:
             link_group=f"{now.st_dev}:{now.st_ino}" if now.st_nlink > 1 else "",
         )
 
+    @contextmanager
+    def read_database(self, entry: FoundEntry) -> Iterator[DatabaseAtRest | None]:
+        """Give the file of a database nobody writes to, as `read_at_rest` does; raise `SourceError`."""
+        with read_at_rest(self._database_path(entry)) as database:
+            yield database
+
     def capture_database(self, entry: FoundEntry, scratch: Path) -> DatabaseCopy:
         """Copy a live SQLite file into the scratch folder; the caller removes it.
 
         Consistent, while others write to it. A file that only looks like a
         database is copied as it is. Raises `SourceError`.
         """
+        copy = scratch / f"{uuid.uuid4().hex}.db"
+        return DatabaseCopy(copy, copy_database(self._database_path(entry), copy))
+
+    def _database_path(self, entry: FoundEntry) -> Path:
         check_path(entry.path)
         path = Path(os.path.realpath(self.root)) / os.fsdecode(entry.path)
         if os.path.realpath(path.parent) != str(path.parent):
             raise SourceError(f"{show_path(entry.path)} is no longer where it was.")
-        copy = scratch / f"{uuid.uuid4().hex}.db"
-        return DatabaseCopy(copy, copy_database(path, copy))
+        return path
 
     def _near(self, entry: FoundEntry, flags: int, kept: KeptFolder) -> int:
         folder, _, name = entry.path.rpartition(b"/")

@@ -10,10 +10,10 @@ import json
 import os
 import sys
 import uuid
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.errors import (
     BackupAdminError,
@@ -22,12 +22,16 @@ from backup_admin.core.errors import (
     SourceInvalid,
     SourceMissing,
 )
-from backup_admin.core.programs import run_program
+from backup_admin.core.programs import ProgramOutput, run_program, stream_program
 from backup_admin.sources.base import FileStamp, LiveUnusable
 from backup_admin.sources.offline import place_offline, undo_place_offline
 from backup_admin.sources.sidecars import JOURNAL_SUFFIXES
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 __all__ = [
+    "DatabaseAtRest",
     "SqliteCopy",
     "SqliteSource",
     "TableDigest",
@@ -35,11 +39,13 @@ __all__ = [
     "inspect_copy",
     "looks_like_database",
     "place_offline",
+    "read_at_rest",
     "undo_place_offline",
     "write_into_live",
 ]
 
 _WORKER = Path(__file__).with_name("sqlite_worker.py")
+_COMMAND = (sys.executable, "-I", "-S", str(_WORKER))
 _CHECK_SECONDS = 30.0
 # A hung process must end some day: ten minutes, and 2 MB/s for what it handles.
 _GRACE_SECONDS = 600.0
@@ -193,6 +199,52 @@ def copy_database(path: Path, copy: Path, *, deadline_seconds: float = 600) -> F
     return _stamp_of(answer)
 
 
+class DatabaseAtRest:
+    """The bytes of a database file that nobody writes to, as another process reads them."""
+
+    def __init__(self, output: ProgramOutput, size: int, page_size: int) -> None:
+        self.page_size = page_size
+        self._output = output
+        self._left = size
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Read the next bytes; 0 at the end. Raises `SourceError`."""
+        if not self._left:
+            return 0
+        count = self._output.readinto(buffer[: self._left])
+        if not count:
+            raise SourceError("The SQLite process ended early.")
+        self._left -= count
+        return count
+
+    def stamp(self) -> FileStamp | None:
+        """Return the stamp of the file; None when it changed, and what was read is worth nothing.
+
+        Only to be asked when everything was read.
+        """
+        return _stamp_of(_answer(_read_all(self._output)))
+
+
+@contextmanager
+def read_at_rest(path: Path, *, deadline_seconds: float = 600) -> Iterator[DatabaseAtRest | None]:
+    """Give the file of a database to be read, or None when it was written to just now.
+
+    No copy is made, and nobody is kept from writing: what was read counts when the file
+    has the same stamp afterwards. Raises `Busy`, `SourceInvalid`, `SourceMissing` and `SourceError`.
+    """
+    request = _request("stream", {"path": str(path), "deadline_seconds": deadline_seconds})
+    with stream_program(_COMMAND, timeout_seconds=_timeout(path, deadline_seconds), data=request) as output:
+        head = bytearray()
+        byte = bytearray(1)
+        while not head.endswith(b"\n") and output.readinto(byte):
+            head += byte
+        if head[:1].isdigit():
+            yield DatabaseAtRest(output, *map(int, head.split()))
+        else:
+            _answer(bytes(head))  # an error is raised; else it was not at rest
+            yield None
+
+
 def looks_like_database(path: Path) -> bool:
     """Say whether a file begins like a SQLite database, without opening it here."""
     answer = _ask("sniff", {"path": str(path)}, path, _CHECK_SECONDS)
@@ -206,27 +258,44 @@ def _ask(
     deadline_seconds: float,
     about: str = "",
 ) -> dict[str, Any]:
+    finished = run_program(
+        _COMMAND, data=_request(operation, arguments), timeout_seconds=_timeout(path, deadline_seconds)
+    )
+    last = finished.errors.decode("utf-8", "replace").strip().rpartition("\n")[2]
+    return _answer(
+        finished.output, about, f" with status {finished.status}{': ' if last else ''}{last[:300]}"
+    )
+
+
+def _request(operation: str, arguments: dict[str, Any]) -> bytes:
     request = {"operation": operation, "arguments": arguments, "parent": os.getpid()}
+    return json.dumps(request).encode("ascii")
+
+
+def _timeout(path: Path, deadline_seconds: float) -> float:
     size = 0
     with suppress(OSError):
         size = path.lstat().st_size
-    finished = run_program(
-        [sys.executable, "-I", "-S", str(_WORKER)],
-        data=json.dumps(request).encode("ascii"),
-        timeout_seconds=deadline_seconds + _GRACE_SECONDS + size / _SLOWEST_BYTES_PER_SECOND,
-    )
+    return deadline_seconds + _GRACE_SECONDS + size / _SLOWEST_BYTES_PER_SECOND
+
+
+def _answer(output: bytes, about: str = "", how: str = "") -> dict[str, Any]:
     try:
-        answer: dict[str, Any] = json.loads(finished.output)
+        answer: dict[str, Any] = json.loads(output)
     except ValueError as error:
-        last = finished.errors.decode("utf-8", "replace").strip().rpartition("\n")[2]
-        raise SourceError(
-            f"{about}the SQLite process ended with status {finished.status}"
-            f"{': ' if last else ''}{last[:300]}."
-        ) from error
+        raise SourceError(f"{about}the SQLite process ended{how}.") from error
     if "error" in answer:
         raise _KINDS[answer["error"]](about + answer["message"])
     result: dict[str, Any] = answer["ok"]
     return result
+
+
+def _read_all(output: ProgramOutput) -> bytes:
+    found = bytearray()
+    buffer = bytearray(4096)
+    while count := output.readinto(buffer):
+        found += buffer[:count]
+    return bytes(found)
 
 
 def _copy_of(answer: dict[str, Any]) -> SqliteCopy:

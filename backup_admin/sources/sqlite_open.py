@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from backup_admin.core.durable import write_all
 from backup_admin.core.paths import show_path
 from backup_admin.sources.sidecars import SQLITE_MAGIC
 
@@ -25,6 +26,8 @@ CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _PAUSE_SECONDS = 0.005  # short: a busy writer leaves small gaps only
 _HEADER_BYTES = 100
 _SEND_BYTES = 1 << 30
+_SEND_PIECE = 1 << 20
+_SETTLE_NS = 2_000_000_000
 _PROBE = "SELECT count(*) FROM sqlite_master"
 
 
@@ -163,12 +166,12 @@ def copy_file(file: FileIO, copy: str) -> list[int] | None:
 
     None when it changed meanwhile: then the copy is worth nothing.
     """
-    before = _stamp(file)
+    before = stamp_of(file)
     with Path(copy).open("r+b", buffering=0) as target:
         offset = 0
         while count := os.sendfile(target.fileno(), file.fileno(), offset, _SEND_BYTES):
             offset += count
-    return before if before == _stamp(file) and before[0] == offset else None
+    return before if before == stamp_of(file) and before[0] == offset else None
 
 
 def run_backup(source: sqlite3.Connection, target: sqlite3.Connection, deadline: Deadline) -> None:
@@ -214,7 +217,31 @@ def read_header(path: str) -> bytes:
         return file.read(_HEADER_BYTES)
 
 
-def _stamp(file: FileIO) -> list[int]:
+def is_settled(file: FileIO) -> bool:
+    """Say whether the last change is so old that a further one gives the file another time."""
+    found = os.fstat(file.fileno())
+    return max(found.st_mtime_ns, found.st_ctime_ns) < time.time_ns() - _SETTLE_NS
+
+
+def send(file: FileIO, size: int, output: int) -> None:
+    """Write exactly so many bytes of a file; zeros for those that are gone meanwhile.
+
+    Not by `sendfile`: what that puts into a pipe is the file itself, and may still change.
+    """
+    buffer = memoryview(bytearray(_SEND_PIECE))
+    offset = 0
+    while offset < size:
+        piece = buffer[: size - offset]
+        count = os.preadv(file.fileno(), [piece], offset)
+        if not count:
+            count = len(piece)
+            piece[:] = bytes(count)
+        write_all(output, piece[:count])
+        offset += count
+
+
+def stamp_of(file: FileIO) -> list[int]:
+    """Return size, times and inode of an open file."""
     found = os.fstat(file.fileno())
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 

@@ -25,6 +25,7 @@ if __name__ == "__main__":
     # `python -I` may know another copy of this package or none; this is the one.
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from backup_admin.core.durable import write_all
 from backup_admin.sources.sidecars import SQLITE_MAGIC
 from backup_admin.sources.sqlite_digest import (
     check_keys,
@@ -45,12 +46,15 @@ from backup_admin.sources.sqlite_open import (
     header_page_size,
     is_busy,
     is_file_alone,
+    is_settled,
     need_database,
     open_live,
     open_source,
     read_header,
     run_backup,
+    send,
     shown,
+    stamp_of,
     with_page_size,
 )
 
@@ -70,6 +74,7 @@ def main() -> None:
         "check": check,
         "capture": capture,
         "copy": copy_plainly,
+        "stream": stream,
         "inspect": inspect,
         "write": write,
     }
@@ -115,6 +120,29 @@ def capture(path: str, copy: str, deadline_seconds: float, describe: bool) -> di
         Path(copy).unlink()
         raise
     return {**answer, "stamp": stamp}
+
+
+def stream(path: str, deadline_seconds: float) -> dict[str, Any]:
+    """Write a database at rest to standard output, without keeping anybody from writing to it.
+
+    A line with its size and page size goes ahead. The answer has no stamp when the
+    file was not at rest, which sends nothing, or did not stay so: then what was sent is
+    worth nothing.
+    """
+    need_database(path)
+    deadline = Deadline(deadline_seconds, path)
+    with Path(path).open("rb", buffering=0) as file:
+        stamp = None
+        with closing(open_source(path, deadline)) as source:
+            begin_reading(source, deadline)
+            if is_file_alone(file, path) and is_settled(file):
+                stamp = stamp_of(file)
+        if stamp is None:
+            return {"stamp": None}
+        output = sys.stdout.fileno()
+        write_all(output, b"%d %d\n" % (stamp[0], header_page_size(read_header(path))))
+        send(file, stamp[0], output)
+        return {"stamp": stamp if stamp == stamp_of(file) else None}
 
 
 def copy_plainly(path: str, copy: str) -> dict[str, Any]:

@@ -18,9 +18,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from backup_admin.core.errors import Busy, SourceError, SourceInvalid, SourceMissing
-from backup_admin.sources.base import FoundEntry, LiveUnusable, Skipped, SkipReason
+from backup_admin.sources.base import FileStamp, FoundEntry, LiveUnusable, Skipped, SkipReason
 from backup_admin.sources.files import FileSource
-from backup_admin.sources.sqlite import SqliteSource, inspect_copy, write_into_live
+from backup_admin.sources.sqlite import (
+    DatabaseAtRest,
+    SqliteSource,
+    inspect_copy,
+    read_at_rest,
+    write_into_live,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -433,6 +439,123 @@ def test_a_vanished_undeclared_database_is_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(SourceError):
         source.capture_database(entry, tmp_path)
+
+
+# --- a database at rest, read as it lies there -------------------------------
+
+SETTLE_SECONDS = 2.1
+
+
+def fill_and_rest(path: Path, mode: str, *, rows: int = 20_000) -> Path:
+    """Make a database of some MB, more than a pipe holds, and leave it alone for long enough."""
+    live = fill(path, "old", rows=rows, mode=mode)
+    time.sleep(SETTLE_SECONDS)
+    return live
+
+
+def read_some(database: DatabaseAtRest, count: int) -> bytes:
+    buffer = memoryview(bytearray(count))
+    done = 0
+    while done < count and (got := database.readinto(buffer[done:])):
+        done += got
+    return bytes(buffer[:done])
+
+
+@MODES
+def test_a_database_at_rest_is_read_byte_for_byte_and_left_as_it_was(tmp_path: Path, mode: str) -> None:
+    (tmp_path / "app").mkdir()
+    live = fill_and_rest(tmp_path / "app/app.db", mode)
+    before = live.read_bytes(), live.stat()
+
+    with read_at_rest(live) as database:
+        assert database is not None
+        data = read_some(database, 1 << 30)
+        stamp = database.stamp()
+
+    assert data == before[0]
+    assert database.page_size == 4096
+    now = live.stat()
+    assert stamp == FileStamp(now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino)
+    assert (now.st_mtime_ns, now.st_ctime_ns) == (before[1].st_mtime_ns, before[1].st_ctime_ns)
+    assert [path.name for path in live.parent.iterdir()] == ["app.db"]
+
+
+@MODES
+def test_a_database_written_just_now_is_not_read_as_it_lies_there(tmp_path: Path, mode: str) -> None:
+    live = fill(tmp_path / "app.db", "x", mode=mode)
+
+    with read_at_rest(live) as database:
+        assert database is None
+
+
+def test_a_database_with_something_in_its_wal_is_not_read_as_it_lies_there(tmp_path: Path) -> None:
+    live = fill_and_rest(tmp_path / "app.db", "wal", rows=5)
+    with script(HOLD, live, "UPDATE t SET word = 'new'"), read_at_rest(live) as database:
+        assert database is None
+
+
+@MODES
+def test_who_writes_meanwhile_is_not_kept_waiting_and_what_was_read_is_worth_nothing(
+    tmp_path: Path, mode: str
+) -> None:
+    live = fill_and_rest(tmp_path / "app.db", mode)
+    size = live.stat().st_size
+
+    with read_at_rest(live) as database:
+        assert database is not None
+        begun = read_some(database, 100_000)
+        with closing(sqlite3.connect(live, timeout=0)) as connection:  # fails at once when it has to wait
+            connection.execute("UPDATE t SET word = 'new'")
+            connection.commit()
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        assert len(begun + read_some(database, 1 << 30)) == size
+        assert database.stamp() is None
+
+    assert words(live) == {"new"}
+
+
+def test_a_database_that_shrinks_meanwhile_ends_and_is_worth_nothing(tmp_path: Path) -> None:
+    live = fill_and_rest(tmp_path / "app.db", "delete")
+    size = live.stat().st_size
+
+    with read_at_rest(live) as database:
+        assert database is not None
+        os.truncate(live, 4096)
+        assert len(read_some(database, 1 << 30)) == size
+        assert database.stamp() is None
+
+
+def test_no_process_stays_when_reading_is_given_up(tmp_path: Path) -> None:
+    live = fill_and_rest(tmp_path / "app.db", "delete")
+
+    with read_at_rest(live) as database:
+        assert database is not None
+        read_some(database, 100)
+        assert children(os.getpid())
+
+    assert children(os.getpid()) == []
+
+
+def test_a_process_that_dies_while_it_reads_is_an_error(tmp_path: Path) -> None:
+    live = fill_and_rest(tmp_path / "app.db", "delete")
+
+    with read_at_rest(live) as database:
+        assert database is not None
+        read_some(database, 100)
+        for child in children(os.getpid()):
+            os.kill(child, signal.SIGKILL)
+        with pytest.raises(SourceError, match="ended early"):
+            read_some(database, 1 << 30)
+
+
+def test_what_is_no_database_or_damaged_is_named(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no database")
+    with pytest.raises(SourceMissing), read_at_rest(tmp_path / "text"):
+        pass
+
+    (tmp_path / "damaged").write_bytes(b"SQLite format 3\0" + os.urandom(2032))
+    with pytest.raises(SourceInvalid), read_at_rest(tmp_path / "damaged"):
+        pass
 
 
 # --- write into live -------------------------------------------------------

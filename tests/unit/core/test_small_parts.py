@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from datetime import UTC, datetime, timedelta, timezone
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -13,13 +13,10 @@ from backup_admin.core import errors
 from backup_admin.core.clock import SystemClock, format_time, parse_time
 from backup_admin.core.errors import BackupAdminError, Busy, Cancelled, ProgramFailed
 from backup_admin.core.ids import is_ulid, new_ulid
-from backup_admin.core.programs import run_program
+from backup_admin.core.programs import ProgramOutput, run_program, stream_program
 from backup_admin.core.progress import QuietReporter, WithinStage
 from backup_admin.core.secret import Secret
 from backup_admin.core.state import StateFolder
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 NOON = datetime(2026, 3, 10, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -141,3 +138,32 @@ def test_a_program_that_is_missing_or_slow_is_told() -> None:
         run_program(["/no/such/program"], timeout_seconds=1)
     with pytest.raises(ProgramFailed, match="did not end within"):
         run_program([sys.executable, "-c", "import time; time.sleep(60)"], timeout_seconds=0.3)
+
+
+def read_all(output: ProgramOutput) -> bytes:
+    found, buffer = bytearray(), bytearray(10_000)
+    while count := output.readinto(buffer):
+        found += buffer[:count]
+    return bytes(found)
+
+
+def test_what_a_program_writes_is_read_while_it_runs() -> None:
+    script = "import sys; sys.stdout.write(sys.stdin.read() * 100_000)"
+    with stream_program([sys.executable, "-c", script], timeout_seconds=60, data=b"words ") as output:
+        assert read_all(output) == b"words " * 100_000
+
+
+def test_a_program_that_is_read_ends_at_its_deadline_and_with_its_block() -> None:
+    script = "import time; print('begun', flush=True); time.sleep(60)"
+    with (
+        stream_program([sys.executable, "-c", script], timeout_seconds=0.5) as output,
+        pytest.raises(ProgramFailed, match="did not end within"),
+    ):
+        read_all(output)
+
+    with stream_program([sys.executable, "-c", script], timeout_seconds=60) as output:
+        output.readinto(bytearray(10))
+    assert not Path(f"/proc/{output.pid}").exists()
+
+    with pytest.raises(ProgramFailed), stream_program(["/no/such/program"], timeout_seconds=1):
+        pass

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
@@ -23,6 +23,7 @@ from backup_admin.operations.results import SourceSet
 from backup_admin.repository import entries
 from backup_admin.repository.entries import iterate_shards
 from backup_admin.repository.types import ChunkRef
+from backup_admin.sources.base import FileStamp
 from backup_admin.sources.files import FileSource, KeptFolder
 from backup_admin.sources.pins import Pins
 from backup_admin.sources.sqlite import SqliteSource
@@ -385,6 +386,39 @@ def test_a_quiet_database_is_kept_byte_for_byte_and_not_copied_again(
     # The folder's own time changes when SQLite makes a journal to read one in WAL mode.
     assert rows(repository, first.snapshot.id)[1:] == rows(repository, second.snapshot.id)[1:]
     assert [notice for notice in second.notices if "nobody declared; it did not change" in notice]
+
+
+@pytest.mark.parametrize("stayed", [True, False])
+def test_a_database_read_where_it_lies_counts_only_when_nobody_wrote_to_it(
+    repository: Repository, tmp_path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch, stayed: bool
+) -> None:
+    live = make_database(tmp_path / "files/app.db")
+    found = live.stat()
+
+    class Pretended:
+        page_size = 512
+
+        def __init__(self) -> None:
+            self.rest = live.read_bytes() if stayed else os.urandom(found.st_size)
+
+        def readinto(self, buffer: memoryview) -> int:
+            part, self.rest = self.rest[: len(buffer)], self.rest[len(buffer) :]
+            buffer[: len(part)] = part
+            return len(part)
+
+        def stamp(self) -> FileStamp | None:
+            times = found.st_mtime_ns, found.st_ctime_ns
+            return FileStamp(found.st_size, *times, found.st_ino) if stayed else None
+
+    monkeypatch.setattr(FileSource, "read_database", lambda _source, _entry: nullcontext(Pretended()))
+
+    result = run_backup(repository, file_sources(tmp_path / "files"), tmp_path / "state")
+
+    assert opened.databases == ([] if stayed else [b"app.db"])
+    assert content(repository, result.snapshot.id, b"app.db") == live.read_bytes()
+    way = "read while nobody wrote to it" if stayed else "copied safely through SQLite"
+    assert [notice for notice in result.notices if way in notice]
+    assert result.warnings == ()
 
 
 def test_a_database_written_just_before_the_last_backup_is_copied_again(
