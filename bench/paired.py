@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 # Every tool reads files again that changed just before they were backed up.
-_REST_SECONDS = 1.2
+_SETTLE_SECONDS = 1.2
+# A virtual machine hands free memory back, at the latest after so long, and pays up to 2 seconds of
+# system time for a GB when it needs it again. Nobody works in what the tool before has just let go.
+_REST_SECONDS = 10
+_WORKS_MUCH = (Phase.FIRST, Phase.DAY_2, Phase.RESTORE, Phase.CHECK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +49,7 @@ class Measurement:
 
 def measure_tools(work: Path, tools: Sequence[Tool], *, scale: float, runs: int) -> Iterator[Measurement]:
     """Run every phase with every tool; the order of the tools moves on with each run."""
-    base = work / f"corpus-{scale}"
-    if not base.exists():
-        unfinished = work / "corpus-unfinished"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        make_corpus(unfinished, scale)
-        unfinished.rename(base)
+    base = _make_base(work, scale)
     for run in range(runs):
         place = work / f"run-{run}"
         shutil.rmtree(place, ignore_errors=True)
@@ -62,9 +61,35 @@ def measure_tools(work: Path, tools: Sequence[Tool], *, scale: float, runs: int)
             if phase is Phase.DAY_2:
                 next_day(place / "site")
             if phase in (Phase.FIRST, Phase.DAY_2):
-                time.sleep(_REST_SECONDS)
-            yield from (_measure(place, tool, phase, run) for tool in order if phase in tool.commands)
+                time.sleep(_SETTLE_SECONDS)
+            for tool in order:
+                if phase in tool.commands:
+                    _make_ready(place / "site", _REST_SECONDS * min(1, scale) * (phase in _WORKS_MUCH))
+                    yield _measure(place, tool, phase, run)
         _empty(place)
+
+
+def _make_base(work: Path, scale: float) -> Path:
+    base = work / f"corpus-{scale}"
+    if not base.exists():
+        unfinished = work / "corpus-unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        make_corpus(unfinished, scale)
+        unfinished.rename(base)
+    return base
+
+
+def _make_ready(site: Path, rest_seconds: float) -> None:
+    """Let every command begin alike: the disk idle, the tree in the page cache, from which borg drops it."""
+    os.sync()
+    time.sleep(rest_seconds)
+    buffer = bytearray(1 << 20)
+    for parent, _, files in os.walk(site):
+        for name in files:
+            if not (path := Path(parent, name)).is_symlink():
+                with path.open("rb", buffering=0) as file:
+                    while file.readinto(buffer):
+                        pass
 
 
 def _measure(work: Path, tool: Tool, phase: Phase, run: int) -> Measurement:
@@ -79,7 +104,6 @@ def _measure(work: Path, tool: Tool, phase: Phase, run: int) -> Measurement:
         "one": one,
         "tmp": str(home / "tmp"),
     }
-    os.sync()  # nobody waits for what another left to be written
     cost = run_measured(
         tool.command(phase, places), folder=work, env=tool.environment(places), log=work.parent / "log.txt"
     )
