@@ -98,7 +98,7 @@ OBJECTS = (
         "repository/reader.py",
         "len(data) != ref.size or self._keys.chunk_id(kind, data) != ref.id:",
         "len(data) != ref.size:",
-        "unit/repository/test_content.py",
+        "unit/repository/test_content_writer.py",
         "unit/repository/test_index.py",
     ),
     _check(
@@ -390,7 +390,36 @@ SOURCES = (
         "unit/sources/test_files.py",
         "unit/sources/test_tree.py",
     ),
+    _check(
+        "a database that was read without a lock stayed as it was",
+        "sources/sqlite_worker.py",
+        "stamp if stamp == stamp_of(file) else None",
+        "stamp",
+        "integration/sources/test_sqlite.py",
+    ),
+    _check(
+        "only a database that is at rest is read without a lock",
+        "sources/sqlite_worker.py",
+        "if is_file_alone(file, path) and is_settled(file):",
+        "if is_file_alone(file, path):",
+        "integration/sources/test_sqlite.py",
+    ),
+    _check(
+        "no symlink is followed beside a kept folder",
+        "sources/files.py",
+        "flags | os.O_NOFOLLOW | os.O_CLOEXEC",
+        "flags | os.O_CLOEXEC",
+        "unit/sources/test_files.py",
+    ),
+    _check(
+        "a disk that failed while files were sent to it fails the restore",
+        "operations/stage_tree.py",
+        "            self._sending.result()",
+        "            self._sending.exception()",
+        "unit/operations/test_extract.py",
+    ),
 )
+
 
 OPERATIONS = (
     _check(
