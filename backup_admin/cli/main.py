@@ -23,7 +23,7 @@ from backup_admin.cli.printing import (
 )
 from backup_admin.cli.stopping import Stop
 from backup_admin.core.clock import SystemClock
-from backup_admin.core.durable import make_folders, write_new
+from backup_admin.core.durable import explain, make_folders, write_new
 from backup_admin.core.errors import BackupAdminError, ConfigurationError
 from backup_admin.core.version import VERSION
 from backup_admin.operations.answers import Answer, describe_error
@@ -157,10 +157,7 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         exit_code, error = _INTERRUPTED, {"code": "interrupted", "message": _INTERRUPTED_WORDS}
     except Exception as caught:  # noqa: BLE001  here a command ends
-        exit_code, error = (
-            _UNEXPECTED,
-            {"code": "unexpected", "message": _log(caught, surroundings, arguments)},
-        )
+        exit_code, error = _UNEXPECTED, _unforeseen(caught, surroundings, arguments)
     print_error(command if command in _VERBS else "", error, exit_code, as_json=as_json)
     return exit_code
 
@@ -177,6 +174,13 @@ def _usage_message(error: click.ClickException) -> str:
     if context is None:
         return message
     return f"{message}\n{context.get_usage()}\nSee: {context.command_path} --help"
+
+
+def _unforeseen(error: Exception, surroundings: Surroundings, arguments: Sequence[str]) -> dict[str, str]:
+    known = explain(error) if isinstance(error, OSError) else None
+    if known is not None:
+        return describe_error(known)
+    return {"code": "unexpected", "message": _log(error, surroundings, arguments)}
 
 
 def _log(error: Exception, surroundings: Surroundings, arguments: Sequence[str]) -> str:

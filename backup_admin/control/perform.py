@@ -13,6 +13,7 @@ from backup_admin.access.audit import AuditOutcome
 from backup_admin.access.permissions import Actor
 from backup_admin.control import catalogue, engine, onboarding, runs
 from backup_admin.control.reporting import RowReporter
+from backup_admin.core.durable import explain
 from backup_admin.core.errors import BackupAdminError, Cancelled, ConfigurationError, UsageError
 from backup_admin.core.ids import SnapshotId, new_ulid
 from backup_admin.core.version import VERSION
@@ -74,6 +75,8 @@ def perform_waiting(session: Session, installation: Installation) -> None:
 
 def failure(installation: Installation, error: Exception, subject: str) -> Values:
     """Turn an error into what a row says: our own words, or an id of the log's entry."""
+    if isinstance(error, OSError):
+        error = explain(error) or error
     if isinstance(error, BackupAdminError):
         logger.warning("job failed", extra={"subject": subject, "code": error.code})
         return {"error_message": str(error)}

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from backup_admin.core.direct_io import write_direct
+from backup_admin.core.errors import LocalDiskFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 TEMPORARY_PREFIX = ".tmp-"
 
 
@@ -112,12 +114,25 @@ def _write_beside(path: Path, pieces: Iterable[bytes | bytearray | memoryview], 
         for piece in pieces:
             write_all(handle, memoryview(piece)[write_direct(handle, piece) :])
         os.fsync(handle)
-    except BaseException:
+    except BaseException as error:
         os.close(handle)
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # the system names only what it opens
         raise
     os.close(handle)
     return temporary
+
+
+def explain(error: OSError) -> LocalDiskFailed | None:
+    """Say what it means that a disk of this machine took nothing more; None for other errors."""
+    if error.errno not in _DISK:
+        return None
+    where = f" ({error.filename})" if error.filename else ""
+    return LocalDiskFailed(
+        f"This machine could not write{where}: {error.strerror}. Snapshots are intact. Make room on that "
+        "disk, or use another: --state-dir names another state folder."
+    )
 
 
 def write_all(handle: int, data: bytes | bytearray | memoryview) -> None:

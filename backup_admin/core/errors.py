@@ -44,6 +44,12 @@ class NotPermitted(BackupAdminError):
     exit_code = 6
 
 
+class LocalDiskFailed(BackupAdminError):
+    """A disk of this machine is full or not to be written."""
+
+    code = "local_disk"
+
+
 class ProgramFailed(BackupAdminError):
     """A program we started did not end well."""
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from backup_admin.cli import looking, main
 from backup_admin.core.errors import BackupAdminError, Busy, StorageUnavailable
+from backup_admin.storage.local import LocalStorage
+from tests.factories import file_sources, make_storage, open_test_repository, run_backup, write_tree
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+KEY_TEXT = "bkm1_aaaqeayeaudaocajbifqydiob4ibceqtcqkrmfyydenbwha5dypqmxj3"
 VERBS = (
     *("init", "run", "list", "show", "diff", "check", "verify", "restore", "undo", "recover", "doctor"),
     *("upgrade", "worker", "scheduler"),
@@ -91,3 +96,29 @@ def test_unexpected_error_without_a_place_for_its_log_is_told(
 
     assert main.run(["list", "x", "--state-dir", "/dev/null/state"]) == 1
     assert "could not be kept" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", [["list"], ["check"], ["restore", "latest"]])
+def test_a_full_state_folder_is_named_with_the_way_out(
+    verb: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = make_storage(LocalStorage(tmp_path / "repo"))
+    sources = file_sources(write_tree(tmp_path / "files"))
+    run_backup(open_test_repository(storage, tmp_path / "other state"), sources, tmp_path / "other state")
+    monkeypatch.setenv("BACKUP_ADMIN_KEY", KEY_TEXT)
+    monkeypatch.setattr(os, "write", no_space)
+    target = ["--to", str(tmp_path / "out")] if verb[0] == "restore" else []
+
+    status = main.run(
+        [*verb, str(tmp_path / "repo"), *target, "--state-dir", str(tmp_path / "state"), "--json"]
+    )
+
+    answer = json.loads(capsys.readouterr().out)
+    assert status == 1
+    assert answer["error"]["code"] == "local_disk"
+    assert f"{tmp_path / 'state'}/" in answer["error"]["message"]
+    assert "--state-dir" in answer["error"]["message"]
+
+
+def no_space(_handle: int, _data: object) -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

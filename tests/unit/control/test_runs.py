@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -193,6 +195,19 @@ def test_an_unforeseen_error_shows_an_id_and_nothing_of_itself(
     assert run.error_id in run.error_message
     assert "hunter2" not in run.error_message
     assert any(getattr(record, "error_id", "") == run.error_id for record in caplog.records)
+
+
+def test_a_full_disk_of_the_machine_is_said_in_plain_words(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill_up(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/var/lib/shop/state/heads/x")
+
+    monkeypatch.setattr("backup_admin.control.perform.back_up", fill_up)
+    run = back_up(host)
+    assert run.status is RunStatus.FAILED
+    assert "/var/lib/shop/state/heads/x" in run.error_message
+    assert "Make room" in run.error_message
 
 
 def test_a_verify_run_reads_the_newest_snapshot(host: Host, session: Session) -> None:
