@@ -138,11 +138,10 @@ class _Extraction:
             self._patterns,
             lambda lost: self.problems.append(f"files/{root.name}: {lost}"),
         )
-        writer = TreeWriter(folder, few_files=self._choice.exported.file_count <= _FEW_FILES)
-        report = write_tree(
-            manifest.note(root.name, chosen), writer, reader=self._reader, reporter=self._reporter
-        )
-        writer.finish(root.mode, root.mtime_ns)
+        noted = manifest.note(root.name, chosen)
+        with TreeWriter(folder, few_files=self._choice.exported.file_count <= _FEW_FILES) as writer:
+            report = write_tree(noted, writer, reader=self._reader, reporter=self._reporter)
+            writer.finish(root.mode, root.mtime_ns)
         self.files += report.files
         self.size += report.size
         self.problems += [f"files/{root.name}/{problem}" for problem in report.problems]

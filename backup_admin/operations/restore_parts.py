@@ -143,9 +143,9 @@ def stage_tree(
     part: TreePart, root: FilesRoot, entries: Iterable[FileEntry], reader: ChunkReader, reporter: Reporter
 ) -> None:
     """Write the whole tree beside the live one; raise `VerificationFailed`."""
-    writer = TreeWriter(part.staged)
-    report = write_tree(entries, writer, reader=reader, reporter=reporter)
-    writer.finish(root.mode, root.mtime_ns)
+    with TreeWriter(part.staged) as writer:
+        report = write_tree(entries, writer, reader=reader, reporter=reporter)
+        writer.finish(root.mode, root.mtime_ns)
     _take_owner(part)
     if report.problems:
         raise VerificationFailed(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import shutil
 import sqlite3
 from dataclasses import replace
@@ -44,6 +46,18 @@ def test_restore_brings_back_exactly_what_was_backed_up(scene: Scene) -> None:
     assert report.outcome == "restored", report.message
     assert scene.live() == good
     assert all(line.ok for line in report.checks)
+
+
+def test_nothing_stays_open_when_a_restore_ended(scene: Scene, tmp_path: Path) -> None:
+    plan = scene.plan()
+    gc.disable()
+    try:
+        scene.restore(plan)
+        opened = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+    finally:
+        gc.enable()
+
+    assert [path for path in opened if path.startswith(f"{tmp_path}/")] == []
 
 
 def test_the_snapshot_cannot_be_forgotten_while_it_is_restored(

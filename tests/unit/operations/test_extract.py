@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
 import sqlite3
-from contextlib import closing
+import threading
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -167,6 +169,31 @@ def test_a_disk_that_fails_once_while_files_are_sent_to_it_fails_the_restore(
     with pytest.raises(SourceError, match="Input/output error"):
         restore(repository, tmp_path / "out")
     assert calls
+
+
+def refuse(_handle: int) -> None:
+    raise OSError(5, "Input/output error")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_nothing_stays_open_when_a_restore_ended(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """A worker restores again and again for months; a folder and a thread more each time would end it."""
+    if fails:
+        monkeypatch.setattr(tree_module, "sync_file_system", refuse)
+    monkeypatch.setattr(tree_module, "LARGE_FILE_BYTES", 1000)
+    gc.disable()
+    try:
+        with suppress(SourceError):
+            restore(repository, tmp_path / "out")
+        opened = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]  # noqa: PTH208
+    finally:
+        gc.enable()
+
+    assert (tmp_path / "out/files").is_dir()
+    assert [path for path in opened if path.startswith(f"{tmp_path}/")] == []
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("large-file")] == []
 
 
 @pytest.mark.parametrize(
