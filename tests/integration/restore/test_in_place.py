@@ -53,7 +53,7 @@ def test_nothing_stays_open_when_a_restore_ended(scene: Scene, tmp_path: Path) -
     gc.disable()
     try:
         scene.restore(plan)
-        opened = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+        opened = [os.path.realpath(path) for path in Path("/proc/self/fd").iterdir()]
     finally:
         gc.enable()
 
