@@ -8,7 +8,8 @@ import shutil
 import sqlite3
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,9 +26,6 @@ from backup_admin.operations.results import BackupOptions
 from backup_admin.operations.undo import remove_expired, undo_restore, undoable
 from backup_admin.operations.validate import Level, validate_restore
 from tests.integration.restore.scene import CLOCK, Scene, damage, make_scene
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture
