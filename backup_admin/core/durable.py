@@ -129,9 +129,10 @@ def explain(error: OSError) -> LocalDiskFailed | None:
     if error.errno not in _DISK:
         return None
     where = f" ({error.filename})" if error.filename else ""
+    advice = "Make it writable" if error.errno == errno.EROFS else "Make room there"
     return LocalDiskFailed(
-        f"This machine could not write{where}: {error.strerror}. Snapshots are intact. Make room on that "
-        "disk, or use another: --state-dir names another state folder."
+        f"This machine could not write{where}: {error.strerror}. Snapshots are intact. {advice}, or use "
+        "another place; --state-dir names another state folder."
     )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import signal
 import subprocess
-import threading
+import tempfile
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from backup_admin.core.errors import ProgramFailed
 
@@ -46,7 +47,9 @@ def run_program(
         output, errors = process.communicate(data, timeout=timeout_seconds)
     except subprocess.TimeoutExpired as error:
         _end_group(process)
-        raise _too_slow(command, timeout_seconds) from error
+        raise ProgramFailed(
+            f"{command[0]} did not end within {timeout_seconds:.0f} s and was stopped."
+        ) from error
     except BaseException:
         _end_group(process)
         raise
@@ -56,51 +59,55 @@ def run_program(
 class ProgramOutput:
     """What a running program writes, to be read while it works."""
 
-    def __init__(self, process: subprocess.Popen[bytes], command: Sequence[str], seconds: float) -> None:
-        self._process = process
-        self._command = command
-        self._seconds = seconds
-        self._handle = -1 if process.stdout is None else process.stdout.fileno()
+    def __init__(
+        self, process: subprocess.Popen[bytes], name: str, silence_seconds: float, errors: IO[bytes]
+    ) -> None:
         self.pid = process.pid
-        self.was_stopped = False
+        self._process = process
+        self._name = name
+        self._seconds = silence_seconds
+        self._errors = errors
+        self._handle = -1 if process.stdout is None else process.stdout.fileno()
+        self._poll = select.poll()
+        self._poll.register(self._handle, select.POLLIN)
 
     def readinto(self, buffer: bytearray | memoryview) -> int:
-        """Read what there is, at least one byte; 0 when it ended. Raises `ProgramFailed`."""
-        count = os.readv(self._handle, [buffer])
-        if not count and self.was_stopped:
-            raise _too_slow(self._command, self._seconds)
-        return count
+        """Read what there is, at least one byte; 0 when it ended.
 
-    def stop(self) -> None:
-        """End the program because it takes too long."""
-        self.was_stopped = True
-        _kill_group(self._process)
+        Raises `ProgramFailed` when nothing comes for too long. How long the reader
+        takes with what came does not count.
+        """
+        if not self._poll.poll(self._seconds * 1000):
+            raise ProgramFailed(f"{self._name} said nothing for {self._seconds:.0f} s and was stopped.")
+        return os.readv(self._handle, [buffer])
+
+    def end(self) -> str:
+        """Return how the program ended, when it wrote all it had to: its status and its last words."""
+        status = self._process.wait(self._seconds)
+        self._errors.seek(0)
+        last = self._errors.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
+        return f"with status {status}{': ' if last else ''}{last[:300]}"
 
 
 @contextmanager
 def stream_program(
-    command: Sequence[str], *, timeout_seconds: float, data: bytes = b""
+    command: Sequence[str], *, silence_seconds: float, data: bytes = b""
 ) -> Iterator[ProgramOutput]:
     """Run a program while the block reads its output; it does not outlive the block.
 
     It gets `data`, which fits into a pipe, and a small environment of its own. Raises
-    `ProgramFailed` when it cannot start; at the deadline reading raises it.
+    `ProgramFailed` when it cannot start.
     """
-    process = _start(command, None)
-    output = ProgramOutput(process, command, timeout_seconds)
-    deadline = threading.Timer(timeout_seconds, output.stop)
-    deadline.daemon = True
-    try:
-        deadline.start()
-        _hand_in(process, data)
-        yield output
-    finally:
-        deadline.cancel()
-        _kill_group(process)
-        for pipe in (process.stdout, process.stderr):
-            if pipe is not None:
-                pipe.close()
-        process.wait()
+    with tempfile.TemporaryFile() as errors:  # a pipe that nobody reads would fill up
+        process = _start(command, None, errors)
+        try:
+            _hand_in(process, data)
+            yield ProgramOutput(process, command[0], silence_seconds, errors)
+        finally:
+            _kill_group(process)
+            if process.stdout is not None:
+                process.stdout.close()
+            process.wait()
 
 
 def _hand_in(process: subprocess.Popen[bytes], data: bytes) -> None:
@@ -113,7 +120,9 @@ def _hand_in(process: subprocess.Popen[bytes], data: bytes) -> None:
             fcntl.fcntl(process.stdout.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
-def _start(command: Sequence[str], environment: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
+def _start(
+    command: Sequence[str], environment: Mapping[str, str] | None, errors: int | IO[bytes] = subprocess.PIPE
+) -> subprocess.Popen[bytes]:
     clean = {name: os.environ[name] for name in _KEEP if name in os.environ}
     clean.update(environment or {})
     try:
@@ -121,16 +130,12 @@ def _start(command: Sequence[str], environment: Mapping[str, str] | None) -> sub
             list(command),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=errors,
             env=clean,
             start_new_session=True,
         )
     except OSError as error:
         raise ProgramFailed(f"{command[0]} cannot be started: {error.strerror}.") from error
-
-
-def _too_slow(command: Sequence[str], seconds: float) -> ProgramFailed:
-    return ProgramFailed(f"{command[0]} did not end within {seconds:.0f} s and was stopped.")
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

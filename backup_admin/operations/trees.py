@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from backup_admin.core.errors import SourceError, SourceInvalid, SourceMissing
+from backup_admin.core.errors import Busy, ProgramFailed, SourceError
 from backup_admin.core.paths import show_path
 from backup_admin.operations.known import KnownRows, Parent
 from backup_admin.operations.workers import ContentWorkers, InOrder
@@ -193,7 +193,7 @@ class TreeCapture:
             if found.is_database:
                 return self._read_database(writer, found, item.pages)
             return self._read_file(writer, found, kept)
-        except (OSError, SourceError) as error:
+        except (OSError, SourceError, Busy, ProgramFailed) as error:
             if isinstance(error, FileNotFoundError) or isinstance(error.__cause__, FileNotFoundError):
                 return _Read(None, notice=f"{show_path(found.path)} vanished while the backup ran.")
             reason = f"{error.strerror}." if isinstance(error, OSError) else str(error)
@@ -209,6 +209,7 @@ class TreeCapture:
                         return _Read(_describe(found, content))
             except Replaced:
                 content = None
+            kept.close()  # the folder may have been exchanged as well
             found = self._source.look_again(found)
         entry = None if content is None else replace(_describe(found, content), size=content.size)
         return _Read(entry, warning=f"{show_path(found.path)} kept changing while it was read.")
@@ -232,8 +233,8 @@ class TreeCapture:
     def _read_in_place(
         self, writer: ContentWriter, found: FoundEntry, pages: ChunkRef | None
     ) -> FileEntry | None:
-        """Read a database as it lies there; None when it is written to, or is none after all."""
-        with suppress(SourceInvalid, SourceMissing), self._source.read_database(found) as database:
+        """Read a database as it lies there; None when that did not succeed: a copy says why, or does."""
+        with suppress(SourceError, ProgramFailed), self._source.read_database(found) as database:
             if database is None:
                 return None
             content = self._write_database(writer, database.page_size, database.readinto, pages)

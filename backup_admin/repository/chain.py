@@ -36,6 +36,7 @@ PREFIX = "chain/"
 NO_DIGEST = bytes(32).hex()
 CHECKPOINT = "checkpoint"
 CHECKPOINT_ENTRIES = 64
+_LOOKS = 3
 _MAX_ENTRY_BYTES = 64 << 20
 
 
@@ -233,14 +234,19 @@ class Chain:
             raise StorageError(
                 f"{name} would have {len(data)} bytes, more than an entry may; it was not stored."
             )
-        if not self._publish(name, data):
+        if not self._publish(entry.seq, data):
             return None
         self._take(data)
         self.pin()
         return entry
 
-    def _publish(self, name: str, data: bytes) -> bool:
-        """Put an entry; what is read back decides, whatever the answer was."""
+    def _publish(self, seq: int, data: bytes) -> bool:
+        """Put an entry; what is read back decides, whatever the answer was.
+
+        Only an entry that opens is another's. Who takes bytes that were torn on the way for
+        another's entry would undo what his own entry made real.
+        """
+        name = entry_name(seq)
         failure: StorageError | None = None
         try:
             self._storage.put(name, data)
@@ -249,11 +255,29 @@ class Chain:
         except StorageError as error:
             failure = error
         try:
-            return self._storage.get(name) == data
+            for _ in range(_LOOKS):
+                found = self._storage.get(name)
+                if found == data:
+                    return True
+                if self._is_entry(seq, found):
+                    return False
         except ObjectMissing as error:
             raise failure or StorageError(
                 f"{name} was stored in {self._storage.label} and is not there."
             ) from error
+        raise Damaged(
+            f"{name} in {self._storage.label} cannot be read back; it may be there and may not. Nothing that "
+            "it makes real was taken back. Check the storage, then try again."
+        )
+
+    def _is_entry(self, seq: int, data: bytes) -> bool:
+        try:
+            self._open(seq, data)
+        except NewerVersion:
+            return True
+        except Damaged:
+            return False
+        return True
 
     def _take(self, data: bytes) -> ChainEntry:
         seq = self.head.seq + 1

@@ -28,7 +28,7 @@ from backup_admin.sources.offline import place_offline, undo_place_offline
 from backup_admin.sources.sidecars import JOURNAL_SUFFIXES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = [
     "DatabaseAtRest",
@@ -213,7 +213,7 @@ class DatabaseAtRest:
             return 0
         count = self._output.readinto(buffer[: self._left])
         if not count:
-            raise SourceError("The SQLite process ended early.")
+            raise SourceError(f"The SQLite process ended early, {self._output.end()}.")
         self._left -= count
         return count
 
@@ -222,7 +222,7 @@ class DatabaseAtRest:
 
         Only to be asked when everything was read.
         """
-        return _stamp_of(_answer(_read_all(self._output)))
+        return _stamp_of(_answer(_read_all(self._output), "", self._output.end))
 
 
 @contextmanager
@@ -233,7 +233,8 @@ def read_at_rest(path: Path, *, deadline_seconds: float = 600) -> Iterator[Datab
     has the same stamp afterwards. Raises `Busy`, `SourceInvalid`, `SourceMissing` and `SourceError`.
     """
     request = _request("stream", {"path": str(path), "deadline_seconds": deadline_seconds})
-    with stream_program(_COMMAND, timeout_seconds=_timeout(path, deadline_seconds), data=request) as output:
+    silence_seconds = deadline_seconds + _GRACE_SECONDS
+    with stream_program(_COMMAND, silence_seconds=silence_seconds, data=request) as output:
         head = bytearray()
         byte = bytearray(1)
         while not head.endswith(b"\n") and output.readinto(byte):
@@ -241,7 +242,7 @@ def read_at_rest(path: Path, *, deadline_seconds: float = 600) -> Iterator[Datab
         if head[:1].isdigit():
             yield DatabaseAtRest(output, *map(int, head.split()))
         else:
-            _answer(bytes(head))  # an error is raised; else it was not at rest
+            _answer(bytes(head), "", output.end)  # an error is raised; else it was not at rest
             yield None
 
 
@@ -258,13 +259,20 @@ def _ask(
     deadline_seconds: float,
     about: str = "",
 ) -> dict[str, Any]:
+    size = 0
+    with suppress(OSError):
+        size = path.lstat().st_size
     finished = run_program(
-        _COMMAND, data=_request(operation, arguments), timeout_seconds=_timeout(path, deadline_seconds)
+        _COMMAND,
+        data=_request(operation, arguments),
+        timeout_seconds=deadline_seconds + _GRACE_SECONDS + size / _SLOWEST_BYTES_PER_SECOND,
     )
-    last = finished.errors.decode("utf-8", "replace").strip().rpartition("\n")[2]
-    return _answer(
-        finished.output, about, f" with status {finished.status}{': ' if last else ''}{last[:300]}"
-    )
+
+    def end() -> str:
+        last = finished.errors.decode("utf-8", "replace").strip().rpartition("\n")[2]
+        return f"with status {finished.status}{': ' if last else ''}{last[:300]}"
+
+    return _answer(finished.output, about, end)
 
 
 def _request(operation: str, arguments: dict[str, Any]) -> bytes:
@@ -272,18 +280,11 @@ def _request(operation: str, arguments: dict[str, Any]) -> bytes:
     return json.dumps(request).encode("ascii")
 
 
-def _timeout(path: Path, deadline_seconds: float) -> float:
-    size = 0
-    with suppress(OSError):
-        size = path.lstat().st_size
-    return deadline_seconds + _GRACE_SECONDS + size / _SLOWEST_BYTES_PER_SECOND
-
-
-def _answer(output: bytes, about: str = "", how: str = "") -> dict[str, Any]:
+def _answer(output: bytes, about: str, end: Callable[[], str]) -> dict[str, Any]:
     try:
         answer: dict[str, Any] = json.loads(output)
     except ValueError as error:
-        raise SourceError(f"{about}the SQLite process ended{how}.") from error
+        raise SourceError(f"{about}the SQLite process ended {end()}.") from error
     if "error" in answer:
         raise _KINDS[answer["error"]](about + answer["message"])
     result: dict[str, Any] = answer["ok"]

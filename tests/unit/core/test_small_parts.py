@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -149,21 +150,37 @@ def read_all(output: ProgramOutput) -> bytes:
 
 def test_what_a_program_writes_is_read_while_it_runs() -> None:
     script = "import sys; sys.stdout.write(sys.stdin.read() * 100_000)"
-    with stream_program([sys.executable, "-c", script], timeout_seconds=60, data=b"words ") as output:
+    with stream_program([sys.executable, "-c", script], silence_seconds=60, data=b"words ") as output:
         assert read_all(output) == b"words " * 100_000
+        assert output.end() == "with status 0"
 
 
-def test_a_program_that_is_read_ends_at_its_deadline_and_with_its_block() -> None:
+def test_a_program_that_is_read_ends_when_it_says_nothing_and_with_its_block() -> None:
     script = "import time; print('begun', flush=True); time.sleep(60)"
     with (
-        stream_program([sys.executable, "-c", script], timeout_seconds=0.5) as output,
-        pytest.raises(ProgramFailed, match="did not end within"),
+        stream_program([sys.executable, "-c", script], silence_seconds=0.5) as output,
+        pytest.raises(ProgramFailed, match="said nothing for"),
     ):
         read_all(output)
 
-    with stream_program([sys.executable, "-c", script], timeout_seconds=60) as output:
+    with stream_program([sys.executable, "-c", script], silence_seconds=60) as output:
         output.readinto(bytearray(10))
     assert not Path(f"/proc/{output.pid}").exists()
 
-    with pytest.raises(ProgramFailed), stream_program(["/no/such/program"], timeout_seconds=1):
+    with pytest.raises(ProgramFailed), stream_program(["/no/such/program"], silence_seconds=1):
         pass
+
+
+def test_a_reader_may_take_its_time_with_what_a_program_wrote() -> None:
+    script = "import sys; sys.stdout.write('x' * 3_000_000)"
+    with stream_program([sys.executable, "-c", script], silence_seconds=0.3) as output:
+        output.readinto(bytearray(10))
+        time.sleep(1)
+        assert len(read_all(output)) == 2_999_990
+
+
+def test_a_program_that_complains_at_length_is_heard_at_the_end() -> None:
+    script = "import sys; sys.stderr.write('x' * 300_000 + chr(10) + 'the reason'); print('out'); sys.exit(3)"
+    with stream_program([sys.executable, "-c", script], silence_seconds=20) as output:
+        assert read_all(output) == b"out\n"
+        assert output.end() == "with status 3: the reason"

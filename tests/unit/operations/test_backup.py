@@ -8,15 +8,16 @@ import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from backup_admin.core.errors import Busy, Damaged, SourceMissing, UsageError
+from backup_admin.core.errors import Busy, Damaged, ProgramFailed, SourceMissing, UsageError
 from backup_admin.core.progress import QuietReporter
 from backup_admin.core.state import StateFolder
 from backup_admin.operations import known
 from backup_admin.operations.captured import iterate_bytes
+from backup_admin.operations.extract import extract
 from backup_admin.operations.results import BackupOptions, Outcome, SourceSet
 from backup_admin.operations.verify import verify_snapshot
 from backup_admin.sources.app_settings import SettingsSource
@@ -186,6 +187,50 @@ def test_a_changed_file_of_the_same_size_and_time_is_not_overlooked(
 
     assert opened == [b"small/05.txt"]
     assert saved(repository, snapshot) == live(tree)
+
+
+def test_a_folder_that_is_exchanged_while_it_is_read_loses_no_file(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_tree(tmp_path / "exchanged", {"d/a": b"a", "d/b": b"old b", "d/c": b"c"})
+    opened = FileSource.open
+
+    def exchange(self: FileSource, entry: FoundEntry, kept: KeptFolder) -> OpenFile:
+        file = opened(self, entry, kept)
+        if entry.path == b"d/a" and not (tmp_path / "away").exists():
+            (root / "new").write_bytes(b"newer b")
+            (root / "new").replace(root / "d/b")
+            (root / "d").rename(tmp_path / "away")
+            write_tree(root, {"d/a": b"a", "d/b": b"newest b", "d/c": b"c"})
+        return file
+
+    monkeypatch.setattr(FileSource, "open", exchange)
+
+    result = run_backup(repository, file_sources(root), tmp_path / "state")
+
+    extract(repository, result.snapshot.id, tmp_path / "out", reporter=QuietReporter())
+    assert (tmp_path / "out/files/uploads/d/b").read_bytes() == b"newest b"
+    assert result.warnings == ()
+
+
+@pytest.mark.parametrize("error", [Busy("It stayed locked."), ProgramFailed("It was stopped.")])
+def test_an_undeclared_database_that_stays_locked_costs_only_itself(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    root = write_tree(tmp_path / "locked", {"file": b"x"})
+    with closing(sqlite3.connect(root / "app.db")) as connection, connection:
+        connection.execute("CREATE TABLE photo (id INTEGER PRIMARY KEY)")
+
+    def refuse(*_: object) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(FileSource, "capture_database", refuse)
+
+    result = run_backup(repository, file_sources(root), tmp_path / "state")
+
+    assert [warning for warning in result.warnings if "app.db" in warning and str(error) in warning]
+    assert result.snapshot.outcome == "degraded"
+    assert result.snapshot.file_count == 1
 
 
 @pytest.mark.parametrize("size", [b"\0\0", b"\0\x64", b"\x30\x00"])

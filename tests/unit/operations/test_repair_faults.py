@@ -63,14 +63,18 @@ def harmed(tmp_path_factory: pytest.TempPathFactory) -> Harmed:
     files = {f"{number}.jpg": noise(30_000, number) for number in range(5)} | {"a.txt": prose(5000)}
     sources = file_sources(write_tree(root / "files", files))
     run_backup(open_test_repository(storage, root / "s"), sources, root / "s")
+    earlier = {info.name for info in storage.list_objects("index/")}
+    # The two largest hold photographs; names are chance, and so is their order.
+    packs = sorted(storage.list_objects("packs/"), key=lambda info: info.size)
+    first, second = (info.name for info in packs[-2:])
     write_tree(root / "files", {"b.jpg": noise(30_000, 9), "b.txt": prose(3000, 9)})
     run_backup(open_test_repository(storage, root / "s"), sources, root / "s")
-    first, second, *_ = [info.name for info in storage.list_objects("packs/")]
     data = bytearray(storage.get(first))
     data[1000] ^= 1
     storage.put(first, data, if_absent=False)
     storage.delete(second)
-    storage.delete([info.name for info in storage.list_objects("index/")][-1])
+    (later,) = {info.name for info in storage.list_objects("index/")} - earlier
+    storage.delete(later)
     trial = FaultyStorage(clone(storage))
     mend(trial, root / "trial")
     return Harmed(storage, losses(storage, root / "b"), losses(trial.inner, root / "a"), tuple(trial.calls))

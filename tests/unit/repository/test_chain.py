@@ -155,6 +155,23 @@ def test_an_entry_whose_reply_was_lost_does_not_count_when_it_is_anothers() -> N
     assert set(chain(inner).state.manifests) == {"theirs"}
 
 
+def test_an_entry_that_is_read_back_torn_once_is_still_ours() -> None:
+    inner = MemoryStorage()
+    writer = chain(FaultyStorage(inner, (Fault("get", 1, Act.LIE_TORN),)))
+
+    assert append(writer)
+
+    assert list(chain(inner).state.manifests) == ["a"]
+
+
+def test_an_entry_that_stays_torn_is_neither_ours_nor_anothers() -> None:
+    """Who took it for another's would undo what it made real: the key slots that it names, say."""
+    writer = chain(FaultyStorage(MemoryStorage(), (Fault("put", 1, Act.LIE_TORN),)))
+
+    with pytest.raises(Damaged, match="may be there and may not"):
+        append(writer)
+
+
 def test_an_entry_that_was_not_stored_is_told() -> None:
     inner = MemoryStorage()
     writer = chain(FaultyStorage(inner, (Fault("put", 1, Act.FAIL),)))
