@@ -29,6 +29,11 @@ class Finished:
     output: bytes
     errors: bytes
 
+    def end(self) -> str:
+        """Say how it ended: its status and its last words."""
+        last = self.errors.decode("utf-8", "replace").strip().rpartition("\n")[2]
+        return f"with status {self.status}{': ' if last else ''}{last[:300]}"
+
 
 def run_program(
     command: Sequence[str],
@@ -82,11 +87,13 @@ class ProgramOutput:
         return os.readv(self._handle, [buffer])
 
     def end(self) -> str:
-        """Return how the program ended, when it wrote all it had to: its status and its last words."""
-        status = self._process.wait(self._seconds)
+        """Say how the program ended, when it wrote all it had to; raise `ProgramFailed` when it hangs."""
+        try:
+            status = self._process.wait(self._seconds)
+        except subprocess.TimeoutExpired as error:
+            raise ProgramFailed(f"{self._name} did not end and was stopped.") from error
         self._errors.seek(0)
-        last = self._errors.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
-        return f"with status {status}{': ' if last else ''}{last[:300]}"
+        return Finished(status, b"", self._errors.read()).end()
 
 
 @contextmanager

@@ -267,12 +267,7 @@ def _ask(
         data=_request(operation, arguments),
         timeout_seconds=deadline_seconds + _GRACE_SECONDS + size / _SLOWEST_BYTES_PER_SECOND,
     )
-
-    def end() -> str:
-        last = finished.errors.decode("utf-8", "replace").strip().rpartition("\n")[2]
-        return f"with status {finished.status}{': ' if last else ''}{last[:300]}"
-
-    return _answer(finished.output, about, end)
+    return _answer(finished.output, about, finished.end)
 
 
 def _request(operation: str, arguments: dict[str, Any]) -> bytes:
