@@ -12,8 +12,9 @@ import fcntl
 import mmap
 import os
 
-_BLOCK = 4096
-_LARGE = 1 << 20
+BLOCK_BYTES = 4096
+DIRECT_BYTES = 1 << 20
+"""What is shorter goes through the cache."""
 _FLAG = getattr(os, "O_DIRECT", 0)
 
 
@@ -22,14 +23,19 @@ def aligned_buffer(size: int) -> mmap.mmap:
     return mmap.mmap(-1, size)
 
 
+def aligned(start: int, end: int) -> tuple[int, int]:
+    """Return the span of whole blocks around a span of a file: only such spans are read past the cache."""
+    return start - start % BLOCK_BYTES, end + -end % BLOCK_BYTES
+
+
 def write_direct(handle: int, data: bytes | bytearray | memoryview) -> int:
     """Write what can be written past the cache; return how many bytes that were.
 
     The rest is for the caller, who must sync the file in any case.
     """
     view = memoryview(data)
-    end = len(view) - len(view) % _BLOCK
-    if end < _LARGE or not _switch(handle, on=True):
+    end = len(view) - len(view) % BLOCK_BYTES
+    if end < DIRECT_BYTES or not _switch(handle, on=True):
         return 0
     done = 0
     try:
@@ -45,15 +51,15 @@ def write_direct(handle: int, data: bytes | bytearray | memoryview) -> int:
 
 def read_direct(handle: int, offset: int, buffer: memoryview) -> int:
     """Read what can be read past the cache; return how many bytes that were."""
-    end = len(buffer) - len(buffer) % _BLOCK
-    if end < _LARGE or offset % _BLOCK or not _switch(handle, on=True):
+    end = len(buffer) - len(buffer) % BLOCK_BYTES
+    if end < DIRECT_BYTES or offset % BLOCK_BYTES or not _switch(handle, on=True):
         return 0
     done = 0
     try:
         while done < end:
             count = os.preadv(handle, [buffer[done:end]], offset + done)
             done += count
-            if count % _BLOCK or count == 0:
+            if count % BLOCK_BYTES or count == 0:
                 break
     except OSError as error:
         if error.errno != errno.EINVAL:

@@ -193,13 +193,18 @@ def _path(path: bytes) -> str:
 
 def _time(moment_ns: int) -> str:
     """Write a file's time; one that no calendar holds as the nearest that it does."""
-    seconds, nanoseconds = divmod(min(max(moment_ns, _FIRST_NS), _LAST_NS), 1_000_000_000)
+    if not _FIRST_NS <= moment_ns <= _LAST_NS:
+        moment_ns = _FIRST_NS if moment_ns < _FIRST_NS else _LAST_NS
+    seconds, nanoseconds = divmod(moment_ns, 1_000_000_000)
     days, seconds = divmod(seconds, _DAY)
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{_date(days)}T{hours:02d}:{minutes:02d}:{seconds:02d}.{nanoseconds:09d}Z"
+    return f"{_date(days)}T{_clock(seconds // 60)}:{seconds % 60:02d}.{nanoseconds:09d}Z"
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=2048)
 def _date(days: int) -> str:
     return date.fromordinal(_EPOCH + days).isoformat()
+
+
+@lru_cache(maxsize=1440)
+def _clock(minutes: int) -> str:
+    return f"{minutes // 60:02d}:{minutes % 60:02d}"

@@ -93,9 +93,9 @@ class _Writing:
     def place(self, entries: Iterable[FileEntry]) -> Iterator[FileEntry]:
         """Make folders at once, keep links for the end, and pass files on."""
         for entry in entries:
-            self._reporter.check_cancelled()
             self.report.entries += 1
             if entry.kind == "folder":
+                self._reporter.check_cancelled()
                 self._try(entry, self._make_folder)
             elif entry.kind == "symlink":
                 self._symlinks.append(entry)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -211,7 +211,7 @@ class TreeCapture:
                 content = None
             kept.close()  # the folder may have been exchanged as well
             found = self._source.look_again(found)
-        entry = None if content is None else replace(_describe(found, content), size=content.size)
+        entry = None if content is None else _describe(found, content)._replace(size=content.size)
         return _Read(entry, warning=f"{show_path(found.path)} kept changing while it was read.")
 
     def _read_database(self, writer: ContentWriter, found: FoundEntry, pages: ChunkRef | None) -> _Read:
@@ -227,7 +227,7 @@ class TreeCapture:
                 content = self._write_database(writer, _page_size(head), read_into, pages)
         finally:
             copy.path.unlink(missing_ok=True)
-        entry = _stamp(replace(_describe(found, content), size=content.size), copy.stamp)
+        entry = _stamp(_describe(found, content)._replace(size=content.size), copy.stamp)
         return _Read(entry, notice=_undeclared(found.path, "it was copied safely through SQLite"))
 
     def _read_in_place(
@@ -240,7 +240,7 @@ class TreeCapture:
             content = self._write_database(writer, database.page_size, database.readinto, pages)
             stamp = database.stamp()
             if stamp is not None:
-                return _stamp(replace(_describe(found, content), size=content.size), stamp)
+                return _stamp(_describe(found, content)._replace(size=content.size), stamp)
         return None
 
     def _write_database(
@@ -307,8 +307,8 @@ def _stamp(entry: FileEntry, stamp: FileStamp | None) -> FileEntry:
     file has the time of change that its row gets, so it is never taken for unchanged.
     """
     if stamp is None:
-        return replace(entry, ctime_ns=0)
-    return replace(entry, mtime_ns=stamp.mtime_ns, ctime_ns=stamp.ctime_ns, inode=stamp.inode)
+        return entry._replace(ctime_ns=0)
+    return entry._replace(mtime_ns=stamp.mtime_ns, ctime_ns=stamp.ctime_ns, inode=stamp.inode)
 
 
 def _describe(found: FoundEntry, content: Content | None) -> FileEntry:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from backup_admin.repository.types import ChunkKind, ChunkRef, Content
@@ -16,15 +18,19 @@ _REF_BYTES = 36
 
 def iterate_content(reader: ChunkReader, content: Content) -> Iterator[memoryview]:
     """Yield the bytes of a file chunk by chunk, each checked."""
-    for ref in content_refs(reader, content):
-        yield reader.read(ChunkKind.DATA, ref)
+    return map(partial(reader.read, ChunkKind.DATA), content_refs(reader, content))
 
 
 def content_refs(reader: ChunkReader, content: Content) -> Iterator[ChunkRef]:
     """Yield the chunks of a file in order."""
+    if content.chunk_lists:
+        return chain(_listed_refs(reader, content), content.chunks)
+    return iter(content.chunks)
+
+
+def _listed_refs(reader: ChunkReader, content: Content) -> Iterator[ChunkRef]:
     for part in content.chunk_lists:
         yield from decode_refs(bytes(reader.read(ChunkKind.MANIFEST, part)))
-    yield from content.chunks
 
 
 def encode_refs(refs: list[ChunkRef]) -> bytes:

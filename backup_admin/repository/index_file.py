@@ -40,6 +40,7 @@ PACK_ROW_BYTES = 32 + HEADER_BYTES + 4
 SUFFIX = ".idx"
 _MAGIC = 0x424B4932
 _HEAD = struct.Struct("=IIIIQ")
+_PLACE = struct.Struct(">IIBBHHBHBH")  # what follows the id; three bytes are read as one and two
 _BLOCK_BITS = 13
 _BLOCK = 1 << _BLOCK_BITS
 _SUM_BYTES = 16
@@ -228,14 +229,9 @@ class IndexFile:
 
 
 def _location(raw: bytes, pack: PackInfo) -> Location:
+    _, frame, method, high, low, number, from_high, from_low, size_high, size_low = _PLACE.unpack(raw)
     return Location(
-        pack,
-        frame_offset=int.from_bytes(raw[4:8], "big"),
-        method=raw[8],
-        frame_length=int.from_bytes(raw[9:12], "big"),
-        frame_number=int.from_bytes(raw[12:14], "big"),
-        offset=int.from_bytes(raw[14:17], "big"),
-        length=int.from_bytes(raw[17:20], "big"),
+        pack, frame, high << 16 | low, number, method, from_high << 16 | from_low, size_high << 16 | size_low
     )
 
 

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from backup_admin.core.direct_io import BLOCK_BYTES, DIRECT_BYTES, aligned, aligned_buffer
 from backup_admin.core.errors import Damaged, ObjectMissing
 from backup_admin.repository.objects import LENGTH_BYTES, TAG_BYTES, ObjectCipher, ObjectType, check_header
 from backup_admin.repository.packs import LOGICAL_NAME, Method, decode_segment, pack_name
@@ -143,14 +144,18 @@ class ChunkReader:
             raise Damaged("the index gives a frame of it an impossible length")
         if own.pack != location.pack.name or not own.start <= offset or offset + size > own.end:
             goes_on = own.pack == location.pack.name and own.start < offset <= own.end + LENGTH_BYTES
-            wanted = min(max(_AHEAD, 4 * size), location.pack.size - offset) if goes_on else 0
-            buffer = own.window(max(size, wanted))
+            start, end = offset, offset + size
+            if goes_on:
+                end = max(end, min(offset + _AHEAD, location.pack.size))
+            if end - start >= DIRECT_BYTES:
+                start, end = aligned(start, end)
+            buffer = own.window(end - start)
             own.pack = b""
-            count = get_into(self._storage, pack_name(location.pack.name), offset, buffer)
+            count = get_into(self._storage, pack_name(location.pack.name), start, buffer)
             self.bytes_read += count
-            if count < size:
+            if start + count < offset + size:
                 raise Damaged("it is cut short")
-            own.pack, own.start, own.end = location.pack.name, offset, offset + count
+            own.pack, own.start, own.end = location.pack.name, start, start + count
         return own.window(offset - own.start + size)[offset - own.start :]
 
     def _cipher(self, location: Location) -> ObjectCipher:
@@ -172,13 +177,13 @@ class _Memory:
     def __init__(self) -> None:
         self.pack = b""
         self.start = self.end = 0
-        self._window = bytearray()
+        self._window = aligned_buffer(BLOCK_BYTES)
         self._spares: list[bytearray] = []
 
     def window(self, size: int) -> memoryview:
         """Return the first bytes of the memory for sealed bytes, which are not kept when it grows."""
         if len(self._window) < size:
-            self._window = bytearray(size)
+            self._window = aligned_buffer(size)
         return memoryview(self._window)[:size]
 
     def spare(self, size: int) -> memoryview:

@@ -6,7 +6,6 @@ import json
 import os
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +118,7 @@ def test_a_time_no_calendar_holds_does_not_stop_the_export(
     repository = open_test_repository(make_storage(), tmp_path / "state")
     result = run_backup(repository, sources, tmp_path / "state")
     entries = list(repository.entries(repository.manifest(result.snapshot.id).files[0]))
-    monkeypatch.setattr(type(repository), "entries", lambda *_: iter([replace(entries[0], mtime_ns=10**21)]))
+    monkeypatch.setattr(type(repository), "entries", lambda *_: iter([entries[0]._replace(mtime_ns=10**21)]))
 
     value = json.loads("".join(export_manifest(repository, result.snapshot.id)))
 

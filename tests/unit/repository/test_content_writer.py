@@ -307,7 +307,7 @@ def test_a_chunk_that_is_gone_or_of_another_size_or_kind_is_damage(bench: Bench)
 
     for kind, wrong in (
         (ChunkKind.DATA, ChunkRef(b"\0" * 32, 10)),
-        (ChunkKind.DATA, replace(ref, size=9)),
+        (ChunkKind.DATA, ref._replace(size=9)),
         (ChunkKind.MANIFEST, ref),
     ):
         with pytest.raises(Damaged):
@@ -318,7 +318,7 @@ def test_a_chunk_that_is_gone_or_of_another_size_or_kind_is_damage(bench: Bench)
 def test_content_with_another_digest_is_damage(bench: Bench) -> None:
     content, _ = bench.save(b"some bytes")
 
-    for wrong in (replace(content, sha256="00" * 32), replace(content, size=11)):
+    for wrong in (content._replace(sha256="00" * 32), content._replace(size=11)):
         with pytest.raises(Damaged, match="digest"):
             check_content(bench.reader(), wrong)
 
@@ -518,4 +518,4 @@ def test_a_page_map_that_makes_no_sense_is_damage(bench: Bench, harm: str) -> No
     store.finish()
 
     with pytest.raises(Damaged, match="page map"):
-        bench.load(replace(content, pages=wrong))
+        bench.load(content._replace(pages=wrong))

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from backup_admin.core.direct_io import BLOCK_BYTES
 from backup_admin.core.errors import Damaged
 from backup_admin.operations.captured import iterate_refs
 from backup_admin.operations.results import SourceSet
+from backup_admin.repository import reader
 from backup_admin.repository.packs import PREFIX
 from backup_admin.repository.reader import ChunkReader
 from backup_admin.sources.files import FileSource
+from backup_admin.storage.base import get_into
 from backup_admin.storage.memory import MemoryStorage
 from tests.factories import make_storage, noise, open_test_repository, run_backup, write_tree
 from tests.fakes import FaultyStorage
@@ -80,6 +83,27 @@ def test_one_chunk_alone_is_read_without_its_neighbours(photos: Photos) -> None:
         assert photos.reader.read(*photos.refs[number]) == photos.contents[number]
 
     assert photos.reader.bytes_read < 4 * 3_100
+
+
+def test_what_is_long_is_read_in_whole_blocks_which_go_past_the_cache(
+    photos: Photos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "_AHEAD", 3 * BLOCK_BYTES)
+    monkeypatch.setattr(reader, "DIRECT_BYTES", 2 * BLOCK_BYTES)
+    spans = []
+
+    def note(storage: FaultyStorage, name: str, offset: int, buffer: memoryview) -> int:
+        spans.append((offset, len(buffer)))
+        return get_into(storage, name, offset, buffer)
+
+    monkeypatch.setattr(reader, "get_into", note)
+    for (kind, ref), content in zip(photos.refs, photos.contents, strict=True):
+        assert photos.reader.read(kind, ref) == content
+
+    long = [(offset, size) for offset, size in spans if size >= 2 * BLOCK_BYTES]
+    assert long
+    assert all(offset % BLOCK_BYTES == size % BLOCK_BYTES == 0 for offset, size in long)
+    assert sum(size for _, size in spans) < 2 * sum(map(len, photos.contents))
 
 
 def test_each_of_the_frames_read_in_advance_is_checked(photos: Photos) -> None:
