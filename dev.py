@@ -73,7 +73,7 @@ SERVICES = (
 # Its own script would do, but a moved checkout leaves scripts with a dead first line.
 LINT_IMPORTS = "from importlinter.cli import lint_imports_command as run; run()"
 # One for the test that takes an hour, and one for each core of a small machine.
-LONG_OPTIONS = ("--numprocesses=3", "--dist=worksteal")
+LONG_OPTIONS = ("--numprocesses=3", "--dist=worksteal", "--override-ini=faulthandler_timeout=4500")
 FUZZER = "atheris==3.0.0"
 LINTERS = (
     ("ruff check", ("-m", "ruff", "check")),
