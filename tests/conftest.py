@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import hypothesis
 import pytest
@@ -25,8 +26,14 @@ hypothesis.settings.load_profile("house")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let no proxy stand between a test and the servers it starts here."""
+    """Let no proxy stand between a test and its servers; let Ctrl-C and a hang-up reach what it starts.
+
+    A shell that starts the tests in the background has them ignored, and programs inherit that.
+    """
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.hookimpl(trylast=True)
