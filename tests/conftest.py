@@ -12,6 +12,7 @@ pytest_plugins = (
     "tests.services.report",
     "tests.services.valkey",
     "tests.services.browser",
+    "tests.services.s3",
 )
 
 # A busy machine is slow now and then; that is not what a property test is about.

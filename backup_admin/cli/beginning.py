@@ -33,6 +33,7 @@ from backup_admin.repository.secrets import (
     read_key_file,
     write_key_file,
 )
+from backup_admin.storage.base import CanBeMade
 from backup_admin.storage.open import local_folder
 
 if TYPE_CHECKING:
@@ -134,8 +135,7 @@ def _check_places(place: Storage, key_file: Path, recovery_file: Path | None) ->
 
 def _holds_repository(place: Storage) -> bool:
     """Say whether a repository is there; refuse a place with other things in it."""
-    folder = local_folder(place)
-    if folder is not None and not folder.exists():
+    if isinstance(place, CanBeMade) and not place.is_made():
         return False
     return holds_repository(place)
 
@@ -217,14 +217,20 @@ def _was_made(
         if place.stat(MARKER) is None:
             return False
     except StorageError:
-        # An absent folder holds no repository; anything else leaves doubt.
-        folder = local_folder(place)
-        return folder is not None and folder.exists()
+        # A place that is not there holds no repository; anything else leaves doubt.
+        return not _is_absent(place)
     try:
         open_repository(place, secret, state=state, clock=surroundings.clock)
     except RepositoryError:
         return False  # another process made one there
     return True
+
+
+def _is_absent(place: Storage) -> bool:
+    try:
+        return isinstance(place, CanBeMade) and not place.is_made()
+    except StorageError:
+        return False
 
 
 def _finish_earlier(

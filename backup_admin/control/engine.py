@@ -18,7 +18,7 @@ from backup_admin.repository.secrets import parse_application_key
 from backup_admin.sources.app_settings import SettingsSource
 from backup_admin.sources.files import FileSource
 from backup_admin.sources.sqlite import SqliteSource
-from backup_admin.storage.open import local_folder
+from backup_admin.storage.open import folder_of, local_folder
 from backup_admin.storage.open import open_storage as open_address
 
 if TYPE_CHECKING:
@@ -56,8 +56,18 @@ def open_storage(session: Session, installation: Installation) -> Storage:
     address = storage_address(session, installation.settings)
     if not address:
         raise ConfigurationError("No storage is set: say on the set-up page where backups shall go.")
-    storage = open_address(address)
-    check_storage_place(storage, installation.settings)
+    return open_chosen(address, installation.settings)
+
+
+def open_chosen(address: str, settings: Settings) -> Storage:
+    """Open a storage; raise `ConfigurationError` for an unsafe place, `UsageError` for an unsafe address.
+
+    What is chosen on a page may lie at a private address only when the deployment allows it:
+    else a page could be used to look around behind the firewall.
+    """
+    allow_private = settings.private_storage or address == settings.storage
+    storage = open_address(address, allow_private=allow_private)
+    check_storage_place(storage, settings)
     return storage
 
 
@@ -111,7 +121,7 @@ def pinned_paths(session: Session, settings: Settings) -> tuple[Path, ...]:
     if settings.key_file is not None:
         paths.append(settings.key_file)
     address = storage_address(session, settings)
-    folder = local_folder(open_address(address)) if address else None
+    folder = folder_of(address) if address else None
     return (*paths, folder) if folder is not None else tuple(paths)
 
 

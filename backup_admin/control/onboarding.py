@@ -33,7 +33,6 @@ from backup_admin.repository.secrets import (
     parse_recovery_key,
     recovery_key_groups,
 )
-from backup_admin.storage.open import open_storage as open_address
 from backup_admin.storage.probe import probe_storage
 
 if TYPE_CHECKING:
@@ -137,8 +136,7 @@ def choose_storage(session: Session, installation: Installation, address: str, a
     kept = address.strip()
     if kept == engine.storage_address(session, installation.settings):
         return kept
-    storage = open_address(kept)
-    engine.check_storage_place(storage, installation.settings)
+    storage = engine.open_chosen(kept, installation.settings)
     if _repo_id(session):
         step_up.consume(session, installation.clock, actor=actor, act=Act(Purpose.STORAGE))
     installation.audit().append(actor, "storage.choose", target=kept)

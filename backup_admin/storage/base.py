@@ -85,6 +85,19 @@ class CanBeMade(Protocol):
         """Create the place; one that exists stays as it is."""
         ...
 
+    def is_made(self) -> bool:
+        """Say whether the place is there; False only where `make` would create it."""
+        ...
+
+
+@runtime_checkable
+class LooksBeforePut(Protocol):
+    """A storage that looks whether a name is taken and leaves the rest to a condition it sends."""
+
+    def overwrites(self, name: str, data: Buffer) -> bool:
+        """Put a taken name under that condition alone; say whether it was ignored."""
+        ...
+
 
 @runtime_checkable
 class KnowsFreeSpace(Protocol):

@@ -52,6 +52,10 @@ class LocalStorage:
         with self._errors("", "created"):
             make_folders(self.folder)
 
+    def is_made(self) -> bool:
+        """Say whether there is anything of this name."""
+        return self.folder.exists()
+
     def put(self, name: str, data: Buffer, *, if_absent: bool = True) -> PutResult:
         """Store an object durably: synced, linked in place, folder synced."""
         path = self._path(name)

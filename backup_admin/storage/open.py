@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote, urlsplit
 
 from backup_admin.core.errors import UsageError
@@ -13,13 +14,18 @@ if TYPE_CHECKING:
     from backup_admin.storage.base import Storage
 
 
-def open_storage(address: str) -> Storage:
-    """Open the storage an address names: a folder or a `file://` address.
+def open_storage(address: str, *, allow_private: bool = True) -> Storage:
+    """Open the storage an address names: a folder, `file:///folder` or `s3://bucket/prefix?…`.
 
-    Raises `UsageError` for an address of another kind.
+    Nothing is written. `allow_private` lets an endpoint be a private address: for who gives the
+    address also runs this machine. Raises `UsageError` for an address of another kind.
     """
     if "://" not in address:
         return LocalStorage(_absolute(address))
+    if address.startswith("s3://"):
+        # The client library takes a quarter of a second to load, so only who needs it does.
+        s3 = import_module("backup_admin.storage.s3")
+        return cast("Storage", s3.open_s3(address, allow_private=allow_private))
     parts = urlsplit(address)
     if (
         parts.scheme == "file"
@@ -29,8 +35,14 @@ def open_storage(address: str) -> Storage:
     ):
         return LocalStorage(_absolute(unquote(parts.path)))
     raise UsageError(
-        f"{parts.scheme}:// is not an address this version can open; give a folder or file:///folder."
+        f"{parts.scheme}:// is not an address this version can open; give a folder, file:///folder "
+        "or s3://bucket/prefix."
     )
+
+
+def folder_of(address: str) -> Path | None:
+    """Return the folder an address names, or None when it is elsewhere; opens nothing."""
+    return None if address.startswith("s3://") else local_folder(open_storage(address))
 
 
 def local_folder(storage: Storage) -> Path | None:

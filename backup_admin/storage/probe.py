@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import StorageError
-from backup_admin.storage.base import CanBeMade, PutResult
+from backup_admin.storage.base import CanBeMade, LooksBeforePut, PutResult
 
 if TYPE_CHECKING:
     from backup_admin.storage.base import Storage
@@ -46,7 +46,8 @@ def _check_kept(storage: Storage, name: str) -> None:
     offset, length = _PART
     if storage.get(name, offset, length) != _CONTENT[offset : offset + length]:
         raise StorageError(f"{storage.label} gives back wrong parts of an object.")
-    if storage.put(name, _OTHER) is not PutResult.EXISTS or storage.get(name) != _CONTENT:
+    kept = storage.put(name, _OTHER) is PutResult.EXISTS and storage.get(name) == _CONTENT
+    if not kept or (isinstance(storage, LooksBeforePut) and storage.overwrites(name, _OTHER)):
         raise StorageError(
             f"{storage.label} overwrites objects it was told to keep; two backups at once would "
             "lose one. It cannot hold a repository."

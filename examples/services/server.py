@@ -47,9 +47,14 @@ class RunningServer:
 
 
 def start_server(
-    arguments: Sequence[str], *, url: str, log: Path, is_ready: Callable[[], bool]
+    arguments: Sequence[str],
+    *,
+    url: str,
+    log: Path,
+    is_ready: Callable[[], bool],
+    ready_seconds: float = READY_SECONDS,
 ) -> RunningServer:
-    """Start a program and return once `is_ready` says so.
+    """Start a program and return once `is_ready` says so, or raise `ServerError` when it takes too long.
 
     It gets its own session, so that Ctrl-C reaches only us and we stop it in
     order, and it is told to end when the thread that called this does: call it
@@ -66,7 +71,7 @@ def start_server(
             preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call, no lock
         )
     try:
-        _wait_until_ready(process, is_ready, log)
+        _wait_until_ready(process, is_ready, log, ready_seconds)
     except BaseException:
         process.kill()
         process.wait()
@@ -85,13 +90,15 @@ def _end_with_parent() -> None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], is_ready: Callable[[], bool], log: Path) -> None:
-    deadline = time.monotonic() + READY_SECONDS
+def _wait_until_ready(
+    process: subprocess.Popen[bytes], is_ready: Callable[[], bool], log: Path, seconds: float
+) -> None:
+    deadline = time.monotonic() + seconds
     while not is_ready():
         if process.poll() is not None:
             raise ServerError(f"{_name(process)}: ended at once.\n{_tail(log)}")
         if time.monotonic() > deadline:
-            waited = f"not ready in {READY_SECONDS:.0f} s"
+            waited = f"not ready in {seconds:.0f} s"
             raise ServerError(f"{_name(process)}: {waited}.\n{_tail(log)}")
         time.sleep(0.02)
 

@@ -1,0 +1,348 @@
+"""A storage in a bucket of an S3-compatible service: AWS, MinIO, SeaweedFS and the like.
+
+Calls are tried again here and not in the client library, which repeats a conditional put and
+then reports our own stored object as somebody else's. Whatever stays unclear after a lost
+reply is settled by reading the name back. What comes back is believed by nobody: the engine
+compares every object with its name or seal.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from itertools import pairwise
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from backup_admin.core.errors import StorageError
+from backup_admin.storage.base import Buffer, ObjectInfo, PutResult, check_name
+from backup_admin.storage.endpoints import check_endpoint
+from backup_admin.storage.retrying import Retries
+from backup_admin.storage.s3_client import ViewBody, make_client, read_body
+from backup_admin.storage.s3_errors import code_of, explain, is_missing, status_of
+from backup_admin.storage.s3_place import parse_s3_address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
+
+    from backup_admin.storage.s3_place import S3Place
+
+T = TypeVar("T")
+
+_PIECE = 1 << 20
+_PART_BYTES = 16 << 20
+_PARTS_FROM = 32 << 20
+_PART_THREADS = 4
+_BATCH = 1000
+_IF_ABSENT = {"IfNoneMatch": "*"}
+_BUCKET_SEEN_SECONDS = 10.0
+
+
+class Upload(NamedTuple):
+    """An upload in parts that was begun and neither completed nor aborted."""
+
+    key: str
+    id: str
+    begun: datetime
+
+
+def open_s3(address: str, *, allow_private: bool) -> S3Storage:
+    """Open the storage an `s3://` address names, with the keys of the environment or of its profile.
+
+    Nothing is sent. Raises `UsageError` for an address that makes no sense or an endpoint that is refused.
+    """
+    place = parse_s3_address(address)
+    if place.host:
+        check_endpoint(place.host, allow_private=allow_private)
+    return S3Storage(place)
+
+
+class S3Storage:
+    """Keeps each object under one key of a bucket. May be used from several threads."""
+
+    def __init__(
+        self, place: S3Place, *, credentials: tuple[str, str] | None = None, retries: Retries | None = None
+    ) -> None:
+        """Make a client; nothing is sent. `credentials` are access and secret key, else the usual chain.
+
+        Raises `StorageDenied` for a profile that is not there.
+        """
+        self.place = place
+        self.label = place.label
+        self._retries = retries or Retries()
+        self._client: Any = self._call("", "opened", lambda _: make_client(place, credentials))
+        self._bucket_seen = 0.0
+
+    def make(self) -> None:
+        """Create the bucket when it is not there and the address asks for that; else it must be there."""
+        if not self.is_made():
+            self._call("", "created", lambda _: self._create_bucket())
+
+    def is_made(self) -> bool:
+        """Say whether the bucket is there; one that is missing is an error unless the address asks for it."""
+        return self._call("", "reached", lambda _: self._has_bucket())
+
+    def put(self, name: str, data: Buffer, *, if_absent: bool = True) -> PutResult:
+        """Store an object; one that is there is found first, since some services ignore the condition."""
+        key = self._key(name)
+        if if_absent and self.stat(name) is not None:
+            return PutResult.EXISTS
+        view = memoryview(data).cast("B")
+        return self._call(name, "written", partial(self._put, key, view, _IF_ABSENT if if_absent else {}))
+
+    def overwrites(self, name: str, data: Buffer) -> bool:
+        """Put a taken name without looking first; say whether the service ignores the condition."""
+        put = partial(self._put, self._key(name), memoryview(data).cast("B"), _IF_ABSENT)
+        return self._call(name, "written", put) is PutResult.STORED
+
+    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Read an object or a part of it."""
+        key = self._key(name)
+        if length == 0:
+            length, end = 1, 0
+        else:
+            end = None
+        return self._call(name, "read", lambda _: self._read(key, offset, length))[:end]
+
+    def get_into(self, name: str, offset: int, buffer: bytearray | memoryview) -> int:
+        """Fill a buffer from an object."""
+        view = memoryview(buffer)
+        if not view:
+            return len(self.get(name, offset, 0))
+        return self._call(name, "read", partial(self._read_into, self._key(name), offset, view))
+
+    def stat(self, name: str) -> ObjectInfo | None:
+        """Return name and size, or None; an absent bucket is an error."""
+        size = self._call(name, "looked up", partial(self._size, self._key(name)))
+        if size is None:
+            self._need_bucket()
+            return None
+        return ObjectInfo(name, size)
+
+    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
+        """List objects in order of name, whatever order the service has; raise `StorageError` for doubles."""
+        found = [info for info in self._listed(prefix) if info.name.startswith(prefix)]
+        found.sort(key=attrgetter("name"))
+        if any(first.name == second.name for first, second in pairwise(found)):
+            raise StorageError(f"{self.label} lists objects twice: nothing follows from its lists.")
+        yield from found
+
+    def delete(self, name: str) -> None:
+        """Remove an object."""
+        key = self._key(name)
+        self._call(name, "deleted", lambda _: self._client.delete_object(Bucket=self.place.bucket, Key=key))
+
+    def delete_all(self, names: Sequence[str]) -> None:
+        """Remove objects, a thousand in a call; raise `StorageError` naming the first that stays."""
+        for at in range(0, len(names), _BATCH):
+            keys = [{"Key": self._key(name)} for name in names[at : at + _BATCH]]
+            answer = self._call("", "emptied", partial(self._delete_keys, keys))
+            for row in answer.get("Errors", ()):
+                reason = row.get("Message") or row.get("Code")
+                raise StorageError(f"{row.get('Key')} in {self.label} could not be deleted: {reason}.")
+
+    def signed_address(self, name: str, seconds: int) -> str:
+        """Return an address that anybody may read this object at for so long."""
+        wanted = {"Bucket": self.place.bucket, "Key": self._key(name)}
+        address: str = self._client.generate_presigned_url("get_object", Params=wanted, ExpiresIn=seconds)
+        return address
+
+    def uploads(self) -> Iterator[Upload]:
+        """List uploads in parts that nobody completed: they cost money and are seen nowhere else."""
+        prefix = self.place.key("")
+        marker: dict[str, str] = {}
+        while True:
+            page = self._call("", "listed", partial(self._upload_page, prefix, marker))
+            for row in page.get("Uploads", ()):
+                yield Upload(row["Key"], row["UploadId"], row["Initiated"])
+            following = {
+                "KeyMarker": page.get("NextKeyMarker", ""),
+                "UploadIdMarker": page.get("NextUploadIdMarker", ""),
+            }
+            if not page.get("IsTruncated") or following == marker:
+                return
+            marker = following
+
+    def abort_upload(self, upload: Upload) -> None:
+        """Give up an upload in parts and free what it holds."""
+        self._call("", "tidied", lambda _: self._abort(upload.key, upload.id))
+
+    def _key(self, name: str) -> str:
+        return self.place.key(check_name(name))
+
+    def _call(self, name: str, act: str, attempt: Callable[[int], T]) -> T:
+        return self._retries.run(attempt, lambda error: explain(error, self.place, name, act))
+
+    def _create_bucket(self) -> None:
+        where: dict[str, Any] = {}
+        if self.place.region and self.place.is_aws and self.place.region != "us-east-1":
+            where = {"CreateBucketConfiguration": {"LocationConstraint": self.place.region}}
+        try:
+            self._client.create_bucket(Bucket=self.place.bucket, **where)
+        except ClientError as error:
+            if code_of(error) != "BucketAlreadyOwnedByYou":
+                raise
+
+    def _has_bucket(self) -> bool:
+        try:
+            self._client.head_bucket(Bucket=self.place.bucket)
+        except ClientError as error:
+            if not self.place.create_bucket or not is_missing(error):
+                raise
+            return False
+        return True
+
+    def _need_bucket(self) -> None:
+        """Raise when there is no bucket: a look-up of an object does not tell."""
+        if time.monotonic() - self._bucket_seen > _BUCKET_SEEN_SECONDS:
+            self._call("", "reached", lambda _: self._client.head_bucket(Bucket=self.place.bucket))
+            self._bucket_seen = time.monotonic()
+
+    def _put(self, key: str, view: memoryview, condition: dict[str, str], number: int) -> PutResult:
+        try:
+            if len(view) < _PARTS_FROM:
+                self._client.put_object(
+                    Bucket=self.place.bucket,
+                    Key=key,
+                    Body=ViewBody(view),
+                    ContentLength=len(view),
+                    **condition,
+                )
+            else:
+                self._put_parts(key, view, condition)
+        except ClientError as error:
+            if status_of(error) != 412:
+                raise
+            # An attempt of ours may have been stored although its answer was lost.
+            return PutResult.STORED if number and self._holds(key, view) else PutResult.EXISTS
+        return PutResult.STORED
+
+    def _put_parts(self, key: str, view: memoryview, condition: dict[str, str]) -> None:
+        upload = self._client.create_multipart_upload(Bucket=self.place.bucket, Key=key)["UploadId"]
+        try:
+            with ThreadPoolExecutor(_PART_THREADS, thread_name_prefix="s3-part") as pool:
+                spans = range(0, len(view), _PART_BYTES)
+                parts = list(pool.map(partial(self._put_part, key, upload, view), spans))
+            self._client.complete_multipart_upload(
+                Bucket=self.place.bucket,
+                Key=key,
+                UploadId=upload,
+                MultipartUpload={"Parts": parts},
+                **condition,
+            )
+        except BaseException:
+            with suppress(BotoCoreError, ClientError, StorageError):
+                self._abort(key, upload)
+            raise
+
+    def _put_part(self, key: str, upload: str, view: memoryview, at: int) -> dict[str, Any]:
+        part, number = view[at : at + _PART_BYTES], at // _PART_BYTES + 1
+        answer = self._call(
+            key,
+            "written",
+            lambda _: self._client.upload_part(
+                Bucket=self.place.bucket,
+                Key=key,
+                UploadId=upload,
+                PartNumber=number,
+                Body=ViewBody(part),
+                ContentLength=len(part),
+            ),
+        )
+        return {"PartNumber": number, "ETag": answer["ETag"]}
+
+    def _abort(self, key: str, upload: str) -> None:
+        self._client.abort_multipart_upload(Bucket=self.place.bucket, Key=key, UploadId=upload)
+
+    def _holds(self, key: str, view: memoryview) -> bool:
+        """Say whether an object has exactly these bytes."""
+        if self._size(key, 0) != len(view):
+            return False
+        buffer = memoryview(bytearray(min(len(view), _PIECE)))
+        for at in range(0, len(view), _PIECE):
+            wanted = view[at : at + _PIECE]
+            if (
+                self._read_into(key, at, buffer[: len(wanted)], 0) != len(wanted)
+                or buffer[: len(wanted)] != wanted
+            ):
+                return False
+        return True
+
+    def _read(self, key: str, offset: int, length: int | None) -> bytes:
+        answer = self._open(key, offset, length)
+        if answer is None:
+            return b""
+        data = bytearray(answer["ContentLength"])
+        read_body(answer, memoryview(data))
+        return bytes(data if length is None else data[:length])
+
+    def _read_into(self, key: str, offset: int, view: memoryview, _number: int) -> int:
+        answer = self._open(key, offset, len(view))
+        if answer is None:
+            return 0
+        size = min(len(view), int(answer["ContentLength"]))
+        read_body(answer, view[:size])
+        return size
+
+    def _open(self, key: str, offset: int, length: int | None) -> dict[str, Any] | None:
+        """Ask for a part of an object; None when it lies behind its end."""
+        wanted = {}
+        if offset or length is not None:
+            wanted = {"Range": f"bytes={offset}-{'' if length is None else offset + length - 1}"}
+        try:
+            answer: dict[str, Any] = self._client.get_object(Bucket=self.place.bucket, Key=key, **wanted)
+        except ClientError as error:
+            if status_of(error) == 416:
+                return None
+            raise
+        if offset and "ContentRange" not in answer:
+            answer["Body"].close()
+            raise StorageError(f"{self.label} gives whole objects when it is asked for a part.")
+        return answer
+
+    def _size(self, key: str, _number: int) -> int | None:
+        try:
+            return int(self._client.head_object(Bucket=self.place.bucket, Key=key)["ContentLength"])
+        except ClientError as error:
+            if is_missing(error):
+                return None
+            raise
+
+    def _listed(self, prefix: str) -> Iterator[ObjectInfo]:
+        start = len(self.place.key(""))
+        token = ""
+        seen = set()
+        while True:
+            page = self._call("", "listed", partial(self._page, self.place.key(prefix), token))
+            for row in page.get("Contents", ()):
+                yield ObjectInfo(row["Key"][start:], row["Size"])
+            if not page.get("IsTruncated"):
+                return
+            token = page.get("NextContinuationToken", "")
+            if not token or token in seen:
+                raise StorageError(
+                    f"{self.label} lists objects without an end: nothing follows from its lists."
+                )
+            seen.add(token)
+
+    def _page(self, prefix: str, token: str, _number: int) -> dict[str, Any]:
+        more = {"ContinuationToken": token} if token else {}
+        page: dict[str, Any] = self._client.list_objects_v2(Bucket=self.place.bucket, Prefix=prefix, **more)
+        return page
+
+    def _upload_page(self, prefix: str, marker: dict[str, str], _number: int) -> dict[str, Any]:
+        page: dict[str, Any] = self._client.list_multipart_uploads(
+            Bucket=self.place.bucket, Prefix=prefix, **marker
+        )
+        return page
+
+    def _delete_keys(self, keys: list[dict[str, str]], _number: int) -> dict[str, Any]:
+        answer: dict[str, Any] = self._client.delete_objects(
+            Bucket=self.place.bucket, Delete={"Objects": keys, "Quiet": True}
+        )
+        return answer

@@ -1,0 +1,146 @@
+"""Where in which S3-compatible service a repository lies: `s3://bucket/prefix?endpoint=…`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from backup_admin.core.errors import UsageError
+
+_BUCKET = re.compile(r"(?!\d+\.\d+\.\d+\.\d+$)[a-z0-9](?:[a-z0-9.-]{1,61})[a-z0-9]")
+_REGION = re.compile(r"[a-z0-9-]{1,40}")
+_TRUE, _FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
+_MOST_PREFIX_BYTES = 800  # S3 keeps 1024 for a key; our names have up to 99
+_OPTIONS = ("endpoint", "region", "path_style", "use_ssl", "ca_file", "profile", "create_bucket")
+
+
+@dataclass(frozen=True, slots=True)
+class S3Place:
+    """A bucket of a service, and what our names stand behind in it.
+
+    An empty endpoint means AWS. `path_style` None leaves it to the client library, which asks
+    AWS by host name and others by path. `ca_file` is trusted besides no other authority.
+    """
+
+    bucket: str
+    prefix: str = ""
+    endpoint: str = ""
+    region: str = ""
+    path_style: bool | None = None
+    ca_file: str = ""
+    profile: str = ""
+    create_bucket: bool = False
+
+    @property
+    def is_aws(self) -> bool:
+        """Say whether this is AWS itself."""
+        return not self.endpoint or urlsplit(self.endpoint).netloc.endswith(".amazonaws.com")
+
+    @property
+    def host(self) -> str:
+        """Return the host of the endpoint, or nothing for AWS."""
+        return urlsplit(self.endpoint).hostname or ""
+
+    @property
+    def label(self) -> str:
+        """Say where it is, for people."""
+        where = f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+        return f"{where} at {urlsplit(self.endpoint).netloc}" if self.endpoint else where
+
+    def key(self, name: str) -> str:
+        """Return the key of an object."""
+        return f"{self.prefix}/{name}" if self.prefix else name
+
+
+def parse_s3_address(address: str) -> S3Place:
+    """Read an `s3://` address; raise `UsageError`."""
+    try:
+        parts = urlsplit(address)
+        options = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    except ValueError as error:
+        raise UsageError(f"The address {_shown(address)} cannot be read: {error}.") from error
+    if "@" in parts.netloc or ":" in parts.netloc:
+        raise UsageError(
+            "An s3:// address holds neither keys nor a port: keys come from the environment, a profile or "
+            "the settings, and the server from ?endpoint=https://HOST:PORT."
+        )
+    if parts.fragment:
+        raise UsageError(f"The address {_shown(address)} has a '#'; write it as %23.")
+    given = _options(options)
+    return S3Place(
+        _bucket(parts.netloc),
+        _prefix(unquote(parts.path)),
+        endpoint(given.get("endpoint", ""), use_ssl=_flag("use_ssl", given.get("use_ssl"))),
+        _region(given.get("region", "")),
+        _flag("path_style", given.get("path_style")),
+        given.get("ca_file", ""),
+        given.get("profile", ""),
+        create_bucket=_flag("create_bucket", given.get("create_bucket")) or False,
+    )
+
+
+def endpoint(text: str, *, use_ssl: bool | None) -> str:
+    """Return the endpoint with its scheme; raise `UsageError` for one that is no address of a server."""
+    if not text:
+        return ""
+    if "://" not in text:
+        text = f"{'http' if use_ssl is False else 'https'}://{text}"
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or "@" in parts.netloc or parts.path.strip("/") or parts.query or parts.fragment:
+        raise UsageError(f"{text!r} is no endpoint; give https://HOST or https://HOST:PORT.")
+    if use_ssl is not None and use_ssl != (parts.scheme == "https"):
+        raise UsageError(f"The endpoint {text} and use_ssl={str(use_ssl).lower()} contradict each other.")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _options(pairs: list[tuple[str, str]]) -> dict[str, str]:
+    given = dict(pairs)
+    unknown = sorted(set(given) - set(_OPTIONS))
+    if unknown:
+        raise UsageError(f"An s3:// address has no option {unknown[0]!r}; it has {', '.join(_OPTIONS)}.")
+    if len(given) != len(pairs):
+        raise UsageError("An option of the s3:// address is given twice.")
+    return given
+
+
+def _bucket(name: str) -> str:
+    if not _BUCKET.fullmatch(name) or ".." in name:
+        raise UsageError(
+            f"{name!r} is no name of a bucket: 3 to 63 small letters, digits, dots and hyphens, such as "
+            "s3://my-backups/app."
+        )
+    return name
+
+
+def _prefix(text: str) -> str:
+    prefix = text.strip("/")
+    if any(part in ("", ".", "..") for part in prefix.split("/")) and prefix:
+        raise UsageError(f"The prefix {prefix!r} has an empty part, '.' or '..'.")
+    if not prefix.isprintable() or "\\" in prefix or "\ufffd" in prefix:
+        raise UsageError(f"The prefix {prefix!r} has characters that not every service keeps.")
+    if len(prefix.encode()) > _MOST_PREFIX_BYTES:
+        raise UsageError(f"The prefix has more than {_MOST_PREFIX_BYTES} bytes.")
+    return prefix
+
+
+def _region(text: str) -> str:
+    if text and not _REGION.fullmatch(text):
+        raise UsageError(f"{text!r} is no region; they look like eu-central-1.")
+    return text
+
+
+def _flag(name: str, text: str | None) -> bool | None:
+    if text is None:
+        return None
+    if text.lower() not in (*_TRUE, *_FALSE):
+        raise UsageError(f"{name} is true or false, not {text!r}.")
+    return text.lower() in _TRUE
+
+
+def _shown(address: str) -> str:
+    return repr(address.partition("?")[0][:200])

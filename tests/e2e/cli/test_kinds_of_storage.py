@@ -1,0 +1,114 @@
+"""The same life of a repository on every kind of storage, told apart by nothing but the address."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+
+from backup_admin.storage.s3 import S3Storage
+from backup_admin.storage.s3_place import parse_s3_address
+from examples.gallery.compare import describe_database, describe_tree, differences
+from tests.e2e.cli.command import Done, World, change
+
+if TYPE_CHECKING:
+    from tests.services.s3 import S3Server
+
+KINDS = ("folder", "full_s3")
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def folder(world: World) -> str:
+    return f"file://{world.storage}"
+
+
+@pytest.fixture
+def full_s3(world: World, seaweedfs: S3Server) -> str:
+    return s3_address(world, seaweedfs)
+
+
+@pytest.fixture
+def poor_s3(world: World, rclone_s3: S3Server) -> str:
+    return s3_address(world, rclone_s3)
+
+
+def s3_address(world: World, server: S3Server) -> str:
+    world.environment |= {"AWS_ACCESS_KEY_ID": server.key, "AWS_SECRET_ACCESS_KEY": server.secret}
+    return server.address(f"a prefix/{uuid4().hex}", create_bucket="true")
+
+
+@pytest.fixture
+def address(request: pytest.FixtureRequest) -> str:
+    found: str = request.getfixturevalue(request.param)
+    return found
+
+
+def open_storage_as(world: World, address: str) -> S3Storage:
+    keys = (world.environment["AWS_ACCESS_KEY_ID"], world.environment["AWS_SECRET_ACCESS_KEY"])
+    return S3Storage(parse_s3_address(address), credentials=keys)
+
+
+def call(world: World, *arguments: object) -> Done:
+    done = world.run(*arguments, "--json", environment={"BACKUP_ADMIN_KEY_FILE": str(world.key)}, alone=False)
+    assert done.status == 0, done.err
+    return done
+
+
+def back_up(world: World, address: str) -> Done:
+    return call(world, "run", address, "--files", f"files={world.files}", "--sqlite", f"app={world.database}")
+
+
+@pytest.mark.parametrize("address", KINDS, indirect=True)
+def test_a_repository_lives_its_life_wherever_it_is(world: World, address: str) -> None:
+    call(world, "init", address, "--key-file", world.key, "--recovery-file", world.recovery)
+    first = back_up(world, address).result
+    tree, rows = describe_tree(world.files), describe_database(world.database)
+    assert first["new_bytes"] > 0
+
+    again = back_up(world, address).result
+    assert again["new_bytes"] < 20_000
+    assert call(world, "check", address, "--read-data").result["problems"] == []
+
+    (world.files / "photos" / "one.jpg").unlink()
+    change(world.database, "DELETE FROM item WHERE id < 50")
+    back_up(world, address)
+    out = world.root / "out"
+    call(world, "restore", first["snapshot"]["id"], address, "--to", out)
+    assert differences(tree, describe_tree(out / "files" / "files")) == []
+    assert differences(rows, describe_database(out / "databases" / "app.sqlite")) == []
+
+    call(world, "forget", address, "--keep-last", "1")
+    call(world, "prune", address, "--max-unused", "0")
+    assert call(world, "check", address, "--read-data").result["problems"] == []
+    call(world, "restore", "latest", address, "--to", world.root / "last")
+    assert differences(describe_tree(world.files), describe_tree(world.root / "last/files/files")) == []
+
+
+@pytest.mark.parametrize("address", KINDS, indirect=True)
+def test_a_machine_with_nothing_but_the_address_and_the_recovery_key_restores(
+    world: World, address: str
+) -> None:
+    call(world, "init", address, "--key-file", world.key, "--recovery-file", world.recovery)
+    back_up(world, address)
+    tree = describe_tree(world.files)
+    world.key.unlink()
+    elsewhere = World(world.root, world.root / "other-state", world.environment)
+
+    done = elsewhere.run(
+        "restore", "latest", address, "--key-file", world.recovery, "--to", "out", alone=False
+    )
+
+    assert done.status == 0, done.err
+    assert differences(tree, describe_tree(world.root / "out/files/files")) == []
+
+
+def test_a_server_that_ignores_conditions_is_refused_and_left_as_it_was(world: World, poor_s3: str) -> None:
+    done = world.run("init", poor_s3, "--key-file", world.key, "--recovery-file", world.recovery, alone=False)
+
+    assert done.status == 1
+    assert "overwrites objects it was told to keep" in done.err
+    assert not world.recovery.exists()
+    assert list(open_storage_as(world, poor_s3).list_objects("")) == []

@@ -1,0 +1,146 @@
+"""Real S3 servers on loopback: SeaweedFS, which knows most of S3, and rclone, which knows little."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote, urlencode
+from urllib.request import urlopen
+
+import pytest
+
+from examples.services.server import ServerError, start_server
+from tests.services.report import announce, missing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from examples.services.server import RunningServer
+
+KEY, SECRET = "tester", "a secret of/tests+"
+BUCKET = "backups"
+ADVICE = "python3 dev.py test installs it on Linux"
+_READY_SECONDS = 60.0
+_PORTS = range(20_000, 30_000)
+
+
+@dataclass(frozen=True, slots=True)
+class S3Server:
+    """A server that answers, and the keys it knows."""
+
+    endpoint: str
+    key: str = KEY
+    secret: str = SECRET
+
+    def address(self, prefix: str = "", *, bucket: str = BUCKET, **options: str) -> str:
+        """Return an address of a storage in it."""
+        query = urlencode({"endpoint": self.endpoint} | options)
+        return f"s3://{bucket}/{quote(prefix)}?{query}"
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """SeaweedFS: checks signatures, knows conditions, versions and locks. Without any bucket."""
+    server = start_seaweedfs(pytestconfig, tmp_path_factory.mktemp("seaweedfs"))
+    yield S3Server(server.url)
+    kill(server)
+
+
+@pytest.fixture(scope="session")
+def rclone_s3(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """The poor kind of server, `rclone serve s3`: conditions are ignored. With the bucket `backups`."""
+    server = start_rclone(pytestconfig, tmp_path_factory.mktemp("rclone"))
+    yield S3Server(server.url)
+    kill(server)
+
+
+def start_seaweedfs(config: pytest.Config, folder: Path) -> RunningServer:
+    """Start a server that keeps everything in a folder."""
+    program = _find(config, "weed")
+    credentials = {"accessKey": KEY, "secretKey": SECRET}
+    identity = {"name": "tester", "credentials": [credentials], "actions": ["Admin"]}
+    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    ports = free_ports(8)
+    names = ("master", "volume", "filer", "s3")
+    options = [
+        *(f"-{name}.port={port}" for name, port in zip(names, ports[:4], strict=True)),
+        *(f"-{name}.port.grpc={port}" for name, port in zip(names, ports[4:], strict=True)),
+        *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-filer", "-s3"),
+        *("-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={folder / 's3.json'}"),
+        *("-volume.max=200", "-master.volumeSizeLimitMB=64", "-master.telemetry=false"),
+    ]
+    return _started(config, "seaweedfs", [str(program), "server", *options], ports[3], folder)
+
+
+def start_rclone(config: pytest.Config, folder: Path) -> RunningServer:
+    """Start a server whose buckets are folders below one."""
+    program = _find(config, "rclone")
+    (folder / "data" / BUCKET).mkdir(parents=True)
+    (port,) = free_ports(1)
+    arguments = [str(program), "serve", "s3", str(folder / "data"), "--addr", f"127.0.0.1:{port}"]
+    return _started(config, "rclone", [*arguments, "--auth-key", f"{KEY},{SECRET}"], port, folder)
+
+
+def kill(server: RunningServer) -> None:
+    """End a server at once, as a power cut would."""
+    if server.process is not None:
+        server.process.kill()
+    server.stop()
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports nobody listens at, low enough for what servers add to them."""
+    found: list[int] = []
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with socket.socket() as taken:
+            try:
+                taken.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == count:
+            return found
+    raise ServerError("No free port was found.")
+
+
+def _started(
+    config: pytest.Config, name: str, arguments: list[str], port: int, folder: Path
+) -> RunningServer:
+    url = f"http://127.0.0.1:{port}"
+    server = start_server(
+        arguments,
+        url=url,
+        log=folder / f"{name}.log",
+        is_ready=lambda: _answers(url),
+        ready_seconds=_READY_SECONDS,
+    )
+    version = subprocess.run([arguments[0], "version"], capture_output=True, text=True, check=True).stdout
+    shown = re.search(r"\d+\.\d+(\.\d+)?", version)
+    source = f"{Path(arguments[0]).name} wheel"
+    announce(config, name, shown[0] if shown else "?", source, server.start_seconds)
+    return server
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urlopen(url, timeout=2):
+            return True
+    except HTTPError:
+        return True  # it wants a signature
+    except (URLError, OSError):
+        return False
+
+
+def _find(config: pytest.Config, name: str) -> Path:
+    program = Path(sys.executable).parent / name
+    if not program.exists():
+        missing(config, name, ADVICE)
+    return program
