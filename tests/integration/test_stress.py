@@ -45,12 +45,17 @@ POOL = [noise(3_000 + 900 * n, seed=n) if n % 2 else prose(5_000 + 1_500 * n, se
 
 
 class UnsureStorage:
-    """Fails now and then, before or after it did what it was told; may go dead for good."""
+    """Fails now and then, before or after it did what it was told; may go dead for good.
+
+    Every third one does not fail. Each call of the others may, so a prune of thousands of calls
+    never gets through them, what it was to delete piles up, and collectors meet writers no more.
+    """
 
     def __init__(self, inner: Storage, chance: random.Random) -> None:
         self.label = inner.label
         self._inner = inner
         self._chance = chance
+        self._failing = 0.0 if chance.random() < 1 / 3 else 1.0
         self._calls_left = chance.randrange(5, 120) if chance.random() < 0.15 else 1 << 40
 
     def put(self, name: str, data: Buffer, *, if_absent: bool = True) -> PutResult:
@@ -71,10 +76,10 @@ class UnsureStorage:
     def _try(self, act: Callable[[], T]) -> T:
         self._calls_left -= 1
         fate = self._chance.random()
-        if self._calls_left < 0 or fate < 0.002:
+        if self._calls_left < 0 or fate < 0.002 * self._failing:
             raise StorageError("The request failed.")
         done = act()
-        if fate < 0.006:
+        if fate < 0.006 * self._failing:
             raise StorageError("The reply was lost.")
         return done
 
@@ -202,4 +207,4 @@ def test_writers_and_collectors_at_once_lose_nothing(tmp_path: Path, seconds: fl
     ends = Counter(str(value) for kind, value in read_notes(tmp_path, "ended-*.jsonl") if kind == "backup")
     taken = [int(str(value)) for kind, value in read_notes(tmp_path, "ended-c*.jsonl") if kind == "taken"]
     assert ends["done"] > seconds / 10
-    assert sum(taken) > min(seconds / 10, 60)  # a busy machine takes a hundred in an hour
+    assert sum(taken) > seconds / 10
