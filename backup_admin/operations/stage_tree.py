@@ -164,7 +164,7 @@ class _LargeFiles:
         self._target = target
         self._small = 0
         self._sending: Future[None] | None = None
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="restore")
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="restore")
         self._waiting: deque[tuple[Future[None], FileEntry]] = deque()
 
     def take(self, entry: FileEntry) -> bool:

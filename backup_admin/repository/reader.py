@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from backup_admin.repository.keys import RepositoryKeys
 
 _SEGMENTS = 8
-_AHEAD = 1 << 20
+_AHEAD = 512 << 10
 _SPARES = 3
 _CIPHERS = 256
 
