@@ -86,8 +86,11 @@ def read_body(answer: dict[str, Any], view: memoryview) -> None:
     """Read the body of an answer; raise when it is cut short, or comes too slowly to be waited for."""
     began, done = time.monotonic(), 0
     with closing(answer["Body"]) as body:
+        # What the library's own reading returns is whole or nothing: a server that lets bytes drip
+        # would keep us for days. The response below it gives what there is.
+        read = getattr(getattr(body, "_raw_stream", None), "read1", body.read)
         while done < len(view):
-            piece = body.read(min(_PIECE, len(view) - done))
+            piece = read(min(_PIECE, len(view) - done))
             if not piece:
                 raise ConnectionError("the answer was cut short")
             view[done : done + len(piece)] = piece
