@@ -16,11 +16,12 @@ from contextlib import suppress
 from functools import partial
 from itertools import pairwise
 from operator import attrgetter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from backup_admin.core.errors import StorageError
+from backup_admin.core.errors import StorageError, UsageError
 from backup_admin.storage.base import Buffer, ObjectInfo, PutResult, check_name
 from backup_admin.storage.endpoints import check_endpoint
 from backup_admin.storage.retrying import Retries
@@ -59,6 +60,8 @@ def open_s3(address: str, *, allow_private: bool) -> S3Storage:
     Nothing is sent. Raises `UsageError` for an address that makes no sense or an endpoint that is refused.
     """
     place = parse_s3_address(address)
+    if place.ca_file and not Path(place.ca_file).is_file():
+        raise UsageError(f"ca_file={place.ca_file}: there is no such file. Nothing was sent.")
     if place.host:
         check_endpoint(place.host, allow_private=allow_private)
     return S3Storage(place)

@@ -44,6 +44,10 @@ _NO_BUCKET = (
     StorageUnavailable,
     "there is no bucket {bucket}. Make it, or add create_bucket=true to the address.",
 )
+_PERHAPS_TLS = (
+    StorageUnavailable,
+    "the server said 400; perhaps it speaks https. Try endpoint=https://….",
+)
 _OTHER = (StorageError, "the server said {code}. {message}")
 _MEANINGS: dict[str, tuple[type[StorageError], str]] = {
     "AccessDenied": _DENIED,
@@ -117,6 +121,8 @@ def _answered(error: boto.ClientError, place: S3Place, name: str, what: str) -> 
         problem = f"{what}: the server said {code or status} and did not recover in time. Try again later."
         return Failure(StorageUnavailable(problem), passes=True, wait_seconds=_asked_wait(error))
     kind, meaning = _NO_BUCKET if is_missing(error) else _meaning(code, status)
+    if code == "400" and place.endpoint.startswith("http:"):  # no answer of an S3 service
+        kind, meaning = _PERHAPS_TLS
     message = str(error.response.get("Error", {}).get("Message", ""))
     advice = meaning.format(
         bucket=place.bucket, code=code or status, message=message, region=_region_hint(error)
@@ -156,7 +162,7 @@ def _tls_advice(error: Exception, place: S3Place) -> str:
     text = str(error)
     if "WRONG_VERSION_NUMBER" in text or "wrong version number" in text.lower():
         return f"the server speaks http, not https. Write endpoint=http://{place.host}:PORT if that is meant."
-    if "CERTIFICATE_VERIFY_FAILED" in text:
+    if "CERTIFICATE_VERIFY_FAILED" in text or "doesn't match" in text:
         return (
             "its certificate is not one this machine trusts. Name the file of its authority with ca_file=…; "
             "check the host name and this machine's clock."
@@ -165,7 +171,7 @@ def _tls_advice(error: Exception, place: S3Place) -> str:
 
 
 def _network_advice(error: Exception, place: S3Place) -> str:
-    text = str(error)
+    text = f"{error} {getattr(error, 'kwargs', {}).get('error', '')}".strip()
     host = place.host or "AWS"
     if "Name or service not known" in text or "NameResolution" in text or "name resolution" in text:
         return f"the name {host} cannot be resolved. Check how the endpoint is spelled, and DNS."

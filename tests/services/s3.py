@@ -9,13 +9,17 @@ import socket
 import subprocess
 import sys
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlencode
-from urllib.request import urlopen
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from examples.services.server import ServerError, start_server
 from tests.services.report import announce, missing
@@ -39,6 +43,7 @@ class S3Server:
     endpoint: str
     key: str = KEY
     secret: str = SECRET
+    ca_file: str = ""
 
     def address(self, prefix: str = "", *, bucket: str = BUCKET, **options: str) -> str:
         """Return an address of a storage in it."""
@@ -51,6 +56,16 @@ def seaweedfs(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFact
     """SeaweedFS: checks signatures, knows conditions, versions and locks. Without any bucket."""
     server = start_seaweedfs(pytestconfig, tmp_path_factory.mktemp("seaweedfs"))
     yield S3Server(server.url)
+    kill(server)
+
+
+@pytest.fixture(scope="session")
+def rclone_https(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """The poor kind of server over TLS, at localhost, with an authority of its own."""
+    folder = tmp_path_factory.mktemp("rclone-https")
+    write_certificate(folder / "cert.pem", folder / "key.pem", "localhost")
+    server = start_rclone(pytestconfig, folder, tls=True)
+    yield S3Server(server.url, ca_file=str(folder / "cert.pem"))
     kill(server)
 
 
@@ -80,13 +95,38 @@ def start_seaweedfs(config: pytest.Config, folder: Path) -> RunningServer:
     return _started(config, "seaweedfs", [str(program), "server", *options], ports[3], folder)
 
 
-def start_rclone(config: pytest.Config, folder: Path) -> RunningServer:
-    """Start a server whose buckets are folders below one."""
+def start_rclone(config: pytest.Config, folder: Path, *, tls: bool = False) -> RunningServer:
+    """Start a server whose buckets are folders below one; over TLS with the certificate that lies there."""
     program = _find(config, "rclone")
     (folder / "data" / BUCKET).mkdir(parents=True)
     (port,) = free_ports(1)
     arguments = [str(program), "serve", "s3", str(folder / "data"), "--addr", f"127.0.0.1:{port}"]
-    return _started(config, "rclone", [*arguments, "--auth-key", f"{KEY},{SECRET}"], port, folder)
+    arguments += ["--auth-key", f"{KEY},{SECRET}"]
+    if not tls:
+        return _started(config, "rclone", arguments, port, folder)
+    arguments += ["--cert", str(folder / "cert.pem"), "--key", str(folder / "key.pem")]
+    return _started(config, "rclone", arguments, port, folder, url=f"https://localhost:{port}")
+
+
+def write_certificate(certificate: Path, key: Path, host: str) -> None:
+    """Make a certificate for a host that is signed by itself, and its key."""
+    private = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(private.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(private, hashes.SHA256())
+    )
+    certificate.write_bytes(made.public_bytes(Encoding.PEM))
+    key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
 def kill(server: RunningServer) -> None:
@@ -112,14 +152,14 @@ def free_ports(count: int) -> list[int]:
 
 
 def _started(
-    config: pytest.Config, name: str, arguments: list[str], port: int, folder: Path
+    config: pytest.Config, name: str, arguments: list[str], port: int, folder: Path, *, url: str = ""
 ) -> RunningServer:
-    url = f"http://127.0.0.1:{port}"
+    url = url or f"http://127.0.0.1:{port}"
     server = start_server(
         arguments,
         url=url,
         log=folder / f"{name}.log",
-        is_ready=lambda: _answers(url),
+        is_ready=lambda: _listens(port),
         ready_seconds=_READY_SECONDS,
     )
     version = subprocess.run([arguments[0], "version"], capture_output=True, text=True, check=True).stdout
@@ -129,13 +169,11 @@ def _started(
     return server
 
 
-def _answers(url: str) -> bool:
+def _listens(port: int) -> bool:
     try:
-        with urlopen(url, timeout=2):
+        with socket.create_connection(("127.0.0.1", port), timeout=2):
             return True
-    except HTTPError:
-        return True  # it wants a signature
-    except (URLError, OSError):
+    except OSError:
         return False
 
 
