@@ -68,6 +68,8 @@ BROWSERS = ("chromium-headless-shell", "chromium")
 SERVICES = (
     Service("browser", BROWSERS, "chromium-headless-shell"),
     Service("redis", ("redis-server",), "redis-server"),
+    Service("sshd", ("sshd",), "openssh-server"),
+    Service("rsync", ("rsync",), "rsync"),
 )
 
 # Its own script would do, but a moved checkout leaves scripts with a dead first line.

@@ -13,6 +13,7 @@ pytest_plugins = (
     "tests.services.valkey",
     "tests.services.browser",
     "tests.services.s3",
+    "tests.services.ssh",
 )
 
 # A busy machine is slow now and then; that is not what a property test is about.

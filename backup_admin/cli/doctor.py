@@ -170,7 +170,7 @@ def _storage(
     surroundings: Surroundings, address: str, key_file: Path | None, state_dir: Path | None
 ) -> Iterator[Finding]:
     def look() -> Iterator[Finding]:
-        storage = open_place(address)
+        storage = open_place(surroundings, address, state_dir)
         config, _ = read_config(storage)
         yield Finding(Level.OK, "storage", f"{storage.label} holds repository {config.repo_id.hex()[:16]}")
         if isinstance(storage, KnowsFreeSpace) and (free := storage.free_bytes()) is not None:

@@ -111,7 +111,7 @@ def _open(
         return _Opening(repository, state)
     except (NotARepository, Damaged, WrongKey, HistoryChanged) as error:
         failure = error
-    storage = open_place(address)
+    storage = open_place(surroundings, address, state_dir)
     state = open_outside(surroundings, storage, state_dir)
     secrets = [given.secret for given in find_secrets(key_file, surroundings.environment, _ask(surroundings))]
     opening = plan_opening(storage, secrets, failure, state=state, clock=surroundings.clock)

@@ -140,7 +140,7 @@ def open_with_secret(
     surroundings: Surroundings, address: str, key_file: Path | None, state_dir: Path | None
 ) -> tuple[Repository, StateFolder, RepositorySecret]:
     """Open a repository as `open_given` does, and return the secret that opened it too."""
-    storage = open_place(address)
+    storage = open_place(surroundings, address, state_dir)
     state = open_outside(surroundings, storage, state_dir)
     ask = _ask_key if surroundings.is_terminal else None
     secrets = find_secrets(key_file, surroundings.environment, ask)
@@ -150,10 +150,10 @@ def open_with_secret(
     return repository, state, secret
 
 
-def open_place(address: str) -> Storage:
+def open_place(surroundings: Surroundings, address: str, state_dir: Path | None) -> Storage:
     """Open the storage of an address; refuse a key given in its place."""
     check_not_a_key(address)
-    return open_storage(address)
+    return open_storage(address, state=state_path(surroundings, state_dir))
 
 
 def open_outside(surroundings: Surroundings, storage: Storage, state_dir: Path | None) -> StateFolder:

@@ -50,7 +50,7 @@ def check_verb(  # noqa: PLR0913  one parameter for each option
         raise UsageError("--read-data, --sample and --keyless exclude each other.")
     runs = parse_sample(sample) if sample else 0
     if keyless:
-        place = open_place(storage)
+        place = open_place(surroundings, storage, state_dir)
         with surroundings.reporting() as reporter:
             return answer_keyless(place.label, check_keyless(place, reporter=reporter))
     repository, state = open_given(surroundings, storage, key_file, state_dir)

@@ -66,7 +66,7 @@ def open_chosen(address: str, settings: Settings) -> Storage:
     else a page could be used to look around behind the firewall.
     """
     allow_private = settings.private_storage or address == settings.storage
-    storage = open_address(address, allow_private=allow_private)
+    storage = open_address(address, state=settings.state_dir, allow_private=allow_private)
     check_storage_place(storage, settings)
     return storage
 

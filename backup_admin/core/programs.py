@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 _PIPE_BYTES = 1 << 20
+_LINE_BYTES = 64 << 10
+_LAST_WORDS_SECONDS = 5.0
 _KEEP = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
 
 
@@ -115,6 +117,84 @@ def stream_program(
             if process.stdout is not None:
                 process.stdout.close()
             process.wait()
+
+
+class Conversation:
+    """A program that answers on its output what it is asked on its input, one side at a time."""
+
+    def __init__(self, command: Sequence[str], *, silence_seconds: float) -> None:
+        """Start it with a small environment of its own; raise `ProgramFailed` when that cannot be."""
+        self._name = command[0]
+        self._seconds = silence_seconds
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
+        try:
+            self._process = _start(command, None, self._errors)
+        except BaseException:
+            self._errors.close()
+            raise
+        self._poll = select.poll()
+        self._poll.register(self._output(), select.POLLIN)
+        self._ahead = b""
+
+    def say(self, line: bytes) -> None:
+        """Hand a line in."""
+        if self._process.stdin is not None:
+            self._process.stdin.write(line)
+            self._process.stdin.flush()
+
+    def line(self) -> bytes:
+        """Read a line without its end; raise `ProgramFailed` when it ends or is silent for too long."""
+        while b"\n" not in self._ahead:
+            self._ahead += self._more(_LINE_BYTES)
+        line, _, self._ahead = self._ahead.partition(b"\n")
+        return line
+
+    def readinto(self, view: memoryview) -> None:
+        """Fill a view; raise `ProgramFailed` when it ends before or is silent for too long."""
+        done = min(len(self._ahead), len(view))
+        view[:done] = self._ahead[:done]
+        self._ahead = self._ahead[done:]
+        while done < len(view):
+            self._wait()
+            count = os.readv(self._output(), [view[done:]])
+            if count == 0:
+                raise self._ended()
+            done += count
+
+    def skip(self, count: int) -> None:
+        """Read so many bytes and drop them."""
+        self.readinto(memoryview(bytearray(count)))
+
+    def close(self) -> None:
+        """End it at once; may be called again."""
+        _kill_group(self._process)
+        for end in (self._process.stdin, self._process.stdout):
+            if end is not None:
+                with suppress(OSError):  # what it did not read is lost with it
+                    end.close()
+        self._process.wait()
+        self._errors.close()
+
+    def _output(self) -> int:
+        return -1 if self._process.stdout is None else self._process.stdout.fileno()
+
+    def _more(self, most: int) -> bytes:
+        self._wait()
+        data = os.read(self._output(), most)
+        if not data:
+            raise self._ended()
+        return data
+
+    def _wait(self) -> None:
+        if not self._poll.poll(self._seconds * 1000):
+            raise ProgramFailed(f"{self._name} said nothing for {self._seconds:.0f} s and was stopped.")
+
+    def _ended(self) -> ProgramFailed:
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_LAST_WORDS_SECONDS)
+        self._errors.seek(0)
+        last = Finished(self._process.returncode or 0, b"", self._errors.read())
+        return ProgramFailed(f"{self._name}: the link ended {last.end()}")
 
 
 def _hand_in(process: subprocess.Popen[bytes], data: bytes) -> None:

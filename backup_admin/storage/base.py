@@ -119,6 +119,11 @@ def get_into(storage: Storage, name: str, offset: int, buffer: bytearray | memor
 
 def check_name(name: str) -> str:
     """Return the name when every storage can keep it, else raise `BadObjectName`."""
-    if len(name) > MAX_NAME_LENGTH or not _NAME.fullmatch(name):
+    if not is_name(name):
         raise BadObjectName(f"{name[:120]!r} is not a name a storage can keep.")
     return name
+
+
+def is_name(name: str) -> bool:
+    """Say whether every storage can keep an object of this name."""
+    return len(name) <= MAX_NAME_LENGTH and _NAME.fullmatch(name) is not None

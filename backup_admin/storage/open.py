@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from backup_admin.storage.base import Storage
 
 
-def open_storage(address: str, *, allow_private: bool = True) -> Storage:
-    """Open the storage an address names: a folder, `file:///folder` or `s3://bucket/prefix?…`.
+def open_storage(address: str, *, state: Path, allow_private: bool = True) -> Storage:
+    """Open the storage an address names: a folder, `file:///…`, `s3://bucket/…` or `ssh://user@host/…`.
 
-    Nothing is written. `allow_private` lets an endpoint be a private address: for who gives the
+    Nothing is written there. `state` is the state folder, where our own ssh key lies.
+    `allow_private` lets an endpoint be a private address: for who gives the
     address also runs this machine. Raises `UsageError` for an address of another kind.
     """
     if "://" not in address:
@@ -26,6 +27,25 @@ def open_storage(address: str, *, allow_private: bool = True) -> Storage:
         # The client library takes a quarter of a second to load, so only who needs it does.
         s3 = import_module("backup_admin.storage.s3")
         return cast("Storage", s3.open_s3(address, allow_private=allow_private))
+    if address.startswith("ssh://"):
+        ssh = import_module("backup_admin.storage.ssh")
+        return cast("Storage", ssh.open_ssh(address, own_folder=state / "ssh", allow_private=allow_private))
+    return LocalStorage(_file_path(address))
+
+
+def folder_of(address: str) -> Path | None:
+    """Return the folder an address names, or None when it is elsewhere; opens nothing."""
+    if address.startswith(("s3://", "ssh://")):
+        return None
+    return _absolute(address) if "://" not in address else _file_path(address)
+
+
+def local_folder(storage: Storage) -> Path | None:
+    """Return the folder a storage lies in when it is on this machine."""
+    return storage.folder if isinstance(storage, LocalStorage) else None
+
+
+def _file_path(address: str) -> Path:
     parts = urlsplit(address)
     if (
         parts.scheme == "file"
@@ -33,21 +53,11 @@ def open_storage(address: str, *, allow_private: bool = True) -> Storage:
         and not parts.query
         and not parts.fragment
     ):
-        return LocalStorage(_absolute(unquote(parts.path)))
+        return _absolute(unquote(parts.path))
     raise UsageError(
-        f"{parts.scheme}:// is not an address this version can open; give a folder, file:///folder "
-        "or s3://bucket/prefix."
+        f"{parts.scheme}:// is not an address this version can open; give a folder, file:///folder, "
+        "s3://bucket/prefix or ssh://user@host/folder."
     )
-
-
-def folder_of(address: str) -> Path | None:
-    """Return the folder an address names, or None when it is elsewhere; opens nothing."""
-    return None if address.startswith("s3://") else local_folder(open_storage(address))
-
-
-def local_folder(storage: Storage) -> Path | None:
-    """Return the folder a storage lies in when it is on this machine."""
-    return storage.folder if isinstance(storage, LocalStorage) else None
 
 
 def _absolute(text: str) -> Path:

@@ -17,17 +17,21 @@ from backup_admin.storage.local import LocalStorage
 from backup_admin.storage.memory import MemoryStorage
 from backup_admin.storage.s3 import S3Storage
 from backup_admin.storage.s3_place import parse_s3_address
+from backup_admin.storage.ssh import SshStorage
+from backup_admin.storage.ssh_link import SshLink
+from backup_admin.storage.ssh_place import parse_ssh_address
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.services.s3 import S3Server
+    from tests.services.ssh import SshServer
 
 THREADS = 8
 
 
-STORAGES = ("local", "memory", "full_s3", "poor_s3")
+STORAGES = ("local", "memory", "ssh", "full_s3", "poor_s3")
 ONE_WRITER = ("poor_s3",)
 """Those that ignore conditions: two writers at once overwrite each other."""
 BAD_NAMES = [
@@ -62,6 +66,15 @@ def local(tmp_path: Path) -> Storage:
 @pytest.fixture
 def memory() -> Storage:
     return MemoryStorage()
+
+
+@pytest.fixture
+def ssh(sshd: SshServer, tmp_path: Path) -> Iterator[Storage]:
+    folder = tmp_path / "it's a folder; $HOME"
+    folder.mkdir()
+    storage = SshStorage(SshLink(parse_ssh_address(sshd.address(folder)), tmp_path, allow_private=True))
+    yield storage
+    storage.close()
 
 
 @pytest.fixture

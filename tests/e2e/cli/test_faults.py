@@ -282,7 +282,7 @@ def test_damaged_pack_spoils_only_what_lies_in_it(repository: World) -> None:
 
 def test_damaged_slot_leaves_the_other_key_working(repository: World) -> None:
     secrets = [parse_key(path.read_text(), "") for path in (repository.key, repository.recovery)]
-    storage = open_storage(str(repository.storage))
+    storage = open_storage(str(repository.storage), state=repository.root)
     for slot in objects(repository.storage, "keys/"):
         whole = slot.read_bytes()
         for position in range(len(whole)):

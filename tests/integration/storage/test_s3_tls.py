@@ -50,11 +50,11 @@ def test_a_certificate_counts_for_its_own_host_alone(rclone_https: S3Server) -> 
         open_at(address, ca_file=rclone_https.ca_file).stat("a")
 
 
-def test_a_file_of_authorities_that_is_missing_is_named() -> None:
+def test_a_file_of_authorities_that_is_missing_is_named(tmp_path: Path) -> None:
     address = S3Server("https://localhost:9").address(ca_file="/no-such.pem")
 
     with pytest.raises(UsageError, match=r"no-such\.pem"):
-        open_storage(address)
+        open_storage(address, state=tmp_path)
 
 
 def test_https_to_a_server_that_speaks_http_is_told(rclone_s3: S3Server) -> None:

@@ -68,7 +68,7 @@ def test_the_recovery_key_opens_the_repository_alone(bare_host: Host, session: S
     onboarding.choose_storage(session, bare_host.installation, str(bare_host.folder / "storage"), ADMIN)
     made = onboarding.make_repository(session, bare_host.installation, ADMIN)
     repository = open_repository(
-        open_storage(str(bare_host.folder / "storage")),
+        open_storage(str(bare_host.folder / "storage"), state=bare_host.installation.state.root),
         parse_recovery_key(made.key.reveal()),
         state=None,
         clock=bare_host.clock,

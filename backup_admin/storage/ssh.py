@@ -1,0 +1,253 @@
+"""A storage in a folder of a host that is reached by ssh: a shell, rsync and nothing of ours over there.
+
+Large objects go by rsync into a temporary folder, small ones through a pipe into a temporary file;
+either becomes an object by `ln`, which never overwrites. A lost connection is made anew and what
+was under way is tried again; whether an earlier attempt was stored is found out by comparing it there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import partial
+from operator import attrgetter
+from typing import TYPE_CHECKING, TypeVar
+
+from backup_admin.core.errors import StorageDenied, StorageError
+from backup_admin.storage.base import Buffer, ObjectInfo, PutResult, check_name, is_name
+from backup_admin.storage.retrying import Retries
+from backup_admin.storage.ssh_batches import Batches
+from backup_admin.storage.ssh_errors import FarFailure, explain, missing
+from backup_admin.storage.ssh_keys import public_part
+from backup_admin.storage.ssh_link import SshLink
+from backup_admin.storage.ssh_place import parse_ssh_address
+from backup_admin.storage.ssh_scripts import (
+    ABSENT,
+    BLOCK,
+    DONE,
+    END,
+    LOOKING,
+    MAKING,
+    NONE,
+    PUBLISHING,
+    PUTTING,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from backup_admin.core.programs import Conversation
+    from backup_admin.storage.ssh_batches import Parcel
+    from backup_admin.storage.ssh_place import SshPlace
+
+T = TypeVar("T")
+
+_RSYNC_FROM = _LARGE = 1 << 20
+_ROW = re.compile(r"-\S+ +\d+ +\S+ +\S+ +(\d+) +\S+ +\S+ +\S+ +\./(.+)")
+_BAD_ROW = re.compile(r"^(?:find|ls): .*: (Permission denied|Input/output error|[^:]*)$")
+_VANISHED = "No such file or directory"
+
+
+def open_ssh(address: str, *, own_folder: Path, allow_private: bool) -> SshStorage:
+    """Open the storage an `ssh://` address names; our own key lies in a folder, made when it is needed.
+
+    Nothing is sent. Raises `UsageError` for an address that makes no sense.
+    """
+    return SshStorage(SshLink(parse_ssh_address(address), own_folder, allow_private=allow_private))
+
+
+class SshStorage:
+    """Keeps each object as one file below a folder of a host. May be used from several threads."""
+
+    def __init__(self, link: SshLink, *, retries: Retries | None = None) -> None:
+        self.place: SshPlace = link.place
+        self.label = self.place.label
+        self._link = link
+        self._retries = retries or Retries()
+        self._batches = Batches(self._send)
+
+    def make(self) -> None:
+        """Create the folder (mode 0700) when it is not there."""
+        self._call("", "created", lambda _: self._link.run(MAKING, ()))
+
+    def is_made(self) -> bool:
+        """Say whether the folder is there."""
+        return self._call("", "reached", lambda _: self._link.run(LOOKING, ())) == [DONE]
+
+    def put(self, name: str, data: Buffer, *, if_absent: bool = True) -> PutResult:
+        """Store an object durably: synced there, linked in place, folder synced."""
+        check_name(name)
+        view = memoryview(data).cast("B")
+        if if_absent and len(view) >= _RSYNC_FROM:
+            if self.stat(name) is not None:
+                return PutResult.EXISTS
+            return self._result(name, self._batches.put(name, view))
+        return self._call(name, "written", partial(self._put, name, view, if_absent))
+
+    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Read an object or a part of it."""
+        check_name(name)
+        return self._call(name, "read", lambda _: bytes(self._read(name, offset, length)))
+
+    def get_into(self, name: str, offset: int, buffer: bytearray | memoryview) -> int:
+        """Fill a buffer from an object."""
+        check_name(name)
+        return self._call(name, "read", lambda _: self._read_into(name, offset, memoryview(buffer)))
+
+    def stat(self, name: str) -> ObjectInfo | None:
+        """Return name and size, or None; an absent folder is an error."""
+        check_name(name)
+        size = self._call(name, "looked up", lambda _: self._size(name))
+        return None if size is None else ObjectInfo(name, size)
+
+    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
+        """List objects in order of name."""
+        found = self._call(prefix, "listed", lambda _: self._listed(prefix))
+        yield from sorted(found, key=attrgetter("name"))
+
+    def delete(self, name: str) -> None:
+        """Remove an object."""
+        check_name(name)
+        self._call(name, "deleted", lambda _: self._ask_done(f"remove {name}"))
+
+    def free_bytes(self) -> int | None:
+        """Return the bytes that can still be written there, or None when the host does not tell."""
+        fields = self._call("", "measured", lambda _: self._ask("free")).split()
+        return int(fields[3]) << 10 if len(fields) > 4 and fields[3].isdigit() else None
+
+    def public_key(self) -> str:
+        """Return the line that lets us in when it stands in `authorized_keys` of the far user."""
+        return public_part(self._link.identity())
+
+    def close(self) -> None:
+        """End the connection; it is made again when it is needed."""
+        self._link.close()
+
+    def _call(self, name: str, act: str, attempt: Callable[[int], T]) -> T:
+        return self._retries.run(
+            attempt, lambda error: explain(error, self.place, name, act, self._public_part_or_hint)
+        )
+
+    def _public_part_or_hint(self) -> str:
+        try:
+            return self.public_key()
+        except StorageError:
+            return "and the public part of the key that identity= names"
+
+    def _put(self, name: str, view: memoryview, if_absent: bool, number: int) -> PutResult:
+        """Send an object; a taken name is compared there when an earlier attempt may have taken it."""
+        how = ("again" if number else "new") if if_absent else "over"
+        temporary = f".tmp-{os.urandom(8).hex()}"
+        answer = self._link.run(PUTTING, (name, temporary, f"{len(view)} {how}"), view)
+        return self._result(name, answer[-1] if answer else "", is_again=number > 0)
+
+    def _send(self, folder: Path, batch: Sequence[Parcel]) -> Sequence[str]:
+        """Bring files there and make objects of them; an attempt goes on where the last one ended."""
+        target = f".tmp-{os.urandom(8).hex()}"
+        names = [str(number) for number in range(len(batch))]
+        lines = [f"{number} {len(parcel.data)} {parcel.name}" for number, parcel in enumerate(batch)]
+
+        def attempt(number: int) -> list[str]:
+            self._link.rsync(folder, names, target)
+            answers = self._link.run(PUBLISHING, (target, *lines))
+            if len(answers) != len(batch) or "short" in answers:
+                raise FarFailure("The transfer was cut short.")
+            return ["stored" if number and answer == "same" else answer for answer in answers]
+
+        return self._call(batch[0].name, "written", attempt)
+
+    def _result(self, name: str, answer: str, *, is_again: bool = False) -> PutResult:
+        if answer == "stored" or (answer == "same" and is_again):
+            return PutResult.STORED
+        if answer in ("same", "exists"):
+            return PutResult.EXISTS
+        if answer == "short":
+            raise FarFailure("The transfer was cut short.")
+        raise StorageError(f"{name} in {self.label} could not be written: the host said {answer[:200]!r}.")
+
+    def _read(self, name: str, offset: int, length: int | None) -> bytearray:
+        with self._link.shell() as talk:
+            if length is None or length > _LARGE:
+                rest = max(0, self._need_size(talk, name) - offset)
+                length = rest if length is None else min(length, rest)
+            data = bytearray(length)
+            return data[: self._fill(talk, name, offset, memoryview(data))]
+
+    def _read_into(self, name: str, offset: int, view: memoryview) -> int:
+        with self._link.shell() as talk:
+            return self._fill(talk, name, offset, view)
+
+    def _fill(self, talk: Conversation, name: str, offset: int, view: memoryview) -> int:
+        """Read whole blocks around what is wanted and keep that."""
+        first = offset // BLOCK
+        blocks = max(1, -(-(offset + len(view)) // BLOCK) - first)
+        size = self._size_of(name, _asked(talk, f"read {name} {first} {blocks}"))
+        if size is None:
+            raise missing(name, self.place)
+        sent = max(0, min(size, (first + blocks) * BLOCK) - first * BLOCK)
+        count = max(0, min(len(view), size - offset))
+        before = min(offset - first * BLOCK, sent)
+        talk.skip(before)
+        talk.readinto(view[:count])
+        talk.skip(sent - before - count)
+        return count
+
+    def _need_size(self, talk: Conversation, name: str) -> int:
+        size = self._size_of(name, _asked(talk, f"size {name}"))
+        if size is None:
+            raise missing(name, self.place)
+        return size
+
+    def _size(self, name: str) -> int | None:
+        return self._size_of(name, self._ask(f"size {name}"))
+
+    def _size_of(self, name: str, answer: str) -> int | None:
+        if answer == NONE:
+            return None
+        kind, _, size = answer.partition(" ")
+        if kind != "f" or not size.isdigit():
+            raise StorageError(f"{name} in {self.label}: the host said {answer[:200]!r}.")
+        return int(size)
+
+    def _ask(self, question: str) -> str:
+        with self._link.shell() as talk:
+            return _asked(talk, question)
+
+    def _ask_done(self, question: str) -> None:
+        answer = self._ask(question)
+        if answer != DONE:
+            raise FarFailure(answer)
+
+    def _listed(self, prefix: str) -> list[ObjectInfo]:
+        folder = prefix.rpartition("/")[0]
+        if folder and not is_name(folder):
+            return []
+        found = []
+        with self._link.shell() as talk:
+            row = _asked(talk, f"list ./{folder}" if folder else "list .")
+            while row != END:
+                info = _info(row)
+                if info is not None and info.name.startswith(prefix):
+                    found.append(info)
+                row = talk.line().decode("utf-8", "replace")
+        return found
+
+
+def _asked(talk: Conversation, question: str) -> str:
+    talk.say(f"{question}\n".encode())
+    answer = talk.line().decode("utf-8", "replace")
+    if answer == ABSENT:
+        raise FarFailure("The folder is absent.")
+    return answer
+
+
+def _info(row: str) -> ObjectInfo | None:
+    """Read a row of `ls`; None for what is no object of ours or vanished meanwhile."""
+    matched = _ROW.fullmatch(row)
+    if matched:
+        return ObjectInfo(matched[2], int(matched[1]))
+    complaint = _BAD_ROW.match(row)
+    if complaint and complaint[1] != _VANISHED:
+        raise StorageDenied(f"Not everything there can be listed: {row[:200]}.")
+    return None

@@ -1,0 +1,68 @@
+"""What runs on the far host: a POSIX shell, nothing of ours is installed there.
+
+The scripts are constants without a quote or an exclamation mark in them, so that the login shell
+of the far user, whichever it is, hands them to `sh` as they are. The folder and the names come in by
+standard input, where no shell reads them as anything but data.
+"""
+
+from __future__ import annotations
+
+BLOCK = 16 << 10
+"""Bytes in which parts of objects are read there; `dd` counts in whole blocks."""
+
+READY, ABSENT, NONE, DONE, END = "ready", "absent", "none", "done", "."
+
+_BEGIN = "umask 077; set -f; LC_ALL=C; export LC_ALL; unset CDPATH; IFS= read -r d; "
+_ENTER = (
+    'cd -- "$d" 2>/dev/null || { echo absent; cat >/dev/null; exit 0; }; '
+    "case $d in /*) ;; *) d=$(pwd -P);; esac; "
+)
+_SYNC = 's() { sync "$1" 2>/dev/null || sync; }; '
+_PARENT = 'p=.; case $n in */*) p=${n%/*}; mkdir -p -- "$p" || exit 1;; esac; '
+_SIZE = 'set -- $(ls -dnL -- "$f"); '
+_LINK = (
+    'if e=$(ln -- "$f" "$n" 2>&1); then s "$p"; echo stored; '
+    'elif [ -e "$n" ]; then if cmp -s -- "$f" "$n"; then s "$p"; echo same; else echo exists; fi; '
+)
+
+# Answers one question a line. `ls -dn` is the only portable way to a size that reads no content.
+ANSWERING = (
+    f"{_BEGIN}{_ENTER}echo ready; "
+    'while read -r op f a b; do [ -d "$d" ] || { echo absent; exit 0; }; case $op in '
+    f'size|read) if [ -f "$f" ]; then {_SIZE}echo "f $5"; '
+    f"[ $op = size ] || [ $((a * {BLOCK})) -ge $5 ] || "
+    f'dd if="$f" bs={BLOCK} skip=$a count=$b 2>/dev/null || exit 1; else echo none; fi;; '
+    'remove) if [ -d "$f" ] || e=$(rm -f -- "$f" 2>&1); then echo done; else echo "$e"; fi;; '
+    'list) [ -d "$f" ] && find "$f" -name ".tmp-*" -prune -o -type f -exec ls -dn {} + 2>&1; echo .;; '
+    "free) df -Pk . | tail -n 1;; "
+    "esac; done"
+)
+
+# Takes one object by standard input: lines with its name, a temporary name, its size and how to
+# publish it, then its bytes.
+PUTTING = (
+    f"{_BEGIN}{_SYNC}IFS= read -r n; IFS= read -r f; read -r size how; {_ENTER}"
+    'if [ $how = new ] && [ -e "$n" ]; then cat >/dev/null; echo exists; exit 0; fi; '
+    f'{_PARENT}cat >"$f" || {{ rm -f -- "$f"; exit 1; }}; '
+    f'{_SIZE}[ "$5" = $size ] || {{ rm -f -- "$f"; echo short; exit 0; }}; s "$f"; '
+    'if [ $how = over ]; then mv -f -- "$f" "$n" || { rm -f -- "$f"; exit 1; }; '
+    's "$p"; echo stored; exit 0; fi; '
+    f'{_LINK}else rm -f -- "$f"; echo "$e" >&2; exit 1; fi; rm -f -- "$f"'
+)
+
+# Publishes what rsync left in a temporary folder: a line `file size name` for each object.
+PUBLISHING = (
+    f"{_BEGIN}{_SYNC}IFS= read -r t; {_ENTER}"
+    f"while read -r f size n; do f=$t/$f; {_PARENT}"
+    f'{_SIZE}if [ "$5" = $size ]; then s "$f"; {_LINK}else echo "$e" >&2; exit 1; fi; '
+    'else echo short; fi; done; rm -rf -- "$t"'
+)
+
+MAKING = f'{_BEGIN}mkdir -p -- "$d" && echo done'
+
+LOOKING = f'{_BEGIN}if [ -d "$d" ]; then echo done; else echo none; fi'
+
+
+def command_of(script: str) -> str:
+    """Return the command that a login shell of any kind hands to a POSIX shell."""
+    return f"exec sh -c '{script}'"

@@ -1,0 +1,99 @@
+"""The scripts for the far host: any POSIX shell runs them, and any login shell hands them on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from backup_admin.storage import ssh_scripts
+from backup_admin.storage.ssh_scripts import ANSWERING, MAKING, PUBLISHING, PUTTING, command_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SHELLS = ("sh", "dash", "bash", "busybox", "ksh", "mksh", "zsh")
+SCRIPTS = [name for name in dir(ssh_scripts) if name.isupper() and " " in str(getattr(ssh_scripts, name))]
+
+
+@pytest.fixture(params=SHELLS)
+def shell(request: pytest.FixtureRequest) -> list[str]:
+    path = shutil.which(request.param)
+    if path is None:
+        pytest.skip(f"{request.param} is not installed")
+    arguments = {"busybox": ["sh"], "bash": ["--posix"], "zsh": ["--emulate", "sh"]}
+    return [path, *arguments.get(request.param, [])]
+
+
+def run(shell: list[str], script: str, lines: list[str], data: bytes = b"") -> list[str]:
+    given = "".join(f"{line}\n" for line in lines).encode() + data
+    done = subprocess.run([*shell, "-c", script], input=given, capture_output=True, check=True)
+    return done.stdout.decode(errors="replace").splitlines()
+
+
+@pytest.mark.parametrize("name", [name for name in SCRIPTS if not name.startswith("_")])
+def test_no_login_shell_finds_anything_to_change(name: str) -> None:
+    script = getattr(ssh_scripts, name)
+
+    assert not set(script) & set("'!\\\n`")
+    assert command_of(script) == f"exec sh -c '{script}'"
+
+
+def test_a_name_is_published_once(shell: list[str], tmp_path: Path) -> None:
+    folder = str(tmp_path / "it's a $(touch evil); `x`")
+    run(shell, MAKING, [folder])
+    data = os.urandom(70_000)
+
+    first = run(shell, PUTTING, [folder, "packs/ab/1", ".tmp-1", "70000 new"], data)
+    again = run(shell, PUTTING, [folder, "packs/ab/1", ".tmp-2", "70000 new"], data)
+    same = run(shell, PUTTING, [folder, "packs/ab/1", ".tmp-3", "70000 again"], data)
+    other = run(shell, PUTTING, [folder, "packs/ab/1", ".tmp-4", "5 again"], b"other")
+    short = run(shell, PUTTING, [folder, "b", ".tmp-5", "70001 new"], data)
+
+    assert (first, again, same, other, short) == (["stored"], ["exists"], ["same"], ["exists"], ["short"])
+    assert [path.name for path in tmp_path.iterdir()] == [folder.rpartition("/")[2]]
+    assert (tmp_path / folder / "packs/ab/1").read_bytes() == data
+    assert sorted(path.name for path in (tmp_path / folder).rglob("*")) == ["1", "ab", "packs"]
+
+
+def test_a_batch_is_published_object_by_object(shell: list[str], tmp_path: Path) -> None:
+    waiting = tmp_path / ".tmp-9"
+    waiting.mkdir()
+    for number, data in enumerate((b"one", b"two", b"thr")):
+        (waiting / str(number)).write_bytes(data)
+    (tmp_path / "taken").write_bytes(b"other")
+
+    answers = run(shell, PUBLISHING, [str(tmp_path), ".tmp-9", "0 3 packs/1", "1 3 taken", "2 9 cut"])
+
+    assert answers == ["stored", "exists", "short"]
+    assert (tmp_path / "packs/1").read_bytes() == b"one"
+    assert (tmp_path / "taken").read_bytes() == b"other"
+    assert not (tmp_path / "cut").exists()
+
+
+def test_questions_are_answered_a_line_each(shell: list[str], tmp_path: Path) -> None:
+    (tmp_path / "packs").mkdir()
+    (tmp_path / "packs" / "1").write_bytes(b"0123456789")
+    questions = [
+        "size packs/1",
+        "size packs",
+        "size none",
+        "read packs/1 5 1",
+        "remove packs/1",
+        "size packs/1",
+    ]
+
+    answers = run(shell, ANSWERING, [str(tmp_path), *questions])
+
+    assert answers == ["ready", "f 10", "none", "none", "f 10", "done", "none"]
+
+
+def test_a_folder_that_is_not_there_is_said_at_once(shell: list[str], tmp_path: Path) -> None:
+    missing = str(tmp_path / "missing")
+
+    assert run(shell, ANSWERING, [missing, "size a"]) == ["absent"]
+    assert run(shell, PUTTING, [missing, "a", ".tmp-1", "1 new"], b"x") == ["absent"]
+    assert run(shell, PUBLISHING, [missing, ".tmp-1", "0 1 a"]) == ["absent"]
