@@ -41,7 +41,13 @@ if TYPE_CHECKING:
 
     from backup_admin.core.secret import Secret
     from backup_admin.core.state import StateFolder
+    from backup_admin.repository.repository import Repository
     from backup_admin.storage.base import Storage
+
+_TURNS = (
+    "note: this storage does not keep two writers apart. Writers of this version take turns; never write to "
+    "it with anything else."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +211,7 @@ def _create(
     for given, _ in secrets:
         repository = open_repository(place, given, state=state, clock=surroundings.clock)
     recovery.keep()
-    slots = [slot.label for slot in repository.slots()]
-    return _answer(place, path, recovery, repository.repo_id, slots)
+    return _answer(repository, path, recovery)
 
 
 def _was_made(
@@ -247,24 +252,26 @@ def _finish_earlier(
         repository = open_repository(place, secret, state=state, clock=surroundings.clock)
     recovery.keep()
     say("An earlier call had made this repository and was interrupted; it is finished now.")
-    return _answer(place, path, recovery, repository.repo_id, [slot.label for slot in repository.slots()])
+    return _answer(repository, path, recovery)
 
 
-def _answer(place: Storage, path: Path, recovery: _Recovery, repo_id: str, slots: list[str]) -> Answer:
+def _answer(repository: Repository, path: Path, recovery: _Recovery) -> Answer:
     result = {
-        "repository": repo_id,
-        "storage": place.label,
+        "repository": repository.repo_id,
+        "storage": repository.label,
         "key_file": str(path),
         "recovery_file": None if recovery.final is None else str(recovery.final.absolute()),
-        "slots": sorted(slots),
+        "slots": sorted(slot.label for slot in repository.slots()),
+        "single_writer": repository.is_single_writer,
     }
     if recovery.final is None:
         result["recovery_key"] = recovery.key.reveal()
-    return Answer(result, lines=_lines(place, path, recovery))
+    notes = [_TURNS] if repository.is_single_writer else []
+    return Answer(result, lines=_lines(repository.label, path, recovery), notes=notes)
 
 
-def _lines(place: Storage, path: Path, recovery: _Recovery) -> Iterator[str]:
-    yield f"The repository in {place.label} is made; both keys were tried and open it."
+def _lines(label: str, path: Path, recovery: _Recovery) -> Iterator[str]:
+    yield f"The repository in {label} is made; both keys were tried and open it."
     yield f"  Application key  {path}"
     if recovery.final is not None:
         yield f"  Recovery key     {recovery.final}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,9 +15,18 @@ from backup_admin.core.errors import (
     VerificationFailed,
 )
 from backup_admin.repository import slots
-from backup_admin.repository.config import NAME, Config, Parameters, check_config, read_config, seal_config
+from backup_admin.repository.config import (
+    NAME,
+    SINGLE_WRITER,
+    Config,
+    Parameters,
+    check_config,
+    read_config,
+    seal_config,
+)
 from backup_admin.repository.epochs import find_epoch
 from backup_admin.repository.keys import RepositoryKeys
+from backup_admin.storage.probe import probe_storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -66,10 +76,12 @@ def remake_config(storage: Storage, keys: RepositoryKeys) -> None:
     Only writers need the parameters: other ones make new data share fewer chunks with
     old data for once. Raises `VerificationFailed` when it cannot be read back.
     """
+    keeps_names = probe_storage(storage, os.urandom(13).hex())
     files = [file for file in slots.survey_slots(storage) if file.info is not None]
     created = min(file.info.created_at for file in files if file.info is not None)
     digests = {file.id: file.digest for file in files}
-    sealed = seal_config(Config(keys.repo_id, created, Parameters(), digests), keys)
+    features = () if keeps_names else (SINGLE_WRITER,)
+    sealed = seal_config(Config(keys.repo_id, created, Parameters(), digests, features), keys)
     try:
         storage.put(_QUARANTINED, storage.get(NAME))
     except ObjectMissing:

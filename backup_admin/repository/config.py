@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 NAME = "config"
 _MAX_BYTES = 64 << 10
-_KNOWN_FEATURES: frozenset[str] = frozenset()
+SINGLE_WRITER = "single-writer"
+"""The storage ignores conditions: who writes to the chain takes a turn first (`storage/turns.py`)."""
+_KNOWN_FEATURES = frozenset({SINGLE_WRITER})
 _CHUNKERS = frozenset({"fastcdc-2020"})
 
 
@@ -58,13 +60,15 @@ class Parameters:
 class Config:
     """The repository's identity and parameters.
 
-    `slots` are the key slots it was made with, each with the SHA-256 of its file.
+    `slots` are the key slots it was made with, each with the SHA-256 of its file. `features` are what
+    a reader must know of besides the format.
     """
 
     repo_id: bytes
     created_at: str
     parameters: Parameters
     slots: Mapping[str, str] = field(default_factory=dict)
+    features: tuple[str, ...] = ()
 
 
 def seal_config(config: Config, keys: RepositoryKeys) -> bytes:
@@ -74,7 +78,7 @@ def seal_config(config: Config, keys: RepositoryKeys) -> bytes:
         "repo_id": config.repo_id.hex(),
         "created_at": config.created_at,
         "parameters": asdict(config.parameters),
-        "features": [],
+        "features": sorted(config.features),
         "slots": dict(config.slots),
     }
     return dump_canonical({"config": body, "mac": keys.config_mac(dump_canonical(body)).hex()})
@@ -128,4 +132,5 @@ def _parse(body: dict[str, Any]) -> Config:
     if len(repo_id) != 32:
         raise ValueError("repo_id is not 32 bytes")
     slots = {str(slot): str(digest) for slot, digest in body.get("slots", {}).items()}
-    return Config(repo_id, str(body["created_at"]), parameters, slots)
+    features = tuple(str(name) for name in body["features"])
+    return Config(repo_id, str(body["created_at"]), parameters, slots, features)

@@ -20,6 +20,8 @@ from backup_admin.repository.config import Config, Parameters
 from backup_admin.repository.keys import RepositoryKeys, new_keyring, sha256
 from backup_admin.storage import probe
 from backup_admin.storage.base import CanBeMade, PutResult, Storage
+from backup_admin.storage.turns import PREFIX as TURNS
+from backup_admin.storage.turns import TakesTurns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,14 +56,16 @@ def create_repository(
         raise UsageError("A repository needs at least one key.")
     _prepare_storage(storage)
     now = clock.now()
-    probe.probe_storage(storage, new_ulid(now))
+    keeps_names = probe.probe_storage(storage, new_ulid(now))
+    storage = storage if keeps_names else TakesTurns(storage)
     repo_id = os.urandom(32)
     keyring = new_keyring()
     made = [slots.make_slot(secret, keyring, repo_id, label=label, now=now) for secret, label in secrets]
     for name, data in made:
         storage.put(name, data)
     digests = {name.removeprefix(slots.PREFIX): sha256(data).hex() for name, data in made}
-    config = Config(repo_id, format_time(now), parameters or Parameters(), digests)
+    features = () if keeps_names else (repository_config.SINGLE_WRITER,)
+    config = Config(repo_id, format_time(now), parameters or Parameters(), digests, features)
     sealed = repository_config.seal_config(config, RepositoryKeys(keyring, repo_id))
     if storage.put(repository_config.NAME, sealed) is PutResult.EXISTS and (
         storage.get(repository_config.NAME) != sealed
@@ -106,6 +110,8 @@ def _leftovers(storage: Storage) -> list[str]:
     left: list[str] = []
     for info in storage.list_objects(""):
         name = info.name
+        if name.startswith(TURNS):
+            continue  # of another that makes one just now, or was killed doing it
         if len(left) >= _MOST_LEFT or not _is_leftover(storage, name):
             raise StorageNotEmpty(
                 f"{storage.label} holds other things (for example {name!r}); "

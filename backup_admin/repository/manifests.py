@@ -6,7 +6,7 @@ and the body. A block (the body) is `method u8 || plain size u32be || bytes`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zstandard
 
@@ -21,6 +21,13 @@ from backup_admin.repository.entries import (
     ref_to_json,
 )
 from backup_admin.repository.keys import sha256
+from backup_admin.repository.objects import (
+    HEADER_BYTES,
+    LENGTH_BYTES,
+    ObjectCipher,
+    ObjectType,
+    check_header,
+)
 from backup_admin.repository.packs import Method
 from backup_admin.repository.types import (
     DatabaseEntry,
@@ -31,8 +38,13 @@ from backup_admin.repository.types import (
     TableEntry,
 )
 
+if TYPE_CHECKING:
+    from backup_admin.repository.keys import RepositoryKeys
+    from backup_admin.storage.base import Storage
+
 PREFIX = "manifests/"
 _VERSION = 1
+_HEADER_READ = 16 << 10
 _BLOCK_HEAD = 5
 _MAX_BODY = 64 << 20
 _FOREIGN = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError)
@@ -62,6 +74,21 @@ def manifest_frames(manifest: Manifest) -> list[bytes]:
         "body": sha256(body).hex(),
     }
     return [dump_canonical(header), body]
+
+
+def read_header(storage: Storage, keys: RepositoryKeys, name: str) -> Snapshot:
+    """Return the snapshot of a manifest object, by reading only its first frame.
+
+    Raises `Damaged` or `ObjectMissing`.
+    """
+    data = storage.get(name, 0, _HEADER_READ)
+    end = HEADER_BYTES + LENGTH_BYTES
+    size = int.from_bytes(data[HEADER_BYTES:end], "big")
+    if len(data) == _HEADER_READ < end + size:
+        data = storage.get(name, 0, end + size)
+    check_header(data[:HEADER_BYTES], ObjectType.MANIFEST)
+    cipher = ObjectCipher(keys, data[:HEADER_BYTES], name)
+    return parse_header(cipher.open(data[end : end + size], 0, last=False))[0]
 
 
 def parse_header(frame: bytes) -> tuple[Snapshot, str]:

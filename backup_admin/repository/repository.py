@@ -21,15 +21,13 @@ from backup_admin.core.ids import SnapshotId
 from backup_admin.repository import config as repository_config
 from backup_admin.repository import manifests, packs, pending, slots
 from backup_admin.repository.chain import CHECKPOINT_ENTRIES, Chain
+from backup_admin.repository.config import SINGLE_WRITER
 from backup_admin.repository.entries import iterate_entries
 from backup_admin.repository.epochs import find_epoch
 from backup_admin.repository.index import Index
 from backup_admin.repository.keys import RepositoryKeys, sha256
 from backup_admin.repository.objects import (
-    HEADER_BYTES,
-    ObjectCipher,
     ObjectType,
-    check_header,
     open_object,
     seal_object,
 )
@@ -37,6 +35,7 @@ from backup_admin.repository.reader import ChunkReader
 from backup_admin.repository.standing import LaterIndex, refuse_lost, refuse_own, refuse_retired, taken_since
 from backup_admin.repository.store import ChunkStore
 from backup_admin.repository.types import SAFETY
+from backup_admin.storage.turns import TakesTurns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -52,7 +51,6 @@ if TYPE_CHECKING:
     from backup_admin.repository.types import FileEntry, FilesRoot, Manifest, Snapshot
     from backup_admin.storage.base import Storage
 
-_HEADER_READ = 16 << 10
 _ATTEMPTS = 20
 
 
@@ -94,17 +92,22 @@ class Repository:
         state: StateFolder | None,
         clock: Clock,
     ) -> None:
-        self.storage = storage
-        self.keys = keys
         self.config = config
+        self.storage = TakesTurns(storage) if self.is_single_writer else storage
+        self.keys = keys
         self.repo_id = config.repo_id.hex()
         self.label = storage.label
         self._clock = clock
         self._state = state
         self._index: Index | None = None
         pin_file = None if state is None else state.heads / f"{self.repo_id}.json"
-        self._chain = Chain(storage, keys, pin_file)
+        self._chain = Chain(self.storage, keys, pin_file)
         self._chain.refresh()
+
+    @property
+    def is_single_writer(self) -> bool:
+        """Whether the storage does not keep two writers apart, so that they take turns."""
+        return SINGLE_WRITER in self.config.features
 
     @property
     def history_warning(self) -> str:
@@ -166,14 +169,7 @@ class Repository:
         """Return the header of one snapshot, by reading only that."""
         name = self._manifest_name(snapshot_id)
         try:
-            data = self.storage.get(name, 0, _HEADER_READ)
-            size = int.from_bytes(data[HEADER_BYTES : HEADER_BYTES + 4], "big")
-            if len(data) == _HEADER_READ < HEADER_BYTES + 4 + size:
-                data = self.storage.get(name, 0, HEADER_BYTES + 4 + size)
-            check_header(data[:HEADER_BYTES], ObjectType.MANIFEST)
-            cipher = ObjectCipher(self.keys, data[:HEADER_BYTES], name)
-            frame = cipher.open(data[HEADER_BYTES + 4 : HEADER_BYTES + 4 + size], 0, last=False)
-            return manifests.parse_header(frame)[0]
+            return manifests.read_header(self.storage, self.keys, name)
         except (Damaged, ObjectMissing) as error:
             raise Damaged(f"{name} in {self.label}: {error}") from error
 

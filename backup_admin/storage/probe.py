@@ -16,10 +16,11 @@ _OTHER = b"another object of the same name"
 _PART = (100, 300)
 
 
-def probe_storage(storage: Storage, unique: str) -> None:
+def probe_storage(storage: Storage, unique: str) -> bool:
     """Write an object, read it and a part of it back, try to overwrite it, delete it.
 
-    `unique` makes the name of the object, which is gone again afterwards. Raises
+    `unique` makes the name of the object, which is gone again afterwards. Returns whether the storage
+    keeps a taken name by itself; where it does not, writers must take turns. Raises
     `StorageError` naming what the storage does not do: a repository in it would
     lose commits or bytes.
     """
@@ -29,10 +30,12 @@ def probe_storage(storage: Storage, unique: str) -> None:
     storage.put(name, _CONTENT)
     try:
         _check_kept(storage, name)
+        keeps = not isinstance(storage, LooksBeforePut) or not storage.overwrites(name, _OTHER)
     finally:
         storage.delete(name)
     if storage.stat(name) is not None:
         raise StorageError(f"{storage.label} still has an object after it was deleted.")
+    return keeps
 
 
 def is_left_probe(storage: Storage, name: str) -> bool:
@@ -46,8 +49,9 @@ def _check_kept(storage: Storage, name: str) -> None:
     offset, length = _PART
     if storage.get(name, offset, length) != _CONTENT[offset : offset + length]:
         raise StorageError(f"{storage.label} gives back wrong parts of an object.")
-    kept = storage.put(name, _OTHER) is PutResult.EXISTS and storage.get(name) == _CONTENT
-    if not kept or (isinstance(storage, LooksBeforePut) and storage.overwrites(name, _OTHER)):
+    if name not in {info.name for info in storage.list_objects(PREFIX)}:
+        raise StorageError(f"{storage.label} does not list an object that was just written.")
+    if storage.put(name, _OTHER) is not PutResult.EXISTS or storage.get(name) != _CONTENT:
         raise StorageError(
             f"{storage.label} overwrites objects it was told to keep; two backups at once would "
             "lose one. It cannot hold a repository."

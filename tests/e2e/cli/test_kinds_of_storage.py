@@ -14,8 +14,9 @@ from tests.e2e.cli.command import Done, World, change
 
 if TYPE_CHECKING:
     from tests.services.s3 import S3Server
+    from tests.services.ssh import SshServer
 
-KINDS = ("folder", "full_s3")
+KINDS = ("folder", "ssh", "full_s3", "poor_s3")
 
 pytestmark = pytest.mark.integration
 
@@ -23,6 +24,11 @@ pytestmark = pytest.mark.integration
 @pytest.fixture
 def folder(world: World) -> str:
     return f"file://{world.storage}"
+
+
+@pytest.fixture
+def ssh(world: World, sshd: SshServer) -> str:
+    return sshd.address(world.root / "a far place" / "repository")
 
 
 @pytest.fixture
@@ -105,10 +111,18 @@ def test_a_machine_with_nothing_but_the_address_and_the_recovery_key_restores(
     assert differences(tree, describe_tree(world.root / "out/files/files")) == []
 
 
-def test_a_server_that_ignores_conditions_is_refused_and_left_as_it_was(world: World, poor_s3: str) -> None:
-    done = world.run("init", poor_s3, "--key-file", world.key, "--recovery-file", world.recovery, alone=False)
+def test_two_machines_share_a_server_that_ignores_conditions(world: World, poor_s3: str) -> None:
+    made = call(world, "init", poor_s3, "--key-file", world.key, "--recovery-file", world.recovery)
+    other = World(world.root, world.root / "other-state", world.environment)
+    runs = ("run", poor_s3, "--files", f"files={world.files}", "--key-file", world.key)
+    started = [machine.start(*runs, alone=False) for machine in (world, other) for _ in range(2)]
+    ended = [(process.communicate(timeout=120)[1], process.returncode) for process in started]
 
-    assert done.status == 1
-    assert "overwrites objects it was told to keep" in done.err
-    assert not world.recovery.exists()
-    assert list(open_storage_as(world, poor_s3).list_objects("")) == []
+    assert made.result["single_writer"] is True
+    statuses = [status for _, status in ended]
+    assert statuses.count(0) >= 2, ended  # one machine runs one backup at a time
+    assert set(statuses) <= {0, 5}, ended
+    snapshots = call(world, "list", poor_s3).result["snapshots"]
+    assert len(snapshots) == statuses.count(0)
+    assert call(world, "check", poor_s3, "--read-data").result["problems"] == []
+    assert [info.name for info in open_storage_as(world, poor_s3).list_objects("turns/")] == []

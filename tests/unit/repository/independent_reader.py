@@ -106,7 +106,7 @@ class Reader:
         raw = self.get("config")
         value = json.loads(raw)
         config = value["config"]
-        need(config["format"] == 1 and config["features"] == [], "a newer version")
+        need(config["format"] == 1 and set(config["features"]) <= {"single-writer"}, "a newer version")
         self.repo_id = bytes.fromhex(config["repo_id"])
         self.prk: dict[int, bytes] = {}
         keyrings = self.open_slots(kind, secret)

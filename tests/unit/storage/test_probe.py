@@ -8,13 +8,21 @@ import pytest
 
 from backup_admin.core.clock import SystemClock
 from backup_admin.core.errors import StorageError
+from backup_admin.core.state import StateFolder
+from backup_admin.operations.marker import remake_config
 from backup_admin.repository.creation import create_repository
+from backup_admin.repository.repository import open_repository
 from backup_admin.repository.secrets import generate_application_key, parse_application_key
+from backup_admin.storage.base import PutResult
 from backup_admin.storage.memory import MemoryStorage
 from backup_admin.storage.probe import probe_storage
+from backup_admin.storage.turns import TakesTurns
 
 if TYPE_CHECKING:
-    from backup_admin.storage.base import Buffer, PutResult
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from backup_admin.storage.base import Buffer, ObjectInfo
 
 
 class Forgetful(MemoryStorage):
@@ -29,6 +37,25 @@ class Overwriting(MemoryStorage):
 
     def put(self, name: str, data: Buffer, *, if_absent: bool = True) -> PutResult:
         return super().put(name, data, if_absent=False)
+
+
+class Ignorant(Overwriting):
+    """Looks before it puts and ignores the condition, as some S3 servers do."""
+
+    def put(self, name: str, data: Buffer, *, if_absent: bool = True) -> PutResult:
+        if if_absent and self.stat(name) is not None:
+            return PutResult.EXISTS
+        return super().put(name, data)
+
+    def overwrites(self, name: str, data: Buffer) -> bool:
+        return super().put(name, data) is PutResult.STORED
+
+
+class Unlisted(MemoryStorage):
+    """Lists nothing that was put."""
+
+    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
+        return iter(())
 
 
 class WithoutParts(MemoryStorage):
@@ -60,6 +87,7 @@ def test_a_sound_storage_is_left_as_it_was() -> None:
         (Overwriting(), "overwrites"),
         (WithoutParts(), "wrong parts"),
         (Keeping(), "after it was deleted"),
+        (Unlisted(), "does not list"),
     ],
 )
 def test_a_storage_that_breaks_a_promise_is_refused(storage: MemoryStorage, said: str) -> None:
@@ -75,6 +103,31 @@ def test_no_repository_is_made_in_a_storage_that_overwrites() -> None:
         create_repository(storage, [(key, "")], clock=SystemClock())
 
     assert list(storage.list_objects("")) == []
+
+
+def test_in_a_storage_that_ignores_conditions_writers_take_turns() -> None:
+    storage = Ignorant()
+    key = parse_application_key(generate_application_key().reveal())
+
+    assert not probe_storage(storage, "1")
+    create_repository(storage, [(key, "")], clock=SystemClock())
+    repository = open_repository(storage, key, state=None, clock=SystemClock())
+
+    assert repository.is_single_writer
+    assert isinstance(repository.storage, TakesTurns)
+    assert probe_storage(MemoryStorage(), "1")
+
+
+def test_a_lost_configuration_is_made_again_with_its_turns(tmp_path: Path) -> None:
+    storage, state = Ignorant(), StateFolder(tmp_path)
+    key = parse_application_key(generate_application_key().reveal())
+    create_repository(storage, [(key, "")], clock=SystemClock())
+    before = open_repository(storage, key, state=state, clock=SystemClock())
+    storage.delete("config")
+
+    remake_config(storage, before.keys)
+
+    assert open_repository(storage, key, state=state, clock=SystemClock()).is_single_writer
 
 
 def test_what_a_killed_probe_left_is_cleared() -> None:
