@@ -9,23 +9,25 @@ from urllib.parse import unquote, urlsplit
 
 from backup_admin.core.errors import UsageError
 from backup_admin.storage.local import LocalStorage
+from backup_admin.storage.s3_place import parse_s3_address
 
 if TYPE_CHECKING:
     from backup_admin.storage.base import Storage
 
 
-def open_storage(address: str, *, allow_private: bool = True) -> Storage:
+def open_storage(address: str, *, allow_private: bool = True, quick: bool = False) -> Storage:
     """Open the storage an address names: a folder, `file:///folder` or `s3://bucket/prefix?…`.
 
     Nothing is written. `allow_private` lets an endpoint be a private address: for who gives the
-    address also runs this machine. Raises `UsageError` for an address of another kind.
+    address also runs this machine. `quick` is for a person who waits for the answer: what fails is
+    not tried again for long. Raises `UsageError` for an address of another kind.
     """
     if "://" not in address:
         return LocalStorage(_absolute(address))
     if address.startswith("s3://"):
         # The client library takes a quarter of a second to load, so only who needs it does.
         s3 = import_module("backup_admin.storage.s3")
-        return cast("Storage", s3.open_s3(address, allow_private=allow_private))
+        return cast("Storage", s3.open_s3(address, allow_private=allow_private, quick=quick))
     parts = urlsplit(address)
     if (
         parts.scheme == "file"
@@ -43,6 +45,11 @@ def open_storage(address: str, *, allow_private: bool = True) -> Storage:
 def folder_of(address: str) -> Path | None:
     """Return the folder an address names, or None when it is elsewhere; opens nothing."""
     return None if address.startswith("s3://") else local_folder(open_storage(address))
+
+
+def asks_to_be_made(address: str) -> bool:
+    """Say whether the address itself asks for its place to be made where it is missing."""
+    return address.startswith("s3://") and parse_s3_address(address).create_bucket
 
 
 def local_folder(storage: Storage) -> Path | None:
