@@ -150,10 +150,13 @@ def open_with_secret(
     return repository, state, secret
 
 
-def open_place(address: str) -> Storage:
-    """Open the storage of an address; refuse a key given in its place."""
+def open_place(address: str, *, quick: bool = False) -> Storage:
+    """Open the storage of an address; refuse a key given in its place.
+
+    `quick` gives up soon where it cannot be reached.
+    """
     check_not_a_key(address)
-    return open_storage(address)
+    return open_storage(address, quick=quick)
 
 
 def open_outside(surroundings: Surroundings, storage: Storage, state_dir: Path | None) -> StateFolder:
