@@ -123,6 +123,8 @@ def _answered(error: boto.ClientError, place: S3Place, name: str, what: str) -> 
     kind, meaning = _NO_BUCKET if is_missing(error) else _meaning(code, status)
     if code == "400" and place.endpoint.startswith("http:"):  # no answer of an S3 service
         kind, meaning = _PERHAPS_TLS
+    if code == "404" and kind is StorageUnavailable and error.operation_name != "HeadBucket":
+        meaning += " Or this is no S3 service at all: check the endpoint."  # S3 says more than a number
     message = str(error.response.get("Error", {}).get("Message", ""))
     advice = meaning.format(
         bucket=place.bucket, code=code or status, message=message, region=_region_hint(error)

@@ -36,6 +36,22 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in objects(folder, "")}
 
 
+def start_slowly(world: World, stage: str) -> subprocess.Popen[str]:
+    """Start a test of the storage and wait until it is at one step."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SLOW, "storage", "test", str(world.storage)],
+        env={**os.environ, "BACKUP_ADMIN_STATE_DIR": str(world.state)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.split() == ["STAGE", stage]:
+            return process
+    raise AssertionError(f"{stage} never began")
+
+
 def with_keys(world: World, server: S3Server) -> World:
     world.environment |= {"AWS_ACCESS_KEY_ID": server.key, "AWS_SECRET_ACCESS_KEY": server.secret}
     return world
@@ -98,23 +114,27 @@ def test_an_address_that_makes_no_sense_is_wrong_use(world: World) -> None:
 @pytest.mark.parametrize("stage", ["read", "delete"])
 def test_a_signal_leaves_nothing_of_a_test(world: World, number: signal.Signals, stage: str) -> None:
     world.storage.mkdir()
-    process = subprocess.Popen(
-        [sys.executable, "-c", _SLOW, "storage", "test", str(world.storage)],
-        env={**os.environ, "BACKUP_ADMIN_STATE_DIR": str(world.state)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.split() == ["STAGE", stage]:
-            break
+    process = start_slowly(world, stage)
     there = list(world.storage.iterdir())
     process.send_signal(number)
     _, err = process.communicate(timeout=20)
 
     assert (process.returncode, len(there) > 0) == (1, True)
     assert "Stopped as asked" in err
+    assert list(world.storage.iterdir()) == []
+
+
+def test_what_a_killed_test_leaves_is_cleared(world: World) -> None:
+    world.storage.mkdir()
+    process = start_slowly(world, "delete")
+    process.kill()
+    process.communicate(timeout=20)
+    left = list(world.storage.iterdir())
+
+    young = world.run("storage", "clean", world.storage, "--json").result
+    gone = world.run("storage", "clean", world.storage, "--older-than", "0", "--json").result
+
+    assert (len(left), len(young["young"]), len(gone["removed"])) == (2, 2, 2)
     assert list(world.storage.iterdir()) == []
 
 

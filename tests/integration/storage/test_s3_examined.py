@@ -150,6 +150,15 @@ def test_a_certificate_nobody_vouches_for_is_not_reached(rclone_https: S3Server)
     assert "certificate" in report.finding(Step.REACH).message
 
 
+def test_a_server_that_is_no_s3_service_is_suspected(seaweedfs: S3Server) -> None:
+    with proxy_before(seaweedfs.endpoint) as proxy:
+        proxy.fail(Fault(answer=(404, "404")), times=9)
+        report = examine(open_at(S3Server(proxy.endpoint)))
+
+    assert steps(report, FAILED) == {Step.PLACE}, report
+    assert "no S3 service" in report.finding(Step.PLACE).message
+
+
 def test_nobody_there_is_told_soon() -> None:
     (port,) = free_ports(1)
     began = time.monotonic()
@@ -283,10 +292,18 @@ def test_an_upload_of_somebody_else_is_left_alone(full: S3Storage) -> None:
     assert len(list(full.uploads())) == 1
 
 
-def test_an_upload_that_ended_meanwhile_is_no_error(full: S3Storage, upload: str) -> None:
-    (leftover,) = full.leftovers()
-    full.remove_leftover(leftover)
+def test_an_upload_that_ended_meanwhile_is_no_error(
+    full: S3Storage, upload: str, seaweedfs: S3Server
+) -> None:
+    with proxy_before(seaweedfs.endpoint) as proxy:
+        storage = open_at(S3Server(proxy.endpoint), prefix=full.place.prefix)
+        proxy.fail(Fault(answer=(404, "NoSuchUpload")), when=is_about_one_upload, times=2)
 
-    full.remove_leftover(leftover)
+        (leftover,) = storage.leftovers()
+        storage.remove_leftover(leftover)
 
-    assert list(full.leftovers()) == []
+    assert (leftover.id, leftover.size) == (upload, 0)
+
+
+def is_about_one_upload(request: Request) -> bool:
+    return "uploadId=" in request.path
