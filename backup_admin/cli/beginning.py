@@ -99,7 +99,7 @@ def init_verb(
     on paper for example. With BACKUP_ADMIN_PASSPHRASE_FILE a passphrase opens it too.
     Safe to repeat after an interruption.
     """
-    place = open_place(surroundings, storage, state_dir)
+    place = open_place(surroundings, storage, state_dir, quick=True)
     path = _key_path(surroundings, key_file)
     _check_places(place, path, recovery_file)
     state = open_outside(surroundings, place, state_dir)

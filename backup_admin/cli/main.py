@@ -56,6 +56,7 @@ _VERBS = {
     "undo": ("in_place", "Take back a restore in place."),
     "recover": ("in_place", "Finish or undo a restore that was interrupted."),
     "keys": ("keyring", "See and change the secrets that open a repository."),
+    "storage": ("places", "Examine a storage, list it, clear it, index it anew."),
     "doctor": ("doctor", "Examine this machine and a storage."),
     "upgrade": (_APP_SIDE, "Bring the control database up to date."),
     "worker": (_APP_SIDE, "Run the jobs of the queue."),

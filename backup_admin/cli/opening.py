@@ -150,10 +150,15 @@ def open_with_secret(
     return repository, state, secret
 
 
-def open_place(surroundings: Surroundings, address: str, state_dir: Path | None) -> Storage:
-    """Open the storage of an address; refuse a key given in its place."""
+def open_place(
+    surroundings: Surroundings, address: str, state_dir: Path | None, *, quick: bool = False
+) -> Storage:
+    """Open the storage of an address; refuse a key given in its place.
+
+    `quick` gives up soon where it cannot be reached.
+    """
     check_not_a_key(address)
-    return open_storage(address, state=state_path(surroundings, state_dir))
+    return open_storage(address, state=state_path(surroundings, state_dir), quick=quick)
 
 
 def open_outside(surroundings: Surroundings, storage: Storage, state_dir: Path | None) -> StateFolder:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, NewType
-
-if TYPE_CHECKING:
-    from datetime import datetime
+from datetime import UTC, datetime
+from typing import NewType
 
 SnapshotId = NewType("SnapshotId", str)
 RestoreId = NewType("RestoreId", str)
@@ -25,3 +23,16 @@ def new_ulid(now: datetime) -> str:
 def is_ulid(text: str) -> bool:
     """Say whether the text has the form of an id made here."""
     return _ULID.fullmatch(text) is not None
+
+
+def ulid_time(text: str) -> datetime:
+    """Return when an id was made; raise `ValueError` for a text that is none."""
+    if not is_ulid(text):
+        raise ValueError(f"{text!r} is no id")
+    milliseconds = 0
+    for letter in text[:10]:
+        milliseconds = milliseconds << 5 | ULID_ALPHABET.index(letter)
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC)
+    except (OverflowError, OSError, ValueError) as error:
+        raise ValueError(f"{text!r} has no time that could be") from error

@@ -230,7 +230,7 @@ class Repository:
 
     def new_index(self, more: Iterable[str] = ()) -> Index:
         """Load an index of its own: of everything committed, and of some more index objects."""
-        index = Index(self.storage, self.keys, self._cache())
+        index = Index(self.storage, self.keys, self.cache_folder())
         index.load((*self._chain.state.indexes, *more), self._chain.state.collected)
         return index
 
@@ -240,7 +240,7 @@ class Repository:
 
     def reader(self) -> ChunkReader:
         """Return a reader of chunks; it notices when a prune moved what it reads."""
-        later = LaterIndex(self.storage, self.keys, self._cache(), self.head)
+        later = LaterIndex(self.storage, self.keys, self.cache_folder(), self.head)
         return ChunkReader(self.storage, self.keys, self.index(), later)
 
     def entries(self, root: FilesRoot, reader: ChunkReader | None = None) -> Iterator[FileEntry]:
@@ -275,7 +275,7 @@ class Repository:
     def store_for(self, index: Index, notes: str, *, threads: int = 2) -> ChunkStore:
         """Begin to add chunks that an index lacks, noting packs as one kind of work."""
         self._chain.require_history()
-        pending_packs = pending.PendingPacks(self._cache(), self.head.seq, notes)
+        pending_packs = pending.PendingPacks(self.cache_folder(), self.head.seq, notes)
         store = ChunkStore(
             self.storage, self.keys, self.config.parameters, index, pending_packs, threads=threads
         )
@@ -284,11 +284,11 @@ class Repository:
 
     def noted_packs(self, notes: str) -> tuple[bytes, ...]:
         """Return the packs that one kind of work noted and nobody committed."""
-        return pending.PendingPacks(self._cache(), self.head.seq, notes).names()
+        return pending.PendingPacks(self.cache_folder(), self.head.seq, notes).names()
 
     def left_packs(self, kind: str) -> Iterator[tuple[PackInfo, list[Segment]]]:
         """Read the packs that one kind of work noted, as far as they may be taken over."""
-        notes = pending.PendingPacks(self._cache(), self.head.seq, kind)
+        notes = pending.PendingPacks(self.cache_folder(), self.head.seq, kind)
         names = notes.names()
         taken = taken_since(self._chain, notes.since()) if names else set()
         if taken is None:
@@ -380,7 +380,8 @@ class Repository:
             index.ignore(name for name in taken if "/" not in name)
             refuse_lost(manifest, ChunkReader(self.storage, self.keys, index), index)
 
-    def _cache(self) -> Path:
+    def cache_folder(self) -> Path:
+        """Return where the local copy of the index lies; all in it can be made again, or is a hint."""
         if self._state is None:
             raise UsageError("A repository opened without a state folder has no index.")
         cache = self._state.cache / self.repo_id[:32]

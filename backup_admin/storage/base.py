@@ -11,6 +11,9 @@ from backup_admin.core.errors import BadObjectName
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
+
+    from backup_admin.core.errors import StorageError
 
 Buffer = bytes | bytearray | memoryview
 
@@ -105,6 +108,88 @@ class KnowsFreeSpace(Protocol):
 
     def free_bytes(self) -> int | None:
         """Return the free bytes, or None when that is not known."""
+        ...
+
+
+class Hurdle(StrEnum):
+    """What a first contact with a storage failed at."""
+
+    REACH = "reach"
+    NO_CREDENTIALS = "no_credentials"
+    CREDENTIALS = "credentials"
+    CLOCK = "clock"
+    PLACE = "place"
+    RIGHTS = "rights"
+
+
+@runtime_checkable
+class NamesHurdles(Protocol):
+    """A storage that others keep for us: it must be reached, and must know who asks."""
+
+    def hurdle_of(self, error: StorageError) -> Hurdle | None:
+        """Say what an error of this storage means for a first contact; None when it says nothing."""
+        ...
+
+
+@runtime_checkable
+class TellsTime(Protocol):
+    """A storage that has a clock."""
+
+    def tell_time(self, name: str) -> datetime:
+        """Return what its clock shows; the object `name` is there and may be touched for it."""
+        ...
+
+
+class Known(StrEnum):
+    """Whether something holds, as far as one can tell."""
+
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class BucketFacts:
+    """What a bucket does besides keeping objects."""
+
+    versioning: Known
+    object_lock: Known
+    compares_sums: Known
+
+
+@runtime_checkable
+class AnswersMore(Protocol):
+    """A storage in a bucket, whose settings can be asked for."""
+
+    def bucket_facts(self, name: str) -> BucketFacts:
+        """Find out; a put of `name` with a wrong sum is tried, and may leave that object."""
+        ...
+
+    def purge(self, name: str) -> bool:
+        """Remove what a bucket keeps of a deleted object; say whether nothing is left of it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """What an interrupted write left beside the objects. `id` tells several of one name apart."""
+
+    name: str
+    size: int
+    since: datetime
+    id: str = ""
+
+
+@runtime_checkable
+class HasLeftovers(Protocol):
+    """A storage where an interrupted write may leave what no list of objects shows."""
+
+    def leftovers(self) -> Iterator[Leftover]:
+        """List them, those of writes that are under way too."""
+        ...
+
+    def remove_leftover(self, leftover: Leftover) -> None:
+        """Remove one; it is no error when it is gone already."""
         ...
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from backup_admin.core.direct_io import read_direct
@@ -18,6 +20,7 @@ from backup_admin.core.durable import (
     write_new,
 )
 from backup_admin.core.errors import (
+    BadObjectName,
     NotDurable,
     ObjectMissing,
     StorageDenied,
@@ -25,12 +28,13 @@ from backup_admin.core.errors import (
     StorageFull,
     StorageUnavailable,
 )
-from backup_admin.storage.base import Buffer, ObjectInfo, PutResult, check_name
+from backup_admin.storage.base import Buffer, Leftover, ObjectInfo, PutResult, check_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+_TEMPORARY = re.compile(re.escape(TEMPORARY_PREFIX) + "[0-9a-f]{16}")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -120,6 +124,31 @@ class LocalStorage:
         """Return the bytes an ordinary user can still write."""
         with self._errors("", "measured"):
             return _free_bytes(self.folder)
+
+    def tell_time(self, name: str) -> datetime:
+        """Return the time of the file system, which may be another machine's: that of a file touched now."""
+        with self._errors(name, "touched"):
+            path = self._path(name)
+            os.utime(path)
+            return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+
+    def leftovers(self) -> Iterator[Leftover]:
+        """List the temporary files of writes that were interrupted, or are under way."""
+        with self._errors("", "listed"):
+            self._need_folder()
+            for path in sorted(self.folder.rglob(f"{TEMPORARY_PREFIX}*")):
+                with suppress(FileNotFoundError):  # it got its name just now
+                    found = path.lstat()
+                    if stat.S_ISREG(found.st_mode) and _TEMPORARY.fullmatch(path.name):
+                        since = datetime.fromtimestamp(found.st_mtime, UTC)
+                        yield Leftover(path.relative_to(self.folder).as_posix(), found.st_size, since)
+
+    def remove_leftover(self, leftover: Leftover) -> None:
+        """Remove a temporary file; raise `BadObjectName` for any other."""
+        if not _TEMPORARY.fullmatch(leftover.name.rpartition("/")[2]) or ".." in leftover.name:
+            raise BadObjectName(f"{leftover.name!r} is no temporary file.")
+        with self._errors(leftover.name, "removed"):
+            (self.folder / leftover.name).unlink(missing_ok=True)
 
     def _walk(self, below: str, prefix: str) -> Iterator[ObjectInfo]:
         folders_and_files: list[tuple[str, bool, int]] = []

@@ -9,27 +9,32 @@ from urllib.parse import unquote, urlsplit
 
 from backup_admin.core.errors import UsageError
 from backup_admin.storage.local import LocalStorage
+from backup_admin.storage.s3_place import parse_s3_address
 
 if TYPE_CHECKING:
     from backup_admin.storage.base import Storage
 
 
-def open_storage(address: str, *, state: Path, allow_private: bool = True) -> Storage:
+def open_storage(address: str, *, state: Path, allow_private: bool = True, quick: bool = False) -> Storage:
     """Open the storage an address names: a folder, `file:///…`, `s3://bucket/…` or `ssh://user@host/…`.
 
     Nothing is written there. `state` is the state folder, where our own ssh key lies.
     `allow_private` lets an endpoint be a private address: for who gives the
-    address also runs this machine. Raises `UsageError` for an address of another kind.
+    address also runs this machine. `quick` is for a person who waits for the answer: what fails is
+    not tried again for long. Raises `UsageError` for an address of another kind.
     """
     if "://" not in address:
         return LocalStorage(_absolute(address))
     if address.startswith("s3://"):
         # The client library takes a quarter of a second to load, so only who needs it does.
         s3 = import_module("backup_admin.storage.s3")
-        return cast("Storage", s3.open_s3(address, allow_private=allow_private))
+        return cast("Storage", s3.open_s3(address, allow_private=allow_private, quick=quick))
     if address.startswith("ssh://"):
         ssh = import_module("backup_admin.storage.ssh")
-        return cast("Storage", ssh.open_ssh(address, own_folder=state / "ssh", allow_private=allow_private))
+        own = state / "ssh"
+        return cast(
+            "Storage", ssh.open_ssh(address, own_folder=own, allow_private=allow_private, quick=quick)
+        )
     return LocalStorage(_file_path(address))
 
 
@@ -38,6 +43,11 @@ def folder_of(address: str) -> Path | None:
     if address.startswith(("s3://", "ssh://")):
         return None
     return _absolute(address) if "://" not in address else _file_path(address)
+
+
+def asks_to_be_made(address: str) -> bool:
+    """Say whether the address itself asks for its place to be made where it is missing."""
+    return address.startswith("s3://") and parse_s3_address(address).create_bucket
 
 
 def local_folder(storage: Storage) -> Path | None:

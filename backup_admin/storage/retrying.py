@@ -43,14 +43,22 @@ class Retries:
         first_seconds: float = 0.5,
         longest_seconds: float = 20.0,
         budget_seconds: float = 600.0,
+        connect_seconds: float = 10.0,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        """Hold a budget; `connect_seconds` is how long a client may wait for a connection."""
+        self.connect_seconds = connect_seconds
         self._attempts = attempts
         self._first = first_seconds
         self._longest = longest_seconds
         self._left = budget_seconds
         self._lock = threading.Lock()
         self._sleep = sleep
+
+    @classmethod
+    def quick(cls) -> Retries:
+        """Return those for a person who waits: a short failure is bridged, a lasting one told soon."""
+        return cls(attempts=3, budget_seconds=3.0, connect_seconds=3.0)
 
     def run(self, attempt: Callable[[int], T], explain: Callable[[Exception], Failure | None]) -> T:
         """Return what `attempt` returns; it is given its number, from 0 on.

@@ -17,22 +17,25 @@ from functools import partial
 from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from backup_admin.core.errors import StorageError, UsageError
-from backup_admin.storage.base import Buffer, ObjectInfo, PutResult, check_name
+from backup_admin.storage import s3_facts
+from backup_admin.storage.base import Buffer, Leftover, ObjectInfo, PutResult, check_name
 from backup_admin.storage.endpoints import check_endpoint
 from backup_admin.storage.retrying import Retries
 from backup_admin.storage.s3_client import ViewBody, make_client, read_body
 from backup_admin.storage.s3_errors import code_of, explain, is_missing, status_of
+from backup_admin.storage.s3_facts import Upload
 from backup_admin.storage.s3_place import parse_s3_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
+    from backup_admin.storage.base import BucketFacts, Hurdle
     from backup_admin.storage.s3_place import S3Place
 
 T = TypeVar("T")
@@ -46,25 +49,18 @@ _IF_ABSENT = {"IfNoneMatch": "*"}
 _BUCKET_SEEN_SECONDS = 10.0
 
 
-class Upload(NamedTuple):
-    """An upload in parts that was begun and neither completed nor aborted."""
-
-    key: str
-    id: str
-    begun: datetime
-
-
-def open_s3(address: str, *, allow_private: bool) -> S3Storage:
+def open_s3(address: str, *, allow_private: bool, quick: bool = False) -> S3Storage:
     """Open the storage an `s3://` address names, with the keys of the environment or of its profile.
 
-    Nothing is sent. Raises `UsageError` for an address that makes no sense or an endpoint that is refused.
+    Nothing is sent. `quick` gives up soon. Raises `UsageError` for an address that makes no sense or
+    an endpoint that is refused.
     """
     place = parse_s3_address(address)
     if place.ca_file and not Path(place.ca_file).is_file():
         raise UsageError(f"ca_file={place.ca_file}: there is no such file. Nothing was sent.")
     if place.host:
         check_endpoint(place.host, allow_private=allow_private)
-    return S3Storage(place)
+    return S3Storage(place, retries=Retries.quick() if quick else None)
 
 
 class S3Storage:
@@ -80,7 +76,9 @@ class S3Storage:
         self.place = place
         self.label = place.label
         self._retries = retries or Retries()
-        self._client: Any = self._call("", "opened", lambda _: make_client(place, credentials))
+        self._client: Any = self._call(
+            "", "opened", lambda _: make_client(place, credentials, self._retries.connect_seconds)
+        )
         self._bucket_seen = 0.0
 
     def make(self) -> None:
@@ -176,6 +174,34 @@ class S3Storage:
     def abort_upload(self, upload: Upload) -> None:
         """Give up an upload in parts and free what it holds."""
         self._call("", "tidied", lambda _: self._abort(upload.key, upload.id))
+
+    def leftovers(self) -> Iterator[Leftover]:
+        """List the uploads in parts that nobody completed."""
+        for upload in self.uploads():
+            size = self._call("", "listed", partial(s3_facts.size_of_parts, self._client, self.place, upload))
+            yield Leftover(self.place.name_of(upload.key), size, upload.begun, upload.id)
+
+    def remove_leftover(self, leftover: Leftover) -> None:
+        """Abort an upload; one that ended meanwhile is no error."""
+        upload = Upload(self.place.key(leftover.name), leftover.id, leftover.since)
+        self._call("", "tidied", partial(s3_facts.end_upload, self._client, self.place, upload))
+
+    def hurdle_of(self, error: StorageError) -> Hurdle | None:
+        """Say what an error means for a first contact."""
+        return s3_facts.hurdle_of(error)
+
+    def tell_time(self, name: str) -> datetime:
+        """Return the time of the service, as it dates its answers."""
+        key = self._key(name)
+        return self._call(name, "looked up", lambda _: s3_facts.date_of(self._client, self.place, key))
+
+    def bucket_facts(self, name: str) -> BucketFacts:
+        """Ask for the settings of the bucket, and whether bodies are compared with their sums."""
+        return s3_facts.find_facts(self._client, self.place, self._key(name))
+
+    def purge(self, name: str) -> bool:
+        """Remove all versions of an object, as far as the bucket lets us."""
+        return s3_facts.purge(self._client, self.place, self._key(name))
 
     def _key(self, name: str) -> str:
         return self.place.key(check_name(name))

@@ -13,7 +13,6 @@ from botocore.config import Config
 if TYPE_CHECKING:
     from backup_admin.storage.s3_place import S3Place
 
-_CONNECT_SECONDS = 10
 _READ_SECONDS = 60
 _SLOWEST_BYTES_PER_SECOND = 1024
 _PIECE = 1 << 20
@@ -55,7 +54,7 @@ class ViewBody(io.RawIOBase):
         return self._at
 
 
-def make_client(place: S3Place, credentials: tuple[str, str] | None) -> Any:
+def make_client(place: S3Place, credentials: tuple[str, str] | None, connect_seconds: float) -> Any:
     """Make a client for the service; sends nothing and tries nothing again by itself."""
     key, secret = credentials or (None, None)
     # Servers other than AWS often know nothing of the checksums that are new and optional.
@@ -70,7 +69,7 @@ def make_client(place: S3Place, credentials: tuple[str, str] | None) -> Any:
         aws_secret_access_key=secret,
         verify=place.ca_file or None,
         config=Config(
-            connect_timeout=_CONNECT_SECONDS,
+            connect_timeout=connect_seconds,
             read_timeout=_READ_SECONDS,
             max_pool_connections=16,
             retries={"total_max_attempts": 1},

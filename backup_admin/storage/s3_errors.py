@@ -74,13 +74,13 @@ _MEANINGS: dict[str, tuple[type[StorageError], str]] = {
     "403": _DENIED,
     "507": _FULL,
 }
-_NO_KEY = (
+NO_KEY = (
     boto.NoCredentialsError,
     boto.PartialCredentialsError,
     boto.CredentialRetrievalError,
     boto.ProfileNotFound,
 )
-_NETWORK = (boto.HTTPClientError, boto.BotoCoreError, HTTPError, ConnectionError, TimeoutError)
+NETWORK = (boto.HTTPClientError, boto.BotoCoreError, HTTPError, ConnectionError, TimeoutError)
 _LONGEST_ASKED_SECONDS = 120.0
 
 
@@ -89,11 +89,11 @@ def explain(error: Exception, place: S3Place, name: str, act: str) -> Failure | 
     what = f"{name or 'The bucket'} in {place.label} could not be {act}"
     if isinstance(error, boto.ClientError):
         return _answered(error, place, name, what)
-    if isinstance(error, _NO_KEY):
+    if isinstance(error, NO_KEY):
         return _lasting(StorageDenied(f"{what}: {_key_advice(error, place)}"))
     if isinstance(error, boto.SSLError):
         return _lasting(StorageUnavailable(f"{what}: {_tls_advice(error, place)}"))
-    if isinstance(error, _NETWORK):
+    if isinstance(error, NETWORK):
         return Failure(StorageUnavailable(f"{what}: {_network_advice(error, place)}"), passes=True)
     return None
 
@@ -123,6 +123,8 @@ def _answered(error: boto.ClientError, place: S3Place, name: str, what: str) -> 
     kind, meaning = _NO_BUCKET if is_missing(error) else _meaning(code, status)
     if code == "400" and place.endpoint.startswith("http:"):  # no answer of an S3 service
         kind, meaning = _PERHAPS_TLS
+    if code == "404" and kind is StorageUnavailable and error.operation_name != "HeadBucket":
+        meaning += " Or this is no S3 service at all: check the endpoint."  # S3 says more than a number
     message = str(error.response.get("Error", {}).get("Message", ""))
     advice = meaning.format(
         bucket=place.bucket, code=code or status, message=message, region=_region_hint(error)
@@ -179,4 +181,6 @@ def _network_advice(error: Exception, place: S3Place) -> str:
         return f"nothing listens at {host}. Check the port, and that the server runs."
     if isinstance(error, boto.ConnectTimeoutError):
         return f"{host} does not answer. Check the address and the firewall."
+    if place.endpoint.startswith("http:") and ("reset" in text or "closed" in text):
+        return f"{host} ended the connection; perhaps it speaks https. Try endpoint=https://…."
     return f"the connection failed: {text[:300]}"

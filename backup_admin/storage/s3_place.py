@@ -52,6 +52,10 @@ class S3Place:
         """Return the key of an object."""
         return f"{self.prefix}/{name}" if self.prefix else name
 
+    def name_of(self, key: str) -> str:
+        """Return the name of the object that a key of ours stands for."""
+        return key.removeprefix(self.key(""))
+
 
 def parse_s3_address(address: str) -> S3Place:
     """Read an `s3://` address; raise `UsageError`."""

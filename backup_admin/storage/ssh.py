@@ -7,17 +7,20 @@ was under way is tried again; whether an earlier attempt was stored is found out
 
 from __future__ import annotations
 
-import os
 import re
+from datetime import UTC, datetime
 from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, TypeVar
 
-from backup_admin.core.errors import StorageDenied, StorageError
-from backup_admin.storage.base import Buffer, ObjectInfo, PutResult, check_name, is_name
+from backup_admin.core.clock import SystemClock
+from backup_admin.core.durable import TEMPORARY_PREFIX
+from backup_admin.core.errors import BadObjectName, StorageDenied, StorageError, StorageUnavailable
+from backup_admin.core.ids import is_ulid, new_ulid, ulid_time
+from backup_admin.storage.base import Buffer, Leftover, ObjectInfo, PutResult, check_name, is_name
 from backup_admin.storage.retrying import Retries
 from backup_admin.storage.ssh_batches import Batches
-from backup_admin.storage.ssh_errors import FarFailure, explain, missing
+from backup_admin.storage.ssh_errors import FarFailure, explain, hurdle_of, missing
 from backup_admin.storage.ssh_keys import public_part
 from backup_admin.storage.ssh_link import SshLink
 from backup_admin.storage.ssh_place import parse_ssh_address
@@ -38,23 +41,26 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from backup_admin.core.programs import Conversation
+    from backup_admin.storage.base import Hurdle
     from backup_admin.storage.ssh_batches import Parcel
     from backup_admin.storage.ssh_place import SshPlace
 
 T = TypeVar("T")
 
 _RSYNC_FROM = _LARGE = 1 << 20
+_TIME = "%Y%m%d%H%M%S"
 _ROW = re.compile(r"-\S+ +\d+ +\S+ +\S+ +(\d+) +\S+ +\S+ +\S+ +\./(.+)")
 _BAD_ROW = re.compile(r"^(?:find|ls): .*: (Permission denied|Input/output error|[^:]*)$")
 _VANISHED = "No such file or directory"
 
 
-def open_ssh(address: str, *, own_folder: Path, allow_private: bool) -> SshStorage:
+def open_ssh(address: str, *, own_folder: Path, allow_private: bool, quick: bool = False) -> SshStorage:
     """Open the storage an `ssh://` address names; our own key lies in a folder, made when it is needed.
 
     Nothing is sent. Raises `UsageError` for an address that makes no sense.
     """
-    return SshStorage(SshLink(parse_ssh_address(address), own_folder, allow_private=allow_private))
+    link = SshLink(parse_ssh_address(address), own_folder, allow_private=allow_private)
+    return SshStorage(link, retries=Retries.quick() if quick else None)
 
 
 class SshStorage:
@@ -116,6 +122,34 @@ class SshStorage:
         fields = self._call("", "measured", lambda _: self._ask("free")).split()
         return int(fields[3]) << 10 if len(fields) > 4 and fields[3].isdigit() else None
 
+    def hurdle_of(self, error: StorageError) -> Hurdle | None:
+        """Say what an error means for a first contact."""
+        return hurdle_of(error)
+
+    def tell_time(self, name: str) -> datetime:
+        """Return what the clock of the host shows."""
+        text = self._call(name, "looked up", lambda _: self._ask("time"))
+        try:
+            return datetime.strptime(text, _TIME).replace(tzinfo=UTC)
+        except ValueError as error:
+            raise StorageUnavailable(f"{self.label} does not tell its time: {text[:100]!r}.") from error
+
+    def leftovers(self) -> Iterator[Leftover]:
+        """List what transfers that were cut left there, or bring just now."""
+        sizes: dict[str, int] = {}
+        for info in self._call("", "listed", lambda _: self._rows("left")):
+            name = info.name.partition("/")[0]
+            sizes[name] = sizes.get(name, 0) + info.size
+        for name, size in sorted(sizes.items()):
+            if _is_temporary(name):
+                yield Leftover(name, size, ulid_time(name.removeprefix(TEMPORARY_PREFIX)))
+
+    def remove_leftover(self, leftover: Leftover) -> None:
+        """Remove what a transfer left; raise `BadObjectName` for anything else."""
+        if not _is_temporary(leftover.name):
+            raise BadObjectName(f"{leftover.name!r} is nothing that a transfer left.")
+        self._call(leftover.name, "removed", lambda _: self._ask_done(f"clear {leftover.name}"))
+
     def public_key(self) -> str:
         """Return the line that lets us in when it stands in `authorized_keys` of the far user."""
         return public_part(self._link.identity())
@@ -138,13 +172,12 @@ class SshStorage:
     def _put(self, name: str, view: memoryview, if_absent: bool, number: int) -> PutResult:
         """Send an object; a taken name is compared there when an earlier attempt may have taken it."""
         how = ("again" if number else "new") if if_absent else "over"
-        temporary = f".tmp-{os.urandom(8).hex()}"
-        answer = self._link.run(PUTTING, (name, temporary, f"{len(view)} {how}"), view)
+        answer = self._link.run(PUTTING, (name, _temporary(), f"{len(view)} {how}"), view)
         return self._result(name, answer[-1] if answer else "", is_again=number > 0)
 
     def _send(self, folder: Path, batch: Sequence[Parcel]) -> Sequence[str]:
         """Bring files there and make objects of them; an attempt goes on where the last one ended."""
-        target = f".tmp-{os.urandom(8).hex()}"
+        target = _temporary()
         names = [str(number) for number in range(len(batch))]
         lines = [f"{number} {len(parcel.data)} {parcel.name}" for number, parcel in enumerate(batch)]
 
@@ -223,15 +256,28 @@ class SshStorage:
         folder = prefix.rpartition("/")[0]
         if folder and not is_name(folder):
             return []
+        rows = self._rows(f"list ./{folder}" if folder else "list .")
+        return [info for info in rows if info.name.startswith(prefix)]
+
+    def _rows(self, question: str) -> list[ObjectInfo]:
         found = []
         with self._link.shell() as talk:
-            row = _asked(talk, f"list ./{folder}" if folder else "list .")
+            row = _asked(talk, question)
             while row != END:
                 info = _info(row)
-                if info is not None and info.name.startswith(prefix):
+                if info is not None:
                     found.append(info)
                 row = talk.line().decode("utf-8", "replace")
         return found
+
+
+def _temporary() -> str:
+    """Return a name for what is under way, which tells since when."""
+    return TEMPORARY_PREFIX + new_ulid(SystemClock().now())
+
+
+def _is_temporary(name: str) -> bool:
+    return name.startswith(TEMPORARY_PREFIX) and is_ulid(name.removeprefix(TEMPORARY_PREFIX))
 
 
 def _asked(talk: Conversation, question: str) -> str:

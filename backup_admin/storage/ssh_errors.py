@@ -12,6 +12,7 @@ from backup_admin.core.errors import (
     StorageFull,
     StorageUnavailable,
 )
+from backup_admin.storage.base import Hurdle
 from backup_admin.storage.retrying import Failure
 
 if TYPE_CHECKING:
@@ -86,6 +87,15 @@ _PASSING = (
 )
 
 
+_HURDLES = {
+    _CHANGED: Hurdle.CREDENTIALS,
+    _NOT_LET_IN: Hurdle.CREDENTIALS,
+    _BAD_IDENTITY: Hurdle.CREDENTIALS,
+    _FOLDER_GONE: Hurdle.PLACE,
+    _DENIED: Hurdle.RIGHTS,
+}
+
+
 class FarFailure(Exception):
     """What a program at the far end, or the link to it, ended with."""
 
@@ -115,6 +125,17 @@ def explain(
         failure = StorageUnavailable(f"{what}: the connection failed: {_last_line(text)}. Try again later.")
         return Failure(failure, passes=True)
     return Failure(StorageError(f"{what}: {_last_line(text)}."), passes=False)
+
+
+def hurdle_of(error: StorageError) -> Hurdle | None:
+    """Say what an error means for a first contact."""
+    lower = str(error.__cause__ or "").lower()
+    for words, meaning in _LASTING:
+        if words in lower:
+            return _HURDLES.get(meaning, Hurdle.REACH)
+    if isinstance(error, StorageUnavailable):
+        return Hurdle.REACH
+    return Hurdle.CREDENTIALS if isinstance(error, StorageDenied) else None
 
 
 def _last_line(text: str) -> str:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backup_admin.core.errors import ProgramFailed, StorageUnavailable
+from backup_admin.core.errors import ProgramFailed, StorageDenied
 from backup_admin.core.programs import Conversation, run_program
 from backup_admin.storage.endpoints import check_endpoint
 from backup_admin.storage.ssh_errors import FarFailure
@@ -210,7 +210,7 @@ class SshLink:
         key = pinned_key(self.place)
         identity = self.identity()
         if not identity.is_file():
-            raise StorageUnavailable(f"There is no key file {identity}. Nothing was sent.")
+            raise StorageDenied(f"There is no key file {identity}. Nothing was sent.")
         folder = Path(tempfile.mkdtemp(prefix="bk-", dir="/tmp"))
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         (folder / "known_hosts").write_text(f"{_ALIAS} {key.type} {key.data}\n")

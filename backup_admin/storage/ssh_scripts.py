@@ -34,6 +34,9 @@ ANSWERING = (
     f'dd if="$f" bs={BLOCK} skip=$a count=$b 2>/dev/null || exit 1; else echo none; fi;; '
     'remove) if [ -d "$f" ] || e=$(rm -f -- "$f" 2>&1); then echo done; else echo "$e"; fi;; '
     'list) [ -d "$f" ] && find "$f" -name ".tmp-*" -prune -o -type f -exec ls -dn {} + 2>&1; echo .;; '
+    'left) find . -path "./.tmp-*" -type f -exec ls -dn {} + 2>&1; echo .;; '
+    'clear) if e=$(rm -rf -- "$f" 2>&1); then echo done; else echo "$e"; fi;; '
+    "time) date -u +%Y%m%d%H%M%S;; "
     "free) df -Pk . | tail -n 1;; "
     "esac; done"
 )
