@@ -8,6 +8,8 @@ from backup_admin.core.errors import StorageError
 from backup_admin.storage.base import CanBeMade, LooksBeforePut, PutResult
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from backup_admin.storage.base import Storage
 
 PREFIX = "probe-"
@@ -23,12 +25,21 @@ def probe_storage(storage: Storage, unique: str) -> None:
     `StorageError` naming what the storage does not do: a repository in it would
     lose commits or bytes.
     """
+    _probe(storage, unique, _check_kept)
+
+
+def probe_for_one_writer(storage: Storage, unique: str) -> None:
+    """Do the same, but let the storage overwrite: enough where only one process writes."""
+    _probe(storage, unique, _check_read)
+
+
+def _probe(storage: Storage, unique: str, check: Callable[[Storage, str], None]) -> None:
     if isinstance(storage, CanBeMade):
         storage.make()
     name = PREFIX + unique
     storage.put(name, _CONTENT)
     try:
-        _check_kept(storage, name)
+        check(storage, name)
     finally:
         storage.delete(name)
     if storage.stat(name) is not None:
@@ -40,12 +51,16 @@ def is_left_probe(storage: Storage, name: str) -> bool:
     return name.startswith(PREFIX) and storage.get(name) == _CONTENT
 
 
-def _check_kept(storage: Storage, name: str) -> None:
+def _check_read(storage: Storage, name: str) -> None:
     if storage.get(name) != _CONTENT:
         raise StorageError(f"{storage.label} gave back other bytes than were written.")
     offset, length = _PART
     if storage.get(name, offset, length) != _CONTENT[offset : offset + length]:
         raise StorageError(f"{storage.label} gives back wrong parts of an object.")
+
+
+def _check_kept(storage: Storage, name: str) -> None:
+    _check_read(storage, name)
     kept = storage.put(name, _OTHER) is PutResult.EXISTS and storage.get(name) == _CONTENT
     if not kept or (isinstance(storage, LooksBeforePut) and storage.overwrites(name, _OTHER)):
         raise StorageError(

@@ -11,7 +11,7 @@ from backup_admin.core.errors import StorageError
 from backup_admin.repository.creation import create_repository
 from backup_admin.repository.secrets import generate_application_key, parse_application_key
 from backup_admin.storage.memory import MemoryStorage
-from backup_admin.storage.probe import probe_storage
+from backup_admin.storage.probe import probe_for_one_writer, probe_storage
 
 if TYPE_CHECKING:
     from backup_admin.storage.base import Buffer, PutResult
@@ -65,6 +65,20 @@ def test_a_sound_storage_is_left_as_it_was() -> None:
 def test_a_storage_that_breaks_a_promise_is_refused(storage: MemoryStorage, said: str) -> None:
     with pytest.raises(StorageError, match=said):
         probe_storage(storage, "1")
+
+
+def test_a_storage_that_overwrites_is_enough_for_one_writer() -> None:
+    storage = Overwriting()
+
+    probe_for_one_writer(storage, "1")
+
+    assert list(storage.list_objects("")) == []
+
+
+@pytest.mark.parametrize("storage", [Forgetful(), WithoutParts(), Keeping()])
+def test_one_writer_needs_all_else_too(storage: MemoryStorage) -> None:
+    with pytest.raises(StorageError):
+        probe_for_one_writer(storage, "1")
 
 
 def test_no_repository_is_made_in_a_storage_that_overwrites() -> None:
