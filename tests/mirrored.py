@@ -25,11 +25,12 @@ def keep(
     keep_removed: bool = False,
     read_back: bool = False,
     remove_all: bool = False,
+    state: StateFolder | None = None,
 ) -> MirrorReport:
     """Bring a mirror up to date, by a plan made before or now."""
     options = MirrorOptions(keep_removed=keep_removed, read_back=read_back, remove_all=remove_all)
     plan = plan or plan_mirror(source, target)
-    return mirror(source, target, plan, reporter=QuietReporter(), clock=CLOCK, options=options)
+    return mirror(source, target, plan, reporter=QuietReporter(), state=state, options=options)
 
 
 def contents(storage: Storage) -> dict[str, bytes]:

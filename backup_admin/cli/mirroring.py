@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from backup_admin.cli.opening import Surroundings, open_place, plain_options
+from backup_admin.cli.opening import Surroundings, open_outside, open_place, plain_options
 from backup_admin.core.shown import count_of, show_size
 from backup_admin.operations.answers import INCOMPLETE, Answer
 from backup_admin.operations.mirror import MirrorOptions, MirrorReport, mirror, why_kept
@@ -40,7 +40,7 @@ def mirror_verb(  # noqa: PLR0913  one parameter for each option
     remove_all: bool,
     read_back: bool,
     dry_run: bool,
-    state_dir: Path | None,  # noqa: ARG001  for the details of what goes wrong
+    state_dir: Path | None,
 ) -> Answer:
     """Copy a repository to a second storage, or what is new in it.
 
@@ -53,7 +53,9 @@ def mirror_verb(  # noqa: PLR0913  one parameter for each option
         plan = plan_mirror(source, target)
         if dry_run:
             return _answer_plan(source, target, plan, options)
-        report = mirror(source, target, plan, reporter=reporter, clock=surroundings.clock, options=options)
+        open_outside(surroundings, target, state_dir)
+        state = open_outside(surroundings, source, state_dir)
+        report = mirror(source, target, plan, reporter=reporter, state=state, options=options)
     return _answer(target, plan.repo_id, report, _lines(source, target, report), dry_run=False)
 
 

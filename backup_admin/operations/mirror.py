@@ -5,22 +5,23 @@ Visible last, as everywhere: a mirror that is interrupted is the repository as i
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import ChainConflict, StorageDenied
-from backup_admin.core.ids import new_ulid
 from backup_admin.core.shown import count_of
 from backup_admin.operations.mirror_copy import Copier, put_same
 from backup_admin.operations.mirror_plan import MirrorPlan, is_moved, plan_mirror
 from backup_admin.operations.object_kinds import kind_of
 from backup_admin.repository import chain, config
+from backup_admin.repository.seen import note_mirror
 from backup_admin.storage import probe
 
 if TYPE_CHECKING:
-    from backup_admin.core.clock import Clock
     from backup_admin.core.progress import Reporter
+    from backup_admin.core.state import StateFolder
     from backup_admin.storage.base import ObjectInfo, Storage
 
 _ROUNDS = 10
@@ -63,7 +64,7 @@ def mirror(
     plan: MirrorPlan,
     *,
     reporter: Reporter,
-    clock: Clock,
+    state: StateFolder | None = None,
     options: MirrorOptions = MirrorOptions(),
 ) -> MirrorReport:
     """Bring a mirror up to date: objects first, then the chain, then what makes it a repository.
@@ -72,10 +73,15 @@ def mirror(
     object that is damaged in the source is named and not copied; the chain then stays as it
     is, since nobody without a key can tell which commit needs what. Raises `ChainConflict`
     when the source does not rest, and whatever the storages raise.
+
+    The state folder remembers which storage is the mirror: there it may be behind, and a restore
+    from it commits nothing.
     """
     work = _Mirroring(source, target, reporter, options)
+    if state is not None:
+        note_mirror(state.heads, plan.repo_id, source=source.label, mirror=target.label)
     if plan.is_first:
-        _prepare(target, clock)
+        _prepare(target)
     before = plan.mirror_head
     for _ in range(_ROUNDS):
         rests = work.copy_objects(plan.objects)
@@ -110,9 +116,9 @@ def why_kept(plan: MirrorPlan, source: Storage, target: Storage, options: Mirror
     return ""
 
 
-def _prepare(target: Storage, clock: Clock) -> None:
+def _prepare(target: Storage) -> None:
     """Make the place and try it out; clear what earlier trials left."""
-    probe.probe_for_one_writer(target, new_ulid(clock.now()))
+    probe.probe_for_one_writer(target, os.urandom(13).hex())
     for info in list(target.list_objects(probe.PREFIX)):
         if probe.is_left_probe(target, info.name):
             target.delete(info.name)

@@ -147,6 +147,32 @@ def test_a_folder_with_other_things_is_not_touched(repository: World) -> None:
     assert trees_differ(repository.files, target) == ""
 
 
+def test_a_restore_from_the_mirror_keeps_neither_it_nor_the_source_from_going_on(repository: World) -> None:
+    target = repository.root / "mirror"
+    assert mirror(repository, repository.storage, target, alone=True).status == 0
+
+    with_key(repository, "restore", "latest", target, "--to", "out")
+
+    assert trees_differ(repository.storage, target) == ""
+    assert repository.back_up().status == 0
+    assert with_key(repository, "check", target).result["problems"] == []
+    assert mirror(repository, repository.storage, target, alone=True).status == 0
+    assert trees_differ(repository.storage, target) == ""
+
+
+def test_what_was_read_of_the_mirror_does_not_count_as_read_of_the_source(repository: World) -> None:
+    target = repository.root / "mirror"
+    assert mirror(repository, repository.storage, target, alone=True).status == 0
+
+    with_key(repository, "check", target, "--sample", "1/30")
+    with_key(repository, "verify", "latest", target)
+
+    notes = [path.name for path in (repository.state / "heads").iterdir()]
+    read = [name for name in notes if name.endswith(("scrub.json", "verified.json"))]
+    assert len(read) == 2
+    assert all(".mirror-" in name for name in read)
+
+
 def test_a_restore_in_place_writes_a_safety_backup_and_so_knows_no_such_option(repository: World) -> None:
     done = repository.call(
         "restore", "latest", "--in-place", "--no-pin", "--files", f"files={repository.files}"

@@ -22,6 +22,7 @@ from backup_admin.core.progress import QuietReporter
 from backup_admin.core.state import StateFolder
 from backup_admin.operations.key_rotation import rotate
 from backup_admin.operations.mirror_plan import plan_mirror
+from backup_admin.operations.pinning import pinned
 from backup_admin.operations.rekeying import RetireOptions, retire
 from backup_admin.repository.chain import entry_name, find_last
 from backup_admin.repository.creation import create_repository
@@ -663,3 +664,45 @@ def test_a_mirror_that_may_not_delete_says_so(pruned: Site, target: MemoryStorag
     assert "cannot be deleted: " in report.problems[0]
     assert report.head_seq == find_last(pruned.storage)
     assert read_all(pruned, target)
+
+
+# --- what the machine remembers --------------------------------------------------------
+
+
+def test_a_mirror_that_is_behind_is_no_repository_that_lost_its_history(site: Site) -> None:
+    made, state = MemoryStorage("mirror"), StateFolder(site.state)
+    keep(site.storage, made, state=state)
+    back_up_more(site, 1)
+
+    assert site.open(made).state_name != site.open().state_name == site.open().repo_id
+    assert (site.open(made).history_warning, site.open().history_warning) == ("", "")
+
+
+def test_a_mirror_that_lost_its_own_tail_is_told(site: Site) -> None:
+    made, state = MemoryStorage("mirror"), StateFolder(site.state)
+    keep(site.storage, made, state=state)
+    site.open(made)
+    made.delete(entry_name(2))
+
+    assert "ends at entry 1, but 2 was seen before" in site.open(made).history_warning
+
+
+def test_a_restore_from_a_mirror_commits_nothing(site: Site) -> None:
+    made, state = MemoryStorage("mirror"), StateFolder(site.state)
+    keep(site.storage, made, state=state)
+    repository = site.open(made)
+
+    with pinned(
+        repository, repository.snapshot_ids()[0], actor="tests", clock=CLOCK, reporter=QuietReporter()
+    ):
+        assert contents(made) == contents(site.storage)
+    assert contents(made) == contents(site.storage)
+
+
+def test_who_is_mirrored_from_is_no_mirror_any_more(site: Site) -> None:
+    made, state = MemoryStorage("mirror"), StateFolder(site.state)
+    keep(site.storage, made, state=state)
+
+    keep(made, MemoryStorage("third"), state=state)
+
+    assert site.open(made).state_name == site.open().repo_id

@@ -12,7 +12,7 @@ from backup_admin.core.progress import QuietReporter
 from backup_admin.operations.mirror import mirror
 from backup_admin.operations.mirror_plan import plan_mirror
 from backup_admin.storage.memory import MemoryStorage
-from tests.factories import CLOCK, OTHER_SECRET
+from tests.factories import OTHER_SECRET
 from tests.fakes import Act, Fault, FaultyStorage, clone
 from tests.keyed import Site, make_site, sweep
 from tests.mirrored import back_up_more, collect, contents, forget, keep
@@ -117,7 +117,7 @@ def test_who_asks_to_stop_is_heard_between_two_objects(site: Site) -> None:
     plan = plan_mirror(site.storage, made)
 
     with pytest.raises(Cancelled):
-        mirror(site.storage, made, plan, reporter=Stopping(), clock=CLOCK)
+        mirror(site.storage, made, plan, reporter=Stopping())
 
     assert contents(made) == {}
     assert keep(site.storage, made).ok
