@@ -219,6 +219,19 @@ def test_a_source_that_goes_on_meanwhile_is_copied_as_it_is_then(site: Site) -> 
     assert (report.ok, contents(made)) == (True, contents(site.storage))
 
 
+def test_a_plan_goes_no_further_than_what_was_committed_when_it_began(site: Site) -> None:
+    done: list[str] = []
+
+    def go_on(method: str, name: str) -> None:
+        if (method, name) == ("list", "chain/") and not done:
+            done.append(name)
+            back_up_more(site, 1)
+
+    plan = plan_mirror(FaultyStorage(site.storage, before=go_on), MemoryStorage("mirror"))
+
+    assert (plan.head, [info.name for info in plan.entries]) == (2, [entry_name(1), entry_name(2)])
+
+
 def test_a_source_that_never_rests_ends_the_call_and_leaves_the_mirror_as_it_was(
     site: Site, target: MemoryStorage
 ) -> None:
@@ -449,7 +462,7 @@ def test_what_was_cut_short_in_the_mirror_is_stored_again(
 
     report = keep(site.storage, target)
 
-    assert report.ok
+    assert (report.ok, report.entries_behind) == (True, int(prefix == "chain/"))
     assert contents(target) == contents(site.storage)
 
 
@@ -654,13 +667,17 @@ def test_a_history_that_is_listed_in_part_is_not_mirrored_in_part(site: Site, le
 
 
 def test_a_mirror_that_may_not_delete_says_so(pruned: Site, target: MemoryStorage) -> None:
+    tried = []
+
     class Locked(FaultyStorage):
         def delete(self, name: str) -> None:
+            tried.append(name)
             raise StorageDenied(f"{name} is locked.")
 
     report = keep(pruned.storage, Locked(target))
 
-    assert report.deleted == 0
+    assert (report.deleted, len(tried)) == (0, 3)
+    assert report.kept > 3
     assert "cannot be deleted: " in report.problems[0]
     assert report.head_seq == find_last(pruned.storage)
     assert read_all(pruned, target)
