@@ -52,6 +52,7 @@ _VERBS = {
     "check": ("proving", "Check that the repository is sound."),
     "verify": ("proving", "Read a snapshot whole and compare it with its manifest."),
     "repair": ("mending", "Mend what is damaged; deletes nothing."),
+    "mirror": ("mirroring", "Copy a repository to a second storage, or what is new in it."),
     "restore": ("rescue", "Restore into a folder, or in place."),
     "undo": ("in_place", "Take back a restore in place."),
     "recover": ("in_place", "Finish or undo a restore that was interrupted."),

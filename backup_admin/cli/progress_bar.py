@@ -31,6 +31,9 @@ _WORDS = {
     "safety_backup": "Safety backup",
     "swap": "Swapping",
     "reopen": "Reopening",
+    "mirror": "Copying",
+    "history": "Copying history",
+    "remove": "Removing",
 }
 
 

@@ -54,13 +54,13 @@ def check_verb(  # noqa: PLR0913  one parameter for each option
         with surroundings.reporting() as reporter:
             return answer_keyless(place.label, check_keyless(place, reporter=reporter))
     repository, state = open_given(surroundings, storage, key_file, state_dir)
-    sampler = open_sampler(state, repository.repo_id, runs) if runs else None
+    sampler = open_sampler(state, repository.state_name, runs) if runs else None
     with surroundings.reporting() as reporter:
         report = check_repository(
             repository, read_data=read_data, reporter=reporter, sampler=sampler, clock=surroundings.clock
         )
     if read_data and report.ok:
-        note_verified(state, repository.repo_id, repository.snapshot_ids(), now=surroundings.clock.now())
+        note_verified(state, repository.state_name, repository.snapshot_ids(), now=surroundings.clock.now())
     return answer_check(repository, report)
 
 
@@ -82,5 +82,5 @@ def verify_verb(
     with surroundings.reporting() as reporter:
         report = verify_snapshot(repository, found.id, state=state, reporter=reporter)
     if report.ok:
-        note_verified(state, repository.repo_id, [found.id], now=surroundings.clock.now())
+        note_verified(state, repository.state_name, [found.id], now=surroundings.clock.now())
     return answer_verify(report)

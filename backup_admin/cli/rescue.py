@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,15 @@ if TYPE_CHECKING:
 _STOPPED_COPY = "What was written so far is not complete; the snapshot is intact."
 
 
+@dataclass(frozen=True, slots=True)
+class _CopyOptions:
+    """How a snapshot is copied into a folder."""
+
+    only: tuple[str, ...]
+    allow_non_empty: bool
+    no_pin: bool
+
+
 @click.command("restore")
 @click.argument("snapshot")
 @click.argument("storage")
@@ -36,6 +47,7 @@ _STOPPED_COPY = "What was written so far is not complete; the snapshot is intact
     "--only", multiple=True, metavar="PATTERN", help="With --to: only what matches; may be repeated."
 )
 @click.option("--allow-non-empty", is_flag=True, help="With --to: also where other things lie.")
+@click.option("--no-pin", is_flag=True, help="With --to: write nothing to the storage, as for a mirror.")
 @click.option("--in-place", is_flag=True, help="Restore onto the live folders and databases named here.")
 @click.option("--files", multiple=True, metavar="NAME=DIR", help="With --in-place: a live folder.")
 @click.option("--sqlite", multiple=True, metavar="NAME=FILE", help="With --in-place: a live SQLite database.")
@@ -51,6 +63,7 @@ def restore_verb(  # noqa: PLR0913  one parameter for each option
     target: Path | None,
     only: tuple[str, ...],
     allow_non_empty: bool,
+    no_pin: bool,
     in_place: bool,
     files: tuple[str, ...],
     sqlite: tuple[str, ...],
@@ -73,8 +86,9 @@ def restore_verb(  # noqa: PLR0913  one parameter for each option
         found = repository.find_snapshot(snapshot)
         if dry_run:
             return answer_extract_plan(plan_extract(repository, found.id, only), target)
-        return _copy(surroundings, repository, found, target.expanduser().absolute(), (only, allow_non_empty))
-    _refuse("--in-place", only=only, allow_non_empty=allow_non_empty)
+        options = _CopyOptions(only, allow_non_empty, no_pin)
+        return _copy(surroundings, repository, found, target.expanduser().absolute(), options)
+    _refuse("--in-place", only=only, allow_non_empty=allow_non_empty, no_pin=no_pin)
     # What a restore in place needs takes as long to load as restoring a file takes.
     in_place_module = importlib.import_module("backup_admin.cli.in_place")
     request = in_place_module.Request(snapshot, storage, files, sqlite, yes, dry_run, key_file, state_dir)
@@ -93,15 +107,19 @@ def _copy(
     repository: Repository,
     snapshot: Snapshot,
     target: Path,
-    options: tuple[tuple[str, ...], bool],
+    options: _CopyOptions,
 ) -> Answer:
-    only, allow_non_empty = options
     refuse_inside_storage(repository, target)
-    with (
-        surroundings.reporting(_STOPPED_COPY) as reporter,
-        pinned(repository, snapshot.id, actor=actor(), clock=surroundings.clock, reporter=reporter),
-    ):
+    with surroundings.reporting(_STOPPED_COPY) as reporter, ExitStack() as stack:
+        if not options.no_pin:
+            pin = pinned(repository, snapshot.id, actor=actor(), clock=surroundings.clock, reporter=reporter)
+            stack.enter_context(pin)
         report = extract(
-            repository, snapshot.id, target, only=only, allow_non_empty=allow_non_empty, reporter=reporter
+            repository,
+            snapshot.id,
+            target,
+            only=options.only,
+            allow_non_empty=options.allow_non_empty,
+            reporter=reporter,
         )
     return answer_extract(report, target)

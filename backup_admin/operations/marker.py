@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from functools import partial
 from typing import TYPE_CHECKING
 
+from backup_admin.core.clock import SystemClock
 from backup_admin.core.errors import (
     Damaged,
     NotARepository,
@@ -14,6 +14,7 @@ from backup_admin.core.errors import (
     RepositoryError,
     VerificationFailed,
 )
+from backup_admin.core.ids import new_ulid
 from backup_admin.repository import slots
 from backup_admin.repository.config import (
     NAME,
@@ -76,7 +77,7 @@ def remake_config(storage: Storage, keys: RepositoryKeys) -> None:
     Only writers need the parameters: other ones make new data share fewer chunks with
     old data for once. Raises `VerificationFailed` when it cannot be read back.
     """
-    keeps_names = probe_storage(storage, os.urandom(13).hex())
+    keeps_names = probe_storage(storage, new_ulid(SystemClock().now()))
     files = [file for file in slots.survey_slots(storage) if file.info is not None]
     created = min(file.info.created_at for file in files if file.info is not None)
     digests = {file.id: file.digest for file in files}

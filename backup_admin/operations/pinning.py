@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from backup_admin.core.clock import format_time
 from backup_admin.core.errors import BackupAdminError, SnapshotMissing
 from backup_admin.operations.collecting import RESTORE_REASON
+from backup_admin.repository.seen import is_of_mirror
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -63,8 +64,12 @@ def pinned(
     """Keep what a restore reads while it reads it.
 
     Best effort: who may not write restores without a pin. A process that dies leaves
-    a pin that runs out.
+    a pin that runs out. In a mirror nothing is pinned: a commit of its own would part it from
+    its source.
     """
+    if is_of_mirror(repository.state_name):
+        yield
+        return
     name = ""
     try:
         until = clock.now() + _RESTORE

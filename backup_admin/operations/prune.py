@@ -116,7 +116,7 @@ class _Prune:
         self._actor = actor
         self._reporter = reporter
         self._clock = clock
-        self._first_seen = FirstSeen(state, repository.repo_id)
+        self._first_seen = FirstSeen(state, repository.state_name)
         self._needed = ChunkIds()
         self._marker = Marker(repository.reader(), self._needed.update)
         self._marked: set[str] = set()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from backup_admin.core.errors import Damaged, RepositoryError
 from backup_admin.operations.marker import is_config_lost, open_keys, remake_config
 from backup_admin.operations.relink import Relink, carry_out_relink, plan_relink
+from backup_admin.repository.seen import seen_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -80,7 +81,7 @@ def mend_opening(storage: Storage, opening: Opening, *, history: bool, state: St
     if opening.relink.is_needed:
         carry_out_relink(storage, opening.keys, opening.relink)
         # What was seen before is the history as it was.
-        (state.heads / f"{opening.keys.repo_id.hex()}.json").unlink(missing_ok=True)
+        seen_file(state.heads, opening.keys.repo_id.hex(), storage.label).unlink(missing_ok=True)
         entries = f"{len(opening.relink.write)} of its entries"
         done.append(
             f"The history was written anew ({entries}). Other machines will say that it changed: remove the "

@@ -103,9 +103,9 @@ def parse_sample(text: str) -> int:
     return runs
 
 
-def open_sampler(state: StateFolder, repo_id: str, runs: int) -> Sampler:
+def open_sampler(state: StateFolder, state_name: str, runs: int) -> Sampler:
     """Go on where the last run ended; a file that is lost or damaged begins anew."""
-    sampler = Sampler(state.heads / f"{repo_id}.scrub.json", runs)
+    sampler = Sampler(state.heads / f"{state_name}.scrub.json", runs)
     try:
         value = load_strict(sampler.path.read_bytes())
         if value["v"] == _VERSION:

@@ -35,8 +35,8 @@ class Unknown:
 class FirstSeen:
     """When this state folder saw each unknown object of a repository for the first time."""
 
-    def __init__(self, state: StateFolder, repo_id: str) -> None:
-        self._path: Path = state.heads / f"{repo_id}.unknown.json"
+    def __init__(self, state: StateFolder, state_name: str) -> None:
+        self._path: Path = state.heads / f"{state_name}.unknown.json"
 
     def read(self) -> dict[str, str]:
         """Return the times by name; damaged notes count as none, so that everything waits again."""

@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from backup_admin.core.state import StateFolder
 
 
-def note_verified(state: StateFolder, repo_id: str, snapshots: Iterable[str], *, now: datetime) -> None:
+def note_verified(state: StateFolder, state_name: str, snapshots: Iterable[str], *, now: datetime) -> None:
     """Note that these snapshots of a repository were read whole and are as they were made."""
-    notes = read_verified(state, repo_id) | dict.fromkeys(snapshots, format_time(now))
-    replace_file(_path(state, repo_id), dump_canonical(notes))
+    notes = read_verified(state, state_name) | dict.fromkeys(snapshots, format_time(now))
+    replace_file(_path(state, state_name), dump_canonical(notes))
 
 
-def read_verified(state: StateFolder, repo_id: str) -> dict[str, str]:
+def read_verified(state: StateFolder, state_name: str) -> dict[str, str]:
     """Return the snapshots noted, with the time of the last proof; damaged notes count as none."""
     with suppress(OSError, ValueError, AttributeError, OverflowError):
-        notes = load_strict(_path(state, repo_id).read_bytes())
+        notes = load_strict(_path(state, state_name).read_bytes())
         return {str(snapshot): str(time) for snapshot, time in notes.items()}
     return {}
 
 
-def _path(state: StateFolder, repo_id: str) -> Path:
-    return state.heads / f"{repo_id}.verified.json"
+def _path(state: StateFolder, state_name: str) -> Path:
+    return state.heads / f"{state_name}.verified.json"

@@ -45,6 +45,29 @@ def entry_name(seq: int) -> str:
     return f"{PREFIX}{seq:020d}"
 
 
+def find_last(storage: Storage, known: int = 0) -> int:
+    """Return the number of an entry behind which there is none, by looking names up; needs no key.
+
+    With entries that are not there on purpose it may be any such number.
+    """
+
+    def exists(seq: int) -> bool:
+        return storage.stat(entry_name(seq)) is not None
+
+    low = known if known and exists(known) else 0
+    step = 1
+    while exists(low + step):
+        low, step = low + step, step * 2
+    high = low + step
+    while high - low > 1:
+        middle = (low + high) // 2
+        if exists(middle):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
 class Chain:
     """The chain of one repository as far as it has been read.
 
@@ -70,7 +93,7 @@ class Chain:
         seen = read_seen(self._pin_file, self._keys.repo_id)
         last = self.head.seq
         if last == 0:
-            last = self._find_last(0 if seen is None else seen.head.seq)
+            last = find_last(self._storage, 0 if seen is None else seen.head.seq)
             self._begin(last)
             self._compare_early(seen)
         new: list[ChainEntry] = []
@@ -146,27 +169,6 @@ class Chain:
         """Remember the newest entry outside the repository, unless something is wrong with it."""
         if not self.warning:
             write_seen(self._pin_file, self._keys.repo_id, self.head, tuple(self.state.manifests))
-
-    def _find_last(self, known: int) -> int:
-        """Return the number of an entry behind which there is none, by looking names up.
-
-        With entries that are not there on purpose it may be any such number.
-        """
-        low = known if known and self._exists(known) else 0
-        step = 1
-        while self._exists(low + step):
-            low, step = low + step, step * 2
-        high = low + step
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self._exists(middle):
-                low = middle
-            else:
-                high = middle
-        return low
-
-    def _exists(self, seq: int) -> bool:
-        return self._storage.stat(entry_name(seq)) is not None
 
     def _begin(self, last: int) -> None:
         """Take the state from the checkpoint that the last entry names."""

@@ -32,6 +32,7 @@ from backup_admin.repository.objects import (
     seal_object,
 )
 from backup_admin.repository.reader import ChunkReader
+from backup_admin.repository.seen import seen_file
 from backup_admin.repository.standing import LaterIndex, refuse_lost, refuse_own, refuse_retired, taken_since
 from backup_admin.repository.store import ChunkStore
 from backup_admin.repository.types import SAFETY
@@ -100,7 +101,8 @@ class Repository:
         self._clock = clock
         self._state = state
         self._index: Index | None = None
-        pin_file = None if state is None else state.heads / f"{self.repo_id}.json"
+        pin_file = None if state is None else seen_file(state.heads, self.repo_id, self.label)
+        self.state_name = self.repo_id if pin_file is None else pin_file.stem
         self._chain = Chain(self.storage, keys, pin_file)
         self._chain.refresh()
 

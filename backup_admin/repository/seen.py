@@ -12,6 +12,7 @@ from backup_admin.core.durable import replace_file
 from backup_admin.core.errors import HistoryChanged
 from backup_admin.core.ids import ULID_ALPHABET, is_ulid
 from backup_admin.repository.history import Head
+from backup_admin.repository.keys import sha256
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _REMEMBERED = 1000
 _NAMED = 10
 _TIME_DIGITS = 10
+_OF_MIRROR = ".mirror-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,33 @@ class Seen:
         named = ", ".join(_with_time(snapshot) for snapshot in reversed(gone[-_NAMED:]))
         more = f" and {len(gone) - _NAMED} more" if len(gone) > _NAMED else ""
         return f"No longer there: {named}{more}."
+
+
+def seen_file(heads: Path, repo_id: str, label: str) -> Path:
+    """Return where the newest entry seen in a storage is kept.
+
+    A mirror that is known here has a file of its own: it may be behind, which in the repository
+    itself would mean that snapshots were lost.
+    """
+    own = _mirror_file(heads, repo_id, label)
+    return own if own.exists() else heads / f"{repo_id}.json"
+
+
+def note_mirror(heads: Path, repo_id: str, *, source: str, mirror: str) -> None:
+    """Remember which of two storages is the mirror, by their labels."""
+    _mirror_file(heads, repo_id, source).unlink(missing_ok=True)
+    path = _mirror_file(heads, repo_id, mirror)
+    if not path.exists():
+        replace_file(path, dump_canonical({"repo_id": ""}))
+
+
+def is_of_mirror(state_name: str) -> bool:
+    """Say whether what is kept under this name in the state folder is about a mirror."""
+    return _OF_MIRROR in state_name
+
+
+def _mirror_file(heads: Path, repo_id: str, label: str) -> Path:
+    return heads / f"{repo_id}{_OF_MIRROR}{sha256(label.encode()).hex()[:16]}.json"
 
 
 def read_seen(path: Path | None, repo_id: bytes) -> Seen | None:

@@ -202,13 +202,13 @@ class _Examination:
         if said is PutResult.EXISTS and not is_same:
             raise StorageError(f"{self._storage.label} says that it kept an object, and changed it.")
         storage = self._storage
-        if said is PutResult.STORED or (
-            isinstance(storage, LooksBeforePut) and storage.overwrites(self._name, _OTHER)
-        ):
+        if said is PutResult.STORED:
+            raise StorageError(
+                f"{storage.label} overwrites what it was told to keep: it is fit for no repository."
+            )
+        if isinstance(storage, LooksBeforePut) and storage.overwrites(self._name, _OTHER):
             return _Found(
-                _WARNING,
-                "one writer only: it overwrites objects it was told to keep, so two backups at once would "
-                "lose one",
+                _WARNING, "one writer at a time: it ignores that a name is taken, so writers take turns"
             )
         return _Found(_OK, "a taken name is refused")
 

@@ -114,7 +114,7 @@ def _others(repository: Repository, gone: dict[SnapshotId, None]) -> list[str]:
 
 def _forget_by_policy(work: Work, policy: Policy, *, dry_run: bool) -> Answer:
     repository = work.repository
-    verified = read_verified(work.state, repository.repo_id)
+    verified = read_verified(work.state, repository.state_name)
     if dry_run:
         plan = plan_forget(repository, policy, verified=verified, now=work.clock.now())
     else:

@@ -73,7 +73,7 @@ def check_command(*, read_data: bool, sample: str, keyless: bool) -> Answer:
             place = engine.open_storage(session, installation)
         return answer_keyless(place.label, check_keyless(place, reporter=QuietReporter()))
     repository = open_repository()
-    sampler = open_sampler(installation.state, repository.repo_id, runs) if runs else None
+    sampler = open_sampler(installation.state, repository.state_name, runs) if runs else None
     report = check_repository(
         repository, read_data=read_data, reporter=QuietReporter(), sampler=sampler, clock=installation.clock
     )

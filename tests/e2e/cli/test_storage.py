@@ -153,7 +153,7 @@ def test_a_bucket_for_one_writer_ends_with_three(world: World, rclone_s3: S3Serv
     done = with_keys(world, rclone_s3).run("storage", "test", rclone_s3.address(uuid4().hex), alone=False)
 
     assert done.status == 3
-    assert "one writer only" in done.out
+    assert "one writer at a time" in done.out
 
 
 @pytest.mark.integration

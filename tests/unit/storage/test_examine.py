@@ -72,6 +72,13 @@ class Overwriting(MemoryStorage):
         return super().put(name, data, if_absent=False)
 
 
+class Looking(MemoryStorage):
+    """Looks before it puts, and ignores the condition."""
+
+    def overwrites(self, name: str, data: Buffer) -> bool:
+        return self.put(name, data, if_absent=False) is PutResult.STORED
+
+
 class Deceiving(MemoryStorage):
     """Overwrites and says that it did not."""
 
@@ -304,11 +311,18 @@ def test_what_cannot_be_deleted_is_named_with_what_removes_it() -> None:
     assert "storage clean" in finding.message
 
 
-def test_a_storage_for_one_writer_is_a_warning() -> None:
+def test_a_storage_that_overwrites_is_fit_for_nothing() -> None:
     report = examine(Overwriting())
 
+    assert outcomes(report, FAILED) == {Step.PUT_IF_ABSENT}
+    assert "fit for no repository" in report.finding(Step.PUT_IF_ABSENT).message
+
+
+def test_a_storage_for_one_writer_is_a_warning() -> None:
+    report = examine(Looking())
+
     assert outcomes(report, WARNING) == {Step.PUT_IF_ABSENT}
-    assert "one writer only" in report.finding(Step.PUT_IF_ABSENT).message
+    assert "one writer at a time" in report.finding(Step.PUT_IF_ABSENT).message
     assert (report.outcome, report.exit_code) == (WARNING, 3)
 
 
