@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from backup_admin.core.errors import StorageError
-from backup_admin.storage.base import CanBeMade, LooksBeforePut, PutResult
+from backup_admin.core.errors import StorageDenied, StorageError
+from backup_admin.storage.base import CanBeMade, LooksBeforePut, PutResult, locking
 
 if TYPE_CHECKING:
     from backup_admin.storage.base import Storage
@@ -16,23 +17,29 @@ _OTHER = b"another object of the same name"
 _PART = (100, 300)
 
 
-def probe_storage(storage: Storage, unique: str) -> None:
+def probe_storage(storage: Storage, unique: str) -> bool:
     """Write an object, read it and a part of it back, try to overwrite it, delete it.
 
-    `unique` makes the name of the object, which is gone again afterwards. Raises
-    `StorageError` naming what the storage does not do: a repository in it would
-    lose commits or bytes.
+    `unique` makes the name of the object. Returns whether our key may delete: one that may
+    not is the safer one to back up with, and the object stays until a prune that may. Else it
+    is gone again afterwards. Raises `StorageError` naming what the storage does not do: a
+    repository in it would lose commits or bytes.
     """
     if isinstance(storage, CanBeMade):
         storage.make()
     name = PREFIX + unique
     storage.put(name, _CONTENT)
+    may_delete = False
     try:
         _check_kept(storage, name)
+        _check_locked(storage, name)
     finally:
-        storage.delete(name)
-    if storage.stat(name) is not None:
+        with suppress(StorageDenied):
+            storage.delete(name)
+            may_delete = True
+    if may_delete and storage.stat(name) is not None:
         raise StorageError(f"{storage.label} still has an object after it was deleted.")
+    return may_delete
 
 
 def is_left_probe(storage: Storage, name: str) -> bool:
@@ -51,4 +58,13 @@ def _check_kept(storage: Storage, name: str) -> None:
         raise StorageError(
             f"{storage.label} overwrites objects it was told to keep; two backups at once would "
             "lose one. It cannot hold a repository."
+        )
+
+
+def _check_locked(storage: Storage, name: str) -> None:
+    keeper = locking(storage)
+    if keeper is not None and keeper.locked_until(name) is None:
+        raise StorageError(
+            f"{storage.label} does not say that what was put is locked. Make the bucket with Object Lock and "
+            "allow the key s3:GetObjectRetention, or leave lock_days out of the address."
         )

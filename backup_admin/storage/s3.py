@@ -21,18 +21,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from backup_admin.core.clock import SystemClock
 from backup_admin.core.errors import StorageError, UsageError
 from backup_admin.storage.base import Buffer, ObjectInfo, PutResult, check_name
 from backup_admin.storage.endpoints import check_endpoint
 from backup_admin.storage.retrying import Retries
 from backup_admin.storage.s3_client import ViewBody, make_client, read_body
 from backup_admin.storage.s3_errors import code_of, explain, is_missing, status_of
+from backup_admin.storage.s3_lock import bucket_options, extend_lock, lock_end, put_options, read_lock
 from backup_admin.storage.s3_place import parse_s3_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
+    from backup_admin.core.clock import Clock
     from backup_admin.storage.s3_place import S3Place
 
 T = TypeVar("T")
@@ -71,14 +74,23 @@ class S3Storage:
     """Keeps each object under one key of a bucket. May be used from several threads."""
 
     def __init__(
-        self, place: S3Place, *, credentials: tuple[str, str] | None = None, retries: Retries | None = None
+        self,
+        place: S3Place,
+        *,
+        credentials: tuple[str, ...] | None = None,
+        retries: Retries | None = None,
+        clock: Clock | None = None,
     ) -> None:
-        """Make a client; nothing is sent. `credentials` are access and secret key, else the usual chain.
+        """Make a client; nothing is sent.
+
+        `credentials` are access key, secret key and perhaps a session token, else the usual chain.
 
         Raises `StorageDenied` for a profile that is not there.
         """
         self.place = place
         self.label = place.label
+        self.lock_days = place.lock_days
+        self._clock = clock or SystemClock()
         self._retries = retries or Retries()
         self._client: Any = self._call("", "opened", lambda _: make_client(place, credentials))
         self._bucket_seen = 0.0
@@ -151,6 +163,16 @@ class S3Storage:
                 reason = row.get("Message") or row.get("Code")
                 raise StorageError(f"{row.get('Key')} in {self.label} could not be deleted: {reason}.")
 
+    def extend_lock(self, name: str) -> datetime:
+        """Lock an object for `lock_days` from now; return until when it is locked then."""
+        key, until = self._key(name), lock_end(self.place, self._clock.now())
+        return self._call(name, "locked", lambda _: extend_lock(self._client, self.place, key, until))
+
+    def locked_until(self, name: str) -> datetime | None:
+        """Return until when an object is locked."""
+        key = self._key(name)
+        return self._call(name, "looked up", lambda _: read_lock(self._client, self.place, key))
+
     def signed_address(self, name: str, seconds: int) -> str:
         """Return an address that anybody may read this object at for so long."""
         wanted = {"Bucket": self.place.bucket, "Key": self._key(name)}
@@ -184,9 +206,9 @@ class S3Storage:
         return self._retries.run(attempt, lambda error: explain(error, self.place, name, act))
 
     def _create_bucket(self) -> None:
-        where: dict[str, Any] = {}
+        where = bucket_options(self.place)
         if self.place.region and self.place.is_aws and self.place.region != "us-east-1":
-            where = {"CreateBucketConfiguration": {"LocationConstraint": self.place.region}}
+            where["CreateBucketConfiguration"] = {"LocationConstraint": self.place.region}
         try:
             self._client.create_bucket(Bucket=self.place.bucket, **where)
         except ClientError as error:
@@ -217,6 +239,7 @@ class S3Storage:
                     Body=ViewBody(view),
                     ContentLength=len(view),
                     ChecksumCRC32=_crc32(view),
+                    **put_options(self.place, self._clock.now()),
                     **condition,
                 )
             else:
@@ -229,7 +252,12 @@ class S3Storage:
         return PutResult.STORED
 
     def _put_parts(self, key: str, view: memoryview, condition: dict[str, str]) -> None:
-        upload = self._client.create_multipart_upload(Bucket=self.place.bucket, Key=key)["UploadId"]
+        upload = self._client.create_multipart_upload(
+            Bucket=self.place.bucket,
+            Key=key,
+            ChecksumAlgorithm="CRC32",
+            **put_options(self.place, self._clock.now()),
+        )["UploadId"]
         try:
             with ThreadPoolExecutor(_PART_THREADS, thread_name_prefix="s3-part") as pool:
                 spans = range(0, len(view), _PART_BYTES)
@@ -248,6 +276,7 @@ class S3Storage:
 
     def _put_part(self, key: str, upload: str, view: memoryview, at: int) -> dict[str, Any]:
         part, number = view[at : at + _PART_BYTES], at // _PART_BYTES + 1
+        checksum = _crc32(part)
         answer = self._call(
             key,
             "written",
@@ -258,9 +287,10 @@ class S3Storage:
                 PartNumber=number,
                 Body=ViewBody(part),
                 ContentLength=len(part),
+                ChecksumCRC32=checksum,
             ),
         )
-        return {"PartNumber": number, "ETag": answer["ETag"]}
+        return {"PartNumber": number, "ETag": answer["ETag"], "ChecksumCRC32": checksum}
 
     def _abort(self, key: str, upload: str) -> None:
         self._client.abort_multipart_upload(Bucket=self.place.bucket, Key=key, UploadId=upload)

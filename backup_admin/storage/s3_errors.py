@@ -16,6 +16,7 @@ from backup_admin.core.errors import (
     StorageUnavailable,
 )
 from backup_admin.storage.retrying import Failure
+from backup_admin.storage.s3_lock import is_without_locks
 
 if TYPE_CHECKING:
     from backup_admin.storage.s3_place import S3Place
@@ -40,6 +41,14 @@ _ELSEWHERE = (StorageDenied, "the bucket is in another region{region}. Name it w
 _DENIED = (StorageDenied, "the access key may not do that. {message}")
 _FULL = (StorageFull, "the service has no space left, or the quota is used up.")
 _LOCKED = (StorageDenied, "the object is locked until its time of retention is over.")
+_NO_LOCKS = (
+    StorageDenied,
+    "the bucket keeps no locks. Make one with Object Lock, or leave lock_days out of the address.",
+)
+_NO_ANSWER = (
+    StorageDenied,
+    "the server said 403 and no more: the access key or its secret is wrong, or may not do that.",
+)
 _NO_BUCKET = (
     StorageUnavailable,
     "there is no bucket {bucket}. Make it, or add create_bucket=true to the address.",
@@ -71,7 +80,7 @@ _MEANINGS: dict[str, tuple[type[StorageError], str]] = {
     "301": _ELSEWHERE,
     "307": _ELSEWHERE,
     "401": _DENIED,
-    "403": _DENIED,
+    "403": _NO_ANSWER,
     "507": _FULL,
 }
 _NO_KEY = (
@@ -123,6 +132,8 @@ def _answered(error: boto.ClientError, place: S3Place, name: str, what: str) -> 
     kind, meaning = _NO_BUCKET if is_missing(error) else _meaning(code, status)
     if code == "400" and place.endpoint.startswith("http:"):  # no answer of an S3 service
         kind, meaning = _PERHAPS_TLS
+    if place.lock_days and is_without_locks(error):
+        kind, meaning = _NO_LOCKS
     message = str(error.response.get("Error", {}).get("Message", ""))
     advice = meaning.format(
         bucket=place.bucket, code=code or status, message=message, region=_region_hint(error)
