@@ -90,7 +90,7 @@ def _delete_each(
     for name in names:
         reporter.check_cancelled()
         try:
-            after = _count_locked(repository.storage, name, locked, now)
+            after = count_locked(repository.storage, name, locked, now)
             repository.storage.delete(name)
             gone.append(name)
             locked = after
@@ -102,7 +102,7 @@ def _delete_each(
     return gone, refusal, locked
 
 
-def _count_locked(storage: Storage, name: str, locked: Locked, now: datetime) -> Locked:
+def count_locked(storage: Storage, name: str, locked: Locked, now: datetime) -> Locked:
     """Count an object in that outlives being deleted; what is deleted already counts no more."""
     keeper = locking(storage)
     if keeper is None:

@@ -67,7 +67,7 @@ def keep_locked(
     known = {name: until for name, until in _read(notes).items() if name in names}
     enough = clock.now() + timedelta(days=storage.lock_days / 2)
     due = sorted(name for name in names if name not in known or known[name] <= enough)
-    reporter.stage("lock", total_items=len(due))
+    reporter.stage("verify", total_items=len(due))
     work = _Work(storage, enough, reporter)
     known |= work.lock_all(due)
     _write(notes, known)

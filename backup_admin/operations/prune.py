@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import ChainConflict, Damaged
 from backup_admin.core.shown import count_of
-from backup_admin.operations.collecting import delete_collected
+from backup_admin.operations.collecting import count_locked, delete_collected
 from backup_admin.operations.locking import Locked
 from backup_admin.operations.prune_plan import PrunePlan, Usage, measure_use, plan_prune
 from backup_admin.operations.read_back import read_back
@@ -55,7 +55,7 @@ class PruneOptions:
 
 @dataclass(slots=True)
 class PruneReport:
-    """What a prune did, or would do; `locked` are deleted objects that stay as old versions."""
+    """What a prune did, or would do; `locked` are of these, and stay as old versions."""
 
     dry_run: bool
     snapshots: int = 0
@@ -143,6 +143,9 @@ class _Prune:
         report.bytes_rewritten = plan.moved_bytes
         report.packs_kept, report.bytes_unused = plan.kept, plan.unused_bytes
         report.objects_left = len(self._repository.history.collected) + len(self._repository.history.doomed)
+        now = self._clock.now()
+        for name in (*(pack_name(pack.name) for pack in going), *(info.name for info in unknown.ripe)):
+            report.locked = count_locked(self._repository.storage, name, report.locked, now)
         return report
 
     def carry_out(self) -> PruneReport:

@@ -47,7 +47,8 @@ _NO_LOCKS = (
 )
 _NO_ANSWER = (
     StorageDenied,
-    "the server said 403 and no more: the access key or its secret is wrong, or may not do that.",
+    "the server said 403 and no more: the access key or its secret is wrong, or may not do that. "
+    "It needs s3:ListBucket to be told that something is not there.",
 )
 _NO_BUCKET = (
     StorageUnavailable,

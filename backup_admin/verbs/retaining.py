@@ -97,16 +97,16 @@ def _prune_lines(report: PruneReport) -> Iterator[str]:
         yield f"{count_of(report.objects_deleted, 'object')} deleted."
     else:
         yield "Nothing was to be deleted."
+    if report.locked.until is not None:
+        yield (
+            f"Still locked: {count_of(report.locked.objects, 'object')} of what goes, "
+            f"{show_size(report.locked.bytes)}, the last until {report.locked.until:%Y-%m-%d}. They lie "
+            "in the bucket as old versions and cost money until its lifecycle rule removes them."
+        )
     yield (
         f"Kept for {count_of(report.snapshots, 'snapshot')}: {count_of(report.packs_kept, 'pack')}, "
         f"in which {show_size(report.bytes_unused)} are unused."
     )
-    if report.locked.until is not None:
-        yield (
-            f"Still locked: {count_of(report.locked.objects, 'object')} of those deleted, "
-            f"{show_size(report.locked.bytes)}, the last until {report.locked.until:%Y-%m-%d}. They lie "
-            "in the bucket as old versions and cost money until its lifecycle rule removes them."
-        )
     if report.objects_waiting:
         yield (
             f"{count_of(report.objects_waiting, 'object')} that nothing names go a day after they were "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -37,15 +38,21 @@ class Bucket:
         self.name = name
         self._client = plain_client(server)
 
-    def call(self, keys: tuple[str, str], verb: str, *before: object, more: tuple[object, ...] = ()) -> Done:
+    def call(
+        self,
+        keys: tuple[str, str],
+        verb: str,
+        *before: object,
+        more: tuple[object, ...] = (),
+        json: bool = True,
+    ) -> Done:
         environment = {
             "AWS_ACCESS_KEY_ID": keys[0],
             "AWS_SECRET_ACCESS_KEY": keys[1],
             "BACKUP_ADMIN_KEY_FILE": str(self.world.key),
         }
-        return self.world.run(
-            verb, *before, self.address, *more, "--json", environment=environment, alone=False
-        )
+        form = ("--json",) if json else ()
+        return self.world.run(verb, *before, self.address, *more, *form, environment=environment, alone=False)
 
     def init(self, keys: tuple[str, str]) -> Done:
         files = ("--key-file", self.world.key, "--recovery-file", self.world.recovery)
@@ -148,10 +155,18 @@ def test_what_a_new_snapshot_reuses_is_locked_anew_and_prune_tells_what_stays(
 
     good(bucket.call(WRITER, "forget", more=(first,)))
     versions = {row["VersionId"] for row in bucket.versions()}
+    foreseen = bucket.call(WRITER, "prune", more=("--max-unused", "0", "--dry-run"), json=False)
     refused = bucket.call(WRITER, "prune", more=("--max-unused", "0"))
     pruned = bucket.call(PRUNER, "prune", more=("--max-unused", "0"))
+    again = bucket.call(PRUNER, "prune", json=False)
 
     assert refused.status == 6
+    assert "Nothing was to be deleted" in again.out
+    assert "Still locked" not in again.out
+    end = datetime.now(UTC) + timedelta(days=9)
+    assert re.search(
+        rf"Still locked: \d+ objects? of what goes, .*, the last until {end:%Y-%m}", foreseen.out
+    )
     result = good(pruned)
     assert result["objects_locked"] == result["objects_deleted"] > 1
     assert result["bytes_locked"] > 0

@@ -89,10 +89,10 @@ class Site:
         self.storage.calls.clear()
         return run_backup(repository, file_sources(self.folder / "files"), self.state, clock=self.clock)
 
-    def prune(self) -> PruneReport:
+    def prune(self, *, dry_run: bool = False) -> PruneReport:
         return prune(
             open_test_repository(self.storage, self.state, clock=self.clock),
-            PruneOptions(max_unused_percent=0),
+            PruneOptions(max_unused_percent=0, dry_run=dry_run),
             actor="tests",
             state=StateFolder(self.state),
             reporter=QuietReporter(),
@@ -259,7 +259,13 @@ def test_prune_tells_what_it_deleted_and_what_stays_until_its_lock_ends(site: Si
     )
     sizes = {info.name: info.size for info in site.storage.list_objects("")}
 
+    foreseen = site.prune(dry_run=True)
     report = site.prune()
+
+    packs = [name for name in set(sizes) - set(site.ends()) if name.startswith("packs/")]
+    assert foreseen.locked == Locked(
+        len(packs), sum(sizes[name] for name in packs), max(site.storage.locks[name] for name in packs)
+    )
 
     gone = set(sizes) - set(site.ends())
     assert len(gone) == report.objects_deleted > 1
