@@ -50,6 +50,12 @@ _TURNS = (
 )
 
 
+_MAY_NOT_DELETE = (
+    "This key may not delete in the storage, which is the safer way: who takes it over destroys no backup. "
+    "To prune, use another key, from another machine."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class _Recovery:
     """The recovery key, and where it waits until the repository is real."""
@@ -201,7 +207,7 @@ def _create(
     if passphrase is not None:
         secrets.append((passphrase.secret, "passphrase"))
     try:
-        create_repository(place, secrets, clock=surroundings.clock)
+        made = create_repository(place, secrets, clock=surroundings.clock)
     except (BackupAdminError, OSError):
         if not _was_made(surroundings, place, state, secret):
             recovery.drop()
@@ -210,6 +216,8 @@ def _create(
             raise
     for given, _ in secrets:
         repository = open_repository(place, given, state=state, clock=surroundings.clock)
+    if not made.may_delete:
+        say(_MAY_NOT_DELETE)
     recovery.keep()
     return _answer(repository, path, recovery)
 

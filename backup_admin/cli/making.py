@@ -72,6 +72,7 @@ def _answer(result: BackupResult) -> Answer:
             "snapshot": describe_snapshot(result.snapshot),
             "outcome": result.outcome.value,
             "warnings": list(result.warnings),
+            "lock_problems": list(result.lock_problems),
             "notices": list(result.notices),
             "new_bytes": result.new_bytes,
             "objects_read_back": result.evidence.objects_read,
@@ -83,13 +84,16 @@ def _answer(result: BackupResult) -> Answer:
         notes=(
             *(f"note: {notice}" for notice in result.notices),
             *(f"missing: {warning}" for warning in result.warnings),
+            *(f"not locked: {problem}" for problem in result.lock_problems),
         ),
     )
 
 
 def _lines(result: BackupResult) -> Iterator[str]:
     snapshot = result.snapshot
-    if result.outcome is Outcome.DEGRADED:
+    if result.outcome is Outcome.DEGRADED and not result.warnings:
+        yield f"Snapshot {snapshot.id} was made and read back, but not all of it is locked for long enough."
+    elif result.outcome is Outcome.DEGRADED:
         lost = count_of(snapshot.warning_count, "thing")
         yield f"Snapshot {snapshot.id} was made, but {lost} could not be read; each is named below."
     else:

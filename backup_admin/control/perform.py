@@ -168,12 +168,18 @@ def _backup_values(result: BackupResult, verified_at: datetime | None) -> Values
         "snapshot_id": result.snapshot.id,
         "total_bytes": result.snapshot.file_bytes + result.snapshot.database_bytes,
         "new_bytes": result.new_bytes,
-        "warnings": [*result.warnings, *result.notices],
+        "warnings": [*result.warnings, *result.lock_problems, *result.notices],
         "objects_read": result.evidence.objects_read,
         "bytes_read": result.evidence.bytes_read,
         "verified_at": verified_at,
-        "error_message": "" if completed else "Not everything that was asked for is in this snapshot.",
+        "error_message": "" if completed else _what_lacks(result),
     }
+
+
+def _what_lacks(result: BackupResult) -> str:
+    if result.lock_problems and not result.warnings:
+        return "Everything is in this snapshot, but not all of it is locked for long enough."
+    return "Not everything that was asked for is in this snapshot."
 
 
 def _verify(session: Session, installation: Installation, run: BackupRun, reporter: RowReporter) -> Done:

@@ -23,6 +23,7 @@ from backup_admin.operations.described import (
 )
 from backup_admin.operations.known import Parent
 from backup_admin.operations.layout import check_layout
+from backup_admin.operations.locking import keep_locked
 from backup_admin.operations.read_back import read_back, read_manifest
 from backup_admin.operations.results import BackupOptions, BackupResult, Evidence, Outcome, SourceSet
 from backup_admin.operations.trees import Tools, TreeCapture
@@ -70,8 +71,9 @@ def back_up(
     Databases come first, files after, so that a row may lack no file. Nothing
     is visible in the repository before everything is stored; a source that is
     missing or unreadable as a whole raises and makes no snapshot. What is
-    missing from the snapshot makes it `degraded`. Raises `Busy` while another
-    backup or a restore works in this state folder.
+    missing from the snapshot makes it `degraded`, and so does a lock of the storage that
+    could not be extended. Raises `Busy` while another backup or a restore works in this
+    state folder.
     """
     with state.lock("backup"):
         return back_up_locked(
@@ -93,14 +95,16 @@ def back_up_locked(
     started = clock.monotonic()
     manifest, evidence = _make(repository, sources, options, state, reporter, clock)
     snapshot = manifest.snapshot
+    lock_problems = keep_locked(repository, state, reporter=reporter, clock=clock)
     return BackupResult(
         snapshot=snapshot,
-        outcome=Outcome(snapshot.outcome),
+        outcome=Outcome.DEGRADED if lock_problems else Outcome(snapshot.outcome),
         warnings=manifest.warnings,
         notices=manifest.notices,
         evidence=evidence,
         new_bytes=snapshot.new_bytes,
         seconds=clock.monotonic() - started,
+        lock_problems=lock_problems,
     )
 
 

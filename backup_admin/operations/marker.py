@@ -77,7 +77,7 @@ def remake_config(storage: Storage, keys: RepositoryKeys) -> None:
     Only writers need the parameters: other ones make new data share fewer chunks with
     old data for once. Raises `VerificationFailed` when it cannot be read back.
     """
-    keeps_names = probe_storage(storage, new_ulid(SystemClock().now()))
+    keeps_names = probe_storage(storage, new_ulid(SystemClock().now())).keeps_names
     files = [file for file in slots.survey_slots(storage) if file.info is not None]
     created = min(file.info.created_at for file in files if file.info is not None)
     digests = {file.id: file.digest for file in files}

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import ChainConflict, Damaged
 from backup_admin.core.shown import count_of
-from backup_admin.operations.collecting import delete_collected
+from backup_admin.operations.collecting import count_locked, delete_collected
+from backup_admin.operations.locking import Locked
 from backup_admin.operations.prune_plan import PrunePlan, Usage, measure_use, plan_prune
 from backup_admin.operations.read_back import read_back
 from backup_admin.operations.repack import repack, rewrite_indexes
@@ -54,7 +55,7 @@ class PruneOptions:
 
 @dataclass(slots=True)
 class PruneReport:
-    """What a prune did, or would do."""
+    """What a prune did, or would do; `locked` are of these, and stay as old versions."""
 
     dry_run: bool
     snapshots: int = 0
@@ -68,6 +69,7 @@ class PruneReport:
     objects_left: int = 0
     objects_waiting: int = 0
     refused: bool = False
+    locked: Locked = field(default_factory=Locked)
     notices: list[str] = field(default_factory=list)
 
     @property
@@ -141,6 +143,9 @@ class _Prune:
         report.bytes_rewritten = plan.moved_bytes
         report.packs_kept, report.bytes_unused = plan.kept, plan.unused_bytes
         report.objects_left = len(self._repository.history.collected) + len(self._repository.history.doomed)
+        now = self._clock.now()
+        for name in (*(pack_name(pack.name) for pack in going), *(info.name for info in unknown.ripe)):
+            report.locked = count_locked(self._repository.storage, name, report.locked, now)
         return report
 
     def carry_out(self) -> PruneReport:
@@ -322,6 +327,7 @@ class _Prune:
         self._report.objects_deleted = outcome.deleted
         self._report.objects_left = outcome.left
         self._report.refused = outcome.refused
+        self._report.locked = outcome.locked
         self._report.notices += outcome.notices
 
     def _need_unmoved(self) -> None:

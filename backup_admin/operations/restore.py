@@ -194,6 +194,7 @@ class _Restore:
             self.safety_snapshot = result.snapshot.id
             if result.outcome is Outcome.DEGRADED:
                 self.notices += [f"The safety backup lacks: {warning}" for warning in result.warnings[:20]]
+                self.notices += [f"The safety backup: {problem}" for problem in result.lock_problems]
         usable = {part.name: parts.keep_old_database(part) for part in self._databases}
         self._journal.write(Step.SAFETY_BACKUP, snapshot=self.safety_snapshot, usable=usable)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Outcome(StrEnum):
     """How a backup ended when it made a snapshot.
 
-    `DEGRADED` means that the snapshot lacks something that was asked for.
+    `DEGRADED` means that the snapshot lacks something that was asked for, or a lock on what it needs.
     """
 
     COMPLETED = "completed"
@@ -57,7 +57,10 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class BackupResult:
-    """What a backup made, and what proves it."""
+    """What a backup made, and what proves it.
+
+    `warnings` name what the snapshot lacks, `lock_problems` what could not be locked for long enough.
+    """
 
     snapshot: Snapshot
     outcome: Outcome
@@ -66,6 +69,7 @@ class BackupResult:
     evidence: Evidence
     new_bytes: int
     seconds: float
+    lock_problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

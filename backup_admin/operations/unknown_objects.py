@@ -11,6 +11,7 @@ from backup_admin.core.canonical import dump_canonical, load_strict
 from backup_admin.core.clock import format_time, parse_time
 from backup_admin.core.durable import replace_file
 from backup_admin.repository import index, manifests, packs
+from backup_admin.storage import probe
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -53,8 +54,10 @@ class FirstSeen:
 
 
 def find_unknown(storage: Storage, known: Collection[str]) -> list[ObjectInfo]:
-    """List packs, index objects and manifests that are not among the known names."""
-    return [info for prefix in _PREFIXES for info in storage.list_objects(prefix) if info.name not in known]
+    """List packs, index objects and manifests that are not among the known names, and what probes left."""
+    probes = [info for info in storage.list_objects(probe.PREFIX) if probe.is_left_probe(storage, info.name)]
+    objects = [info for prefix in _PREFIXES for info in storage.list_objects(prefix)]
+    return [info for info in (*objects, *probes) if info.name not in known]
 
 
 def sort_unknown(found: Iterable[ObjectInfo], seen: dict[str, str], now: datetime, *, every: bool) -> Unknown:

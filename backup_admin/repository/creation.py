@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from backup_admin.core.clock import Clock, format_time
 from backup_admin.core.errors import (
     BadObjectName,
     RepositoryExists,
+    StorageDenied,
     StorageNotEmpty,
     UsageError,
 )
@@ -28,15 +30,16 @@ if TYPE_CHECKING:
 
     from backup_admin.repository.secrets import RepositorySecret
 
-_MOST_LEFT = 8
+_MOST_LEFT = 64  # a key that may not delete leaves one object at each look
 
 
 @dataclass(frozen=True, slots=True)
 class NewRepository:
-    """What `create_repository` made."""
+    """What `create_repository` made, and whether the storage lets our key delete."""
 
     repo_id: str
     slots: tuple[str, ...]
+    may_delete: bool
 
 
 def create_repository(
@@ -56,24 +59,25 @@ def create_repository(
         raise UsageError("A repository needs at least one key.")
     _prepare_storage(storage)
     now = clock.now()
-    keeps_names = probe.probe_storage(storage, new_ulid(now))
-    storage = storage if keeps_names else TakesTurns(storage)
+    probed = probe.probe_storage(storage, new_ulid(now))
+    storage = storage if probed.keeps_names else TakesTurns(storage)
     repo_id = os.urandom(32)
     keyring = new_keyring()
     made = [slots.make_slot(secret, keyring, repo_id, label=label, now=now) for secret, label in secrets]
     for name, data in made:
         storage.put(name, data)
     digests = {name.removeprefix(slots.PREFIX): sha256(data).hex() for name, data in made}
-    features = () if keeps_names else (repository_config.SINGLE_WRITER,)
+    features = () if probed.keeps_names else (repository_config.SINGLE_WRITER,)
     config = Config(repo_id, format_time(now), parameters or Parameters(), digests, features)
     sealed = repository_config.seal_config(config, RepositoryKeys(keyring, repo_id))
     if storage.put(repository_config.NAME, sealed) is PutResult.EXISTS and (
         storage.get(repository_config.NAME) != sealed
     ):
-        for name, _ in made:
-            storage.delete(name)
+        with suppress(StorageDenied):  # then they stay: the config names the slots that count
+            for name, _ in made:
+                storage.delete(name)
         raise RepositoryExists(f"Another process made a repository in {storage.label} just now.")
-    return NewRepository(repo_id.hex(), tuple(digests))
+    return NewRepository(repo_id.hex(), tuple(digests), probed.may_delete)
 
 
 def holds_repository(storage: Storage) -> bool:
@@ -95,7 +99,15 @@ def _prepare_storage(storage: Storage) -> None:
     if holds_repository(storage):
         raise RepositoryExists(f"{storage.label} already holds a repository; it was not touched.")
     for name in _leftovers(storage):
-        storage.delete(name)
+        try:
+            storage.delete(name)
+        except StorageDenied as error:
+            if probe.is_left_probe(storage, name):
+                continue  # it harms nothing; a prune by another key clears it
+            raise StorageNotEmpty(
+                f"{storage.label} holds {name}, which an interrupted call left, and the key may not delete. "
+                "Give another prefix, or remove it with a key that may. Nothing was made."
+            ) from error
 
 
 def _is_leftover(storage: Storage, name: str) -> bool:

@@ -14,6 +14,7 @@ from backup_admin.core.errors import (
     Damaged,
     ObjectMissing,
     StorageError,
+    StorageUnavailable,
     VerificationFailed,
 )
 from backup_admin.repository.objects import TAG_BYTES, ObjectCipher
@@ -147,6 +148,11 @@ class ProvingThread:
             self._prover.prove(pack)
         except ObjectMissing:
             return _failure(f"{name} is missing from the storage.")
+        except StorageUnavailable as error:
+            return StorageUnavailable(
+                f"What was stored could not be read back: {error} No snapshot was made and earlier ones were "
+                "not touched. Run the backup again when the storage is there: it takes over what is stored."
+            )
         except BackupAdminError as error:
             return _failure(f"{name} is damaged: {error}")
         except Exception as error:  # noqa: BLE001

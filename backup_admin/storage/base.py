@@ -103,6 +103,30 @@ class LooksBeforePut(Protocol):
 
 
 @runtime_checkable
+class KeepsLocked(Protocol):
+    """A storage that can lock what is put: until a time nobody deletes it, or puts other bytes in its place.
+
+    With `lock_days` 0 it locks nothing.
+    """
+
+    lock_days: int
+
+    def extend_lock(self, name: str) -> datetime:
+        """Lock an object for `lock_days` from now, never shorter than it is; return until when it is then.
+
+        Raises `ObjectMissing`.
+        """
+        ...
+
+    def locked_until(self, name: str) -> datetime | None:
+        """Return until when an object is locked; None when it is not, or that may not be seen.
+
+        Raises `ObjectMissing`.
+        """
+        ...
+
+
+@runtime_checkable
 class KnowsFreeSpace(Protocol):
     """A storage that can say how much room is left."""
 
@@ -200,6 +224,11 @@ def get_into(storage: Storage, name: str, offset: int, buffer: bytearray | memor
     data = storage.get(name, offset, len(buffer))
     buffer[: len(data)] = data
     return len(data)
+
+
+def locking(storage: Storage) -> KeepsLocked | None:
+    """Return the storage when it locks what is put."""
+    return storage if isinstance(storage, KeepsLocked) and storage.lock_days else None
 
 
 def check_name(name: str) -> str:

@@ -8,19 +8,16 @@ compares every object with its name or seal.
 
 from __future__ import annotations
 
-import base64
 import time
-import zlib
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
+from backup_admin.core.clock import SystemClock
 from backup_admin.core.errors import StorageError, UsageError
 from backup_admin.storage import s3_facts
 from backup_admin.storage.base import Buffer, Leftover, ObjectInfo, PutResult, check_name
@@ -29,21 +26,21 @@ from backup_admin.storage.retrying import Retries
 from backup_admin.storage.s3_client import ViewBody, make_client, read_body
 from backup_admin.storage.s3_errors import code_of, explain, is_missing, status_of
 from backup_admin.storage.s3_facts import Upload
+from backup_admin.storage.s3_lock import bucket_options, extend_lock, lock_end, put_options, read_lock
+from backup_admin.storage.s3_parts import PARTS_FROM, Target, crc32, put_parts
 from backup_admin.storage.s3_place import parse_s3_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
+    from backup_admin.core.clock import Clock
     from backup_admin.storage.base import BucketFacts, Hurdle
     from backup_admin.storage.s3_place import S3Place
 
 T = TypeVar("T")
 
 _PIECE = 1 << 20
-_PART_BYTES = 16 << 20
-_PARTS_FROM = 32 << 20
-_PART_THREADS = 4
 _BATCH = 1000
 _IF_ABSENT = {"IfNoneMatch": "*"}
 _BUCKET_SEEN_SECONDS = 10.0
@@ -67,14 +64,23 @@ class S3Storage:
     """Keeps each object under one key of a bucket. May be used from several threads."""
 
     def __init__(
-        self, place: S3Place, *, credentials: tuple[str, str] | None = None, retries: Retries | None = None
+        self,
+        place: S3Place,
+        *,
+        credentials: tuple[str, ...] | None = None,
+        retries: Retries | None = None,
+        clock: Clock | None = None,
     ) -> None:
-        """Make a client; nothing is sent. `credentials` are access and secret key, else the usual chain.
+        """Make a client; nothing is sent.
+
+        `credentials` are access key, secret key and perhaps a session token, else the usual chain.
 
         Raises `StorageDenied` for a profile that is not there.
         """
         self.place = place
         self.label = place.label
+        self.lock_days = place.lock_days
+        self._clock = clock or SystemClock()
         self._retries = retries or Retries()
         self._client: Any = self._call(
             "", "opened", lambda _: make_client(place, credentials, self._retries.connect_seconds)
@@ -149,6 +155,16 @@ class S3Storage:
                 reason = row.get("Message") or row.get("Code")
                 raise StorageError(f"{row.get('Key')} in {self.label} could not be deleted: {reason}.")
 
+    def extend_lock(self, name: str) -> datetime:
+        """Lock an object for `lock_days` from now; return until when it is locked then."""
+        key, until = self._key(name), lock_end(self.place, self._clock.now())
+        return self._call(name, "locked", lambda _: extend_lock(self._client, self.place, key, until))
+
+    def locked_until(self, name: str) -> datetime | None:
+        """Return until when an object is locked."""
+        key = self._key(name)
+        return self._call(name, "looked up", lambda _: read_lock(self._client, self.place, key))
+
     def signed_address(self, name: str, seconds: int) -> str:
         """Return an address that anybody may read this object at for so long."""
         wanted = {"Bucket": self.place.bucket, "Key": self._key(name)}
@@ -173,7 +189,7 @@ class S3Storage:
 
     def abort_upload(self, upload: Upload) -> None:
         """Give up an upload in parts and free what it holds."""
-        self._call("", "tidied", lambda _: self._abort(upload.key, upload.id))
+        self._call("", "tidied", partial(s3_facts.end_upload, self._client, self.place, upload))
 
     def leftovers(self) -> Iterator[Leftover]:
         """List the uploads in parts that nobody completed."""
@@ -183,8 +199,7 @@ class S3Storage:
 
     def remove_leftover(self, leftover: Leftover) -> None:
         """Abort an upload; one that ended meanwhile is no error."""
-        upload = Upload(self.place.key(leftover.name), leftover.id, leftover.since)
-        self._call("", "tidied", partial(s3_facts.end_upload, self._client, self.place, upload))
+        self.abort_upload(Upload(self.place.key(leftover.name), leftover.id, leftover.since))
 
     def hurdle_of(self, error: StorageError) -> Hurdle | None:
         """Say what an error means for a first contact."""
@@ -210,9 +225,9 @@ class S3Storage:
         return self._retries.run(attempt, lambda error: explain(error, self.place, name, act))
 
     def _create_bucket(self) -> None:
-        where: dict[str, Any] = {}
+        where = bucket_options(self.place)
         if self.place.region and self.place.is_aws and self.place.region != "us-east-1":
-            where = {"CreateBucketConfiguration": {"LocationConstraint": self.place.region}}
+            where["CreateBucketConfiguration"] = {"LocationConstraint": self.place.region}
         try:
             self._client.create_bucket(Bucket=self.place.bucket, **where)
         except ClientError as error:
@@ -236,60 +251,27 @@ class S3Storage:
 
     def _put(self, key: str, view: memoryview, condition: dict[str, str], number: int) -> PutResult:
         try:
-            if len(view) < _PARTS_FROM:
+            options = put_options(self.place, self._clock.now())
+            if len(view) < PARTS_FROM:
                 self._client.put_object(
                     Bucket=self.place.bucket,
                     Key=key,
                     Body=ViewBody(view),
                     ContentLength=len(view),
-                    ChecksumCRC32=_crc32(view),
+                    ChecksumCRC32=crc32(view),
+                    **options,
                     **condition,
                 )
             else:
-                self._put_parts(key, view, condition)
+                call = partial(self._call, key, "written")
+                target = Target(self._client, self.place.bucket, key, call)
+                put_parts(target, view, options=options, condition=condition)
         except ClientError as error:
             if status_of(error) != 412:
                 raise
             # An attempt of ours may have been stored although its answer was lost.
             return PutResult.STORED if number and self._holds(key, view) else PutResult.EXISTS
         return PutResult.STORED
-
-    def _put_parts(self, key: str, view: memoryview, condition: dict[str, str]) -> None:
-        upload = self._client.create_multipart_upload(Bucket=self.place.bucket, Key=key)["UploadId"]
-        try:
-            with ThreadPoolExecutor(_PART_THREADS, thread_name_prefix="s3-part") as pool:
-                spans = range(0, len(view), _PART_BYTES)
-                parts = list(pool.map(partial(self._put_part, key, upload, view), spans))
-            self._client.complete_multipart_upload(
-                Bucket=self.place.bucket,
-                Key=key,
-                UploadId=upload,
-                MultipartUpload={"Parts": parts},
-                **condition,
-            )
-        except BaseException:
-            with suppress(BotoCoreError, ClientError, StorageError):
-                self._abort(key, upload)
-            raise
-
-    def _put_part(self, key: str, upload: str, view: memoryview, at: int) -> dict[str, Any]:
-        part, number = view[at : at + _PART_BYTES], at // _PART_BYTES + 1
-        answer = self._call(
-            key,
-            "written",
-            lambda _: self._client.upload_part(
-                Bucket=self.place.bucket,
-                Key=key,
-                UploadId=upload,
-                PartNumber=number,
-                Body=ViewBody(part),
-                ContentLength=len(part),
-            ),
-        )
-        return {"PartNumber": number, "ETag": answer["ETag"]}
-
-    def _abort(self, key: str, upload: str) -> None:
-        self._client.abort_multipart_upload(Bucket=self.place.bucket, Key=key, UploadId=upload)
 
     def _holds(self, key: str, view: memoryview) -> bool:
         """Say whether an object has exactly these bytes."""
@@ -378,8 +360,3 @@ class S3Storage:
             Bucket=self.place.bucket, Delete={"Objects": keys, "Quiet": True}
         )
         return answer
-
-
-def _crc32(view: memoryview) -> str:
-    """Return the sum a server compares a body with; some keep what came of one that was cut short."""
-    return base64.b64encode(zlib.crc32(view).to_bytes(4, "big")).decode("ascii")

@@ -54,9 +54,9 @@ class ViewBody(io.RawIOBase):
         return self._at
 
 
-def make_client(place: S3Place, credentials: tuple[str, str] | None, connect_seconds: float) -> Any:
+def make_client(place: S3Place, credentials: tuple[str, ...] | None, connect_seconds: float) -> Any:
     """Make a client for the service; sends nothing and tries nothing again by itself."""
-    key, secret = credentials or (None, None)
+    key, secret, token = (*(credentials or ()), None, None, None)[:3]
     # Servers other than AWS often know nothing of the checksums that are new and optional.
     checksums = "when_supported" if place.is_aws else "when_required"
     style = {None: "auto", True: "path", False: "virtual"}[place.path_style]
@@ -67,6 +67,7 @@ def make_client(place: S3Place, credentials: tuple[str, str] | None, connect_sec
         region_name=place.region or session.region_name or "us-east-1",
         aws_access_key_id=key,
         aws_secret_access_key=secret,
+        aws_session_token=token,
         verify=place.ca_file or None,
         config=Config(
             connect_timeout=connect_seconds,

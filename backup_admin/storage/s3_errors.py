@@ -16,6 +16,7 @@ from backup_admin.core.errors import (
     StorageUnavailable,
 )
 from backup_admin.storage.retrying import Failure
+from backup_admin.storage.s3_lock import is_without_locks
 
 if TYPE_CHECKING:
     from backup_admin.storage.s3_place import S3Place
@@ -40,6 +41,15 @@ _ELSEWHERE = (StorageDenied, "the bucket is in another region{region}. Name it w
 _DENIED = (StorageDenied, "the access key may not do that. {message}")
 _FULL = (StorageFull, "the service has no space left, or the quota is used up.")
 _LOCKED = (StorageDenied, "the object is locked until its time of retention is over.")
+_NO_LOCKS = (
+    StorageDenied,
+    "the bucket keeps no locks. Make one with Object Lock, or leave lock_days out of the address.",
+)
+_NO_ANSWER = (
+    StorageDenied,
+    "the server said 403 and no more: the access key or its secret is wrong, or may not do that. "
+    "It needs s3:ListBucket to be told that something is not there.",
+)
 _NO_BUCKET = (
     StorageUnavailable,
     "there is no bucket {bucket}. Make it, or add create_bucket=true to the address.",
@@ -71,7 +81,7 @@ _MEANINGS: dict[str, tuple[type[StorageError], str]] = {
     "301": _ELSEWHERE,
     "307": _ELSEWHERE,
     "401": _DENIED,
-    "403": _DENIED,
+    "403": _NO_ANSWER,
     "507": _FULL,
 }
 NO_KEY = (
@@ -125,6 +135,8 @@ def _answered(error: boto.ClientError, place: S3Place, name: str, what: str) -> 
         kind, meaning = _PERHAPS_TLS
     if code == "404" and kind is StorageUnavailable and error.operation_name != "HeadBucket":
         meaning += " Or this is no S3 service at all: check the endpoint."  # S3 says more than a number
+    if place.lock_days and is_without_locks(error):
+        kind, meaning = _NO_LOCKS
     message = str(error.response.get("Error", {}).get("Message", ""))
     advice = meaning.format(
         bucket=place.bucket, code=code or status, message=message, region=_region_hint(error)

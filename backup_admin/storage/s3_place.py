@@ -4,15 +4,40 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from backup_admin.core.errors import UsageError
+
+C = TypeVar("C", bound=StrEnum)
 
 _BUCKET = re.compile(r"(?!\d+\.\d+\.\d+\.\d+$)[a-z0-9](?:[a-z0-9.-]{1,61})[a-z0-9]")
 _REGION = re.compile(r"[a-z0-9-]{1,40}")
 _TRUE, _FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
 _MOST_PREFIX_BYTES = 800  # S3 keeps 1024 for a key; our names have up to 99
-_OPTIONS = ("endpoint", "region", "path_style", "use_ssl", "ca_file", "profile", "create_bucket")
+_OPTIONS = (
+    *("endpoint", "region", "path_style", "use_ssl", "ca_file", "profile", "create_bucket"),
+    *("lock_days", "lock_mode", "storage_class", "sse", "sse_kms_key"),
+)
+_STORAGE_CLASS = re.compile(r"[A-Z0-9_-]{1,40}")
+_KMS_KEY = re.compile(r"[A-Za-z0-9:/_-]{1,2048}")
+_NOT_READ_AT_ONCE = ("GLACIER", "DEEP_ARCHIVE")
+_MOST_LOCK_DAYS = 36_500
+
+
+class LockMode(StrEnum):
+    """Who may take a lock away: whoever has the right to, or nobody at all."""
+
+    GOVERNANCE = "governance"
+    COMPLIANCE = "compliance"
+
+
+class Sealing(StrEnum):
+    """How a service encrypts what it keeps, on top of what we encrypt."""
+
+    ITS_OWN_KEY = "AES256"
+    KMS = "aws:kms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +45,8 @@ class S3Place:
     """A bucket of a service, and what our names stand behind in it.
 
     An empty endpoint means AWS. `path_style` None leaves it to the client library, which asks
-    AWS by host name and others by path. `ca_file` is trusted besides no other authority.
+    AWS by host name and others by path. `ca_file` is trusted besides no other authority. What is put
+    is locked for `lock_days`; 0 locks nothing. An empty `storage_class` or `sse` is not sent.
     """
 
     bucket: str
@@ -31,6 +57,11 @@ class S3Place:
     ca_file: str = ""
     profile: str = ""
     create_bucket: bool = False
+    lock_days: int = 0
+    lock_mode: LockMode = LockMode.GOVERNANCE
+    storage_class: str = ""
+    sse: Sealing | None = None
+    sse_kms_key: str = ""
 
     @property
     def is_aws(self) -> bool:
@@ -81,6 +112,11 @@ def parse_s3_address(address: str) -> S3Place:
         given.get("ca_file", ""),
         given.get("profile", ""),
         create_bucket=_flag("create_bucket", given.get("create_bucket")) or False,
+        lock_days=_lock_days(given),
+        lock_mode=_choice(LockMode, "lock_mode", given.get("lock_mode", LockMode.GOVERNANCE).lower()),
+        storage_class=_storage_class(given.get("storage_class", "")),
+        sse=_choice(Sealing, "sse", given["sse"]) if "sse" in given else None,
+        sse_kms_key=_kms_key(given),
     )
 
 
@@ -136,6 +172,44 @@ def _region(text: str) -> str:
     if text and not _REGION.fullmatch(text):
         raise UsageError(f"{text!r} is no region; they look like eu-central-1.")
     return text
+
+
+def _lock_days(given: dict[str, str]) -> int:
+    text = given.get("lock_days", "")
+    if not text and "lock_mode" in given:
+        raise UsageError("lock_mode says how objects are locked; give lock_days=N too, for how long.")
+    if not text and "lock_days" not in given:
+        return 0
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= _MOST_LOCK_DAYS:
+        raise UsageError(f"lock_days is a number of days from 1 to {_MOST_LOCK_DAYS}, not {text!r}.")
+    return int(text)
+
+
+def _storage_class(text: str) -> str:
+    if text in _NOT_READ_AT_ONCE:
+        raise UsageError(
+            f"Objects of the class {text} cannot be read at once, and every backup reads back what it "
+            "stored. GLACIER_IR and STANDARD_IA can."
+        )
+    if text and not _STORAGE_CLASS.fullmatch(text):
+        raise UsageError(f"{text!r} is no storage class; they look like STANDARD_IA.")
+    return text
+
+
+def _kms_key(given: dict[str, str]) -> str:
+    text = given.get("sse_kms_key", "")
+    if text and given.get("sse") != Sealing.KMS:
+        raise UsageError(f"sse_kms_key names a key for sse={Sealing.KMS}; give that too.")
+    if text and not _KMS_KEY.fullmatch(text):
+        raise UsageError(f"{text!r} is no id, alias or ARN of a KMS key.")
+    return text
+
+
+def _choice(kind: type[C], name: str, text: str) -> C:
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise UsageError(f"{name} is {' or '.join(kind)}, not {text!r}.") from error
 
 
 def _flag(name: str, text: str | None) -> bool | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from backup_admin.core.clock import parse_time
-from backup_admin.core.errors import UsageError
+from backup_admin.core.errors import StorageDenied, UsageError
 from backup_admin.core.shown import count_of, show_size, show_text
 from backup_admin.operations.answers import Answer
 from backup_admin.operations.pinning import pin_snapshot, unpin_snapshot
@@ -42,7 +42,7 @@ def prune_verb(work: Work, /, *, max_unused: str, unknown_now: bool, dry_run: bo
     """Delete data that no snapshot needs any more.
 
     Safe beside running backups and restores, and to stop at any time. Ends with 3
-    when the storage did not let all of it be deleted.
+    when the storage did not let all of it be deleted, with 6 when it let nothing be.
     """
     options = PruneOptions(_percent(max_unused), every_unknown=unknown_now, dry_run=dry_run)
     with work.reporting(_STOPPED) as reporter:
@@ -61,12 +61,21 @@ def prune_verb(work: Work, /, *, max_unused: str, unknown_now: bool, dry_run: bo
             "objects_deleted": report.objects_deleted,
             "objects_left": report.objects_left,
             "objects_waiting": report.objects_waiting,
+            "objects_locked": report.locked.objects,
+            "bytes_locked": report.locked.bytes,
+            "locked_until": report.locked.until and report.locked.until.isoformat(),
             "notices": report.notices,
         },
         lines=_prune_lines(report),
-        exit_code=_INCOMPLETE if report.refused else 0,
+        exit_code=_status(report),
         notes=[f"note: {notice}" for notice in report.notices],
     )
+
+
+def _status(report: PruneReport) -> int:
+    if not report.refused:
+        return 0
+    return _INCOMPLETE if report.objects_deleted else StorageDenied.exit_code
 
 
 def _percent(text: str) -> float:
@@ -88,6 +97,12 @@ def _prune_lines(report: PruneReport) -> Iterator[str]:
         yield f"{count_of(report.objects_deleted, 'object')} deleted."
     else:
         yield "Nothing was to be deleted."
+    if report.locked.until is not None:
+        yield (
+            f"Still locked: {count_of(report.locked.objects, 'object')} of what goes, "
+            f"{show_size(report.locked.bytes)}, the last until {report.locked.until:%Y-%m-%d}. They lie "
+            "in the bucket as old versions and cost money until its lifecycle rule removes them."
+        )
     yield (
         f"Kept for {count_of(report.snapshots, 'snapshot')}: {count_of(report.packs_kept, 'pack')}, "
         f"in which {show_size(report.bytes_unused)} are unused."

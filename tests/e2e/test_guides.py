@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+PAGES = ["README.md", "docs/admin-guide.md", "docs/cli.md", "docs/storage-s3.md"]
 GUIDE = (ROOT / "docs" / "admin-guide.md").read_text()
 # Variables of the commands alone; docs/cli.md explains them.
 OF_THE_COMMAND = {"APP", "RECOVERY_KEY", "RECOVERY_KEY_FILE", "PASSPHRASE", "PASSPHRASE_FILE"}
@@ -156,14 +157,14 @@ def test_the_guide_says_what_a_setting_means_and_its_default() -> None:
             assert default == f"`{said}`", setting.key
 
 
-@pytest.mark.parametrize("path", ["README.md", "docs/admin-guide.md", "docs/cli.md"])
+@pytest.mark.parametrize("path", PAGES)
 def test_no_page_names_a_setting_that_does_not_exist(path: str) -> None:
     known = {setting.name for setting in SETTINGS} | OF_THE_COMMAND
     named = set(re.findall(r"BACKUP_ADMIN_([A-Z_]*[A-Z])", (ROOT / path).read_text()))
     assert named - known == set()
 
 
-@pytest.mark.parametrize("path", ["README.md", "docs/admin-guide.md", "docs/cli.md"])
+@pytest.mark.parametrize("path", PAGES)
 def test_no_page_names_a_verb_that_does_not_exist(path: str) -> None:
     text = (ROOT / path).read_text()
     of_the_app = set(re.findall(r"flask backup ([a-z][a-z-]*)", text))
@@ -172,8 +173,9 @@ def test_no_page_names_a_verb_that_does_not_exist(path: str) -> None:
     assert alone - set(main._VERBS) == set()
 
 
-def test_every_link_of_the_guide_leads_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#]+)", GUIDE):
+def test_every_link_of_the_guides_leads_somewhere() -> None:
+    text = GUIDE + (ROOT / "docs" / "storage-s3.md").read_text()
+    for target in re.findall(r"\]\(([^)#]+)", text):
         assert (ROOT / "docs" / target).exists(), target
     assert "docs/admin-guide.md" in README
 

@@ -468,6 +468,27 @@ OPERATIONS = (
         "integration/restore/test_in_place.py",
     ),
     _check(
+        "a lock that could not be extended makes a run degraded",
+        "operations/backup.py",
+        "Outcome.DEGRADED if lock_problems else Outcome(snapshot.outcome)",
+        "Outcome(snapshot.outcome)",
+        "unit/operations/test_locking.py",
+    ),
+    _check(
+        "a lock that ends soon is extended",
+        "operations/locking.py",
+        "            if until is None or until <= self._enough:",
+        "            if until is None:",
+        "unit/operations/test_locking.py",
+    ),
+    _check(
+        "nothing is committed when the repository went away",
+        "operations/read_back.py",
+        "    if repository.storage.stat(CONFIG) is None:",
+        "    if False:",
+        "unit/operations/test_read_back.py",
+    ),
+    _check(
         "a pinned snapshot is not forgotten",
         "operations/forget.py",
         "        if snapshot in pinned:",

@@ -11,8 +11,9 @@ import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
+from uuid import uuid4
 
 import pytest
 from cryptography import x509
@@ -21,16 +22,20 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from backup_admin.storage.s3_client import make_client
+from backup_admin.storage.s3_place import parse_s3_address
 from examples.services.server import ServerError, start_server
 from tests.services.report import announce, missing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from examples.services.server import RunningServer
 
 KEY, SECRET = "tester", "a secret of/tests+"
 BUCKET = "backups"
+WRITER = ("writer", "the writer's secret")
+READER = ("reader", "the reader's secret")
 ADVICE = "python3 dev.py test installs it on Linux"
 _READY_SECONDS = 60.0
 _PORTS = range(20_000, 30_000)
@@ -53,7 +58,11 @@ class S3Server:
 
 @pytest.fixture(scope="session")
 def seaweedfs(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """SeaweedFS: checks signatures, knows conditions, versions and locks. Without any bucket."""
+    """SeaweedFS: checks signatures, knows conditions, versions and locks. Without any bucket.
+
+    Besides the key that may do everything it knows `WRITER`, who may lock and never bypass a lock, and
+    `READER`. What it calls writing includes deleting: `forbid_deletes` takes that away in a bucket.
+    """
     server = start_seaweedfs(pytestconfig, tmp_path_factory.mktemp("seaweedfs"))
     yield S3Server(server.url)
     kill(server)
@@ -77,13 +86,18 @@ def rclone_s3(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFact
     kill(server)
 
 
-def start_seaweedfs(config: pytest.Config, folder: Path) -> RunningServer:
-    """Start a server that keeps everything in a folder."""
+def start_seaweedfs(
+    config: pytest.Config, folder: Path, *, ports: Sequence[int] | None = None
+) -> RunningServer:
+    """Start a server that keeps everything in a folder; on eight given ports where it ran before."""
     program = _find(config, "weed")
-    credentials = {"accessKey": KEY, "secretKey": SECRET}
-    identity = {"name": "tester", "credentials": [credentials], "actions": ["Admin"]}
-    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
-    ports = free_ports(8)
+    identities = [
+        _identity((KEY, SECRET), "Admin"),
+        _identity(WRITER, "Read", "Write", "List", "PutObjectRetention", "GetObjectRetention"),
+        _identity(READER, "Read", "List"),
+    ]
+    (folder / "s3.json").write_text(json.dumps({"identities": identities}))
+    ports = list(ports or free_ports(8))
     names = ("master", "volume", "filer", "s3")
     options = [
         *(f"-{name}.port={port}" for name, port in zip(names, ports[:4], strict=True)),
@@ -93,6 +107,37 @@ def start_seaweedfs(config: pytest.Config, folder: Path) -> RunningServer:
         *("-volume.max=200", "-master.volumeSizeLimitMB=64", "-master.telemetry=false"),
     ]
     return _started(config, "seaweedfs", [str(program), "server", *options], ports[3], folder)
+
+
+def _identity(keys: tuple[str, str], *actions: str) -> dict[str, object]:
+    credentials = [{"accessKey": keys[0], "secretKey": keys[1]}]
+    return {"name": keys[0], "credentials": credentials, "actions": list(actions)}
+
+
+def plain_client(server: S3Server) -> Any:
+    """Return a client of the library with the key that may do everything."""
+    return make_client(parse_s3_address(server.address()), (server.key, server.secret), 10)
+
+
+def make_locking_bucket(server: S3Server) -> str:
+    """Make a bucket that keeps locks and from which `WRITER` may not delete; return its name."""
+    bucket = f"locks-{uuid4().hex[:12]}"
+    plain_client(server).create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+    forbid_deletes(server, bucket)
+    return bucket
+
+
+def forbid_deletes(server: S3Server, bucket: str) -> None:
+    """Let `WRITER` delete nothing in a bucket."""
+    accounts = ("", "000000000000")  # this server names none
+    statement = {
+        "Effect": "Deny",
+        "Principal": {"AWS": [f"arn:aws:iam::{account}:user/{WRITER[0]}" for account in accounts]},
+        "Action": ["s3:DeleteObject", "s3:DeleteObjectVersion"],
+        "Resource": f"arn:aws:s3:::{bucket}/*",
+    }
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    plain_client(server).put_bucket_policy(Bucket=bucket, Policy=policy)
 
 
 def start_rclone(config: pytest.Config, folder: Path, *, tls: bool = False) -> RunningServer:

@@ -14,7 +14,7 @@ from backup_admin.storage.retrying import Retries
 from backup_admin.storage.s3 import S3Storage
 from backup_admin.storage.s3_place import parse_s3_address
 from tests.services.proxy import Fault, Proxy, Request, proxy_before
-from tests.services.s3 import BUCKET, S3Server
+from tests.services.s3 import BUCKET, KEY, SECRET, S3Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -230,9 +230,63 @@ def test_what_does_not_pass_is_told_at_once_with_advice(
     assert waits == []
 
 
-def test_a_wrong_secret_is_told(proxy: Proxy, waits: list[float]) -> None:
-    with pytest.raises(StorageDenied, match=r"secret key is wrong|may not do that"):
-        open_through(proxy, waits, secret="wrong").stat("a")
+@pytest.mark.parametrize(
+    "keys",
+    [(KEY, "wrong"), ("nobody", SECRET), (KEY, SECRET, "no token")],
+    ids=["secret", "key", "session token"],
+)
+@pytest.mark.parametrize(
+    ("act", "said"),
+    [
+        (lambda storage: list(storage.list_objects("")), "does not know the access key, or the secret"),
+        (lambda storage: storage.get("a"), "does not know the access key, or the secret"),
+        (lambda storage: storage.stat("a"), "said 403 and no more: the access key or its secret is wrong"),
+        (lambda storage: storage.make(), "said 403 and no more: the access key or its secret is wrong"),
+    ],
+    ids=["list", "get", "stat", "make"],
+)
+def test_wrong_credentials_are_told_at_once(
+    proxy: Proxy,
+    waits: list[float],
+    keys: tuple[str, ...],
+    act: Callable[[S3Storage], object],
+    said: str,
+) -> None:
+    place = open_through(proxy, waits).place
+    storage = S3Storage(place, credentials=keys, retries=Retries(sleep=waits.append))
+
+    with pytest.raises(StorageDenied, match=said):
+        act(storage)
+    assert waits == []
+
+
+@pytest.mark.parametrize("code", ["ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"])
+@pytest.mark.parametrize("size", [100, 40 << 20], ids=["whole", "in parts"])
+def test_a_session_that_ends_in_the_middle_of_a_put_leaves_nothing_and_says_so(
+    storage: S3Storage, proxy: Proxy, waits: list[float], code: str, size: int
+) -> None:
+    parts = -(-size // (16 << 20))
+    proxy.fail(Fault(answer=(400, code)), when=is_part if size > 1000 else is_put, times=parts)
+
+    with pytest.raises(StorageDenied, match=r"has expired\. Give a new one, then run this again"):
+        storage.put("packs/ab/cd", LARGE[:size])
+
+    assert waits == []
+    assert storage.stat("packs/ab/cd") is None
+    assert list(storage.uploads()) == []
+    assert storage.put("packs/ab/cd", LARGE[:size]) is PutResult.STORED
+
+
+@pytest.mark.parametrize("status", [301, 400])
+def test_a_bucket_in_another_region_is_told_with_its_name(
+    storage: S3Storage, proxy: Proxy, waits: list[float], status: int
+) -> None:
+    code = "PermanentRedirect" if status == 301 else "AuthorizationHeaderMalformed"
+    proxy.fail(Fault(answer=(status, code), headers={"x-amz-bucket-region": "eu-north-1"}), times=9)
+
+    with pytest.raises(StorageDenied, match=r"another region, eu-north-1. Name it with region="):
+        storage.get("a")
+    assert waits == []
 
 
 def test_a_bucket_that_goes_away_is_no_empty_storage(proxy: Proxy, waits: list[float]) -> None:

@@ -92,6 +92,21 @@ def test_a_cancelled_run_is_not_started_by_its_job(host: Host, session: Session)
     assert find_run(host, run.id).status is RunStatus.CANCELLED
 
 
+def test_a_run_whose_locks_could_not_be_extended_is_degraded_and_says_that_nothing_is_missing(
+    host: Host, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = "3 objects could not be locked for longer: not allowed."
+    monkeypatch.setattr("backup_admin.operations.backup.keep_locked", lambda *_, **__: (problem,))
+    run = request(session, host)
+
+    perform.perform_backup(host.installation, run.id)
+
+    found = find_run(host, run.id)
+    assert found.status is RunStatus.DEGRADED
+    assert found.error_message.startswith("Everything is in this snapshot, but not all of it is locked")
+    assert problem in found.warnings
+
+
 def test_silence_makes_a_run_interrupted_with_its_cause(bare_host: Host, session: Session) -> None:
     run = request(session, bare_host)
     runs.start_run(session, bare_host.installation, run.id, "host:42")

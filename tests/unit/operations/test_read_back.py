@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from blake3 import blake3
 
-from backup_admin.core.errors import Damaged
+from backup_admin.core.errors import Damaged, StorageUnavailable
 from backup_admin.core.progress import QuietReporter
 from backup_admin.operations.read_back import read_back
 from backup_admin.repository.index import PackInfo, encode_record, seal_index
-from tests.factories import make_storage, open_test_repository
+from tests.factories import file_sources, make_storage, open_test_repository, run_backup, write_tree
+from tests.fakes import FaultyStorage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,3 +34,22 @@ def test_an_index_whose_records_do_not_open_is_damaged(tmp_path: Path) -> None:
 
     with pytest.raises(Damaged, match="valid seal"):
         read_back(repository, store, reporter=QuietReporter())
+
+
+def test_a_repository_that_went_away_during_a_run_gets_no_snapshot(tmp_path: Path) -> None:
+    storage = make_storage()
+    faulty = FaultyStorage(storage)
+    repository = open_test_repository(faulty, tmp_path / "state")
+    write_tree(tmp_path / "files")
+
+    def take_away(method: str, name: str) -> None:
+        if method == "put" and name.startswith("packs/"):
+            storage.delete("config")
+
+    faulty.before = take_away
+
+    with pytest.raises(StorageUnavailable, match="went away during the work"):
+        run_backup(repository, file_sources(tmp_path / "files"), tmp_path / "state")
+
+    assert list(storage.list_objects("chain/")) == []
+    assert list(storage.list_objects("manifests/")) == []

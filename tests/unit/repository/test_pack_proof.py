@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from backup_admin.core.errors import BackupAdminError, Damaged, StorageError, VerificationFailed
+from backup_admin.core.errors import (
+    BackupAdminError,
+    Damaged,
+    StorageError,
+    StorageUnavailable,
+    VerificationFailed,
+)
 from backup_admin.repository.index import Index, PackInfo
 from backup_admin.repository.pack_proof import PackProver, ProvingThread
 from backup_admin.repository.packs import ChunkSpan, PackBuilder, pack_digest, pack_name
@@ -143,3 +149,14 @@ def test_a_sound_pack_under_another_name_does_not_pass() -> None:
     storage.put(pack_name(info.name), data)
     with pytest.raises(Damaged, match="name does not fit"):
         PackProver(storage, KEYS).prove(info)
+
+
+def test_a_storage_that_is_away_while_packs_are_read_back_is_no_damage(tmp_path: Path) -> None:
+    class Away(MemoryStorage):
+        def get_into(self, name: str, offset: int, buffer: bytearray | memoryview) -> int:
+            raise StorageUnavailable("nothing listens.")
+
+    store = make_store(Away(), tmp_path)
+
+    with pytest.raises(StorageUnavailable, match=r"nothing listens\. No snapshot was made"):
+        fill(store)

@@ -109,13 +109,13 @@ def test_in_a_storage_that_ignores_conditions_writers_take_turns() -> None:
     storage = Ignorant()
     key = parse_application_key(generate_application_key().reveal())
 
-    assert not probe_storage(storage, "1")
+    assert not probe_storage(storage, "1").keeps_names
     create_repository(storage, [(key, "")], clock=SystemClock())
     repository = open_repository(storage, key, state=None, clock=SystemClock())
 
     assert repository.is_single_writer
     assert isinstance(repository.storage, TakesTurns)
-    assert probe_storage(MemoryStorage(), "1")
+    assert probe_storage(MemoryStorage(), "1").keeps_names
 
 
 def test_a_lost_configuration_is_made_again_with_its_turns(tmp_path: Path) -> None:

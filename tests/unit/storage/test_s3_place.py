@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from backup_admin.core.errors import UsageError
-from backup_admin.storage.s3_place import S3Place, parse_s3_address
+from backup_admin.storage.s3_place import LockMode, S3Place, Sealing, parse_s3_address
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,17 @@ from backup_admin.storage.s3_place import S3Place, parse_s3_address
         ("s3://backups?create_bucket=true", S3Place("backups", create_bucket=True)),
         ("s3://backups?ca_file=/etc/ca%20file.pem", S3Place("backups", ca_file="/etc/ca file.pem")),
         ("s3://backups?profile=nightly", S3Place("backups", profile="nightly")),
+        ("s3://backups?lock_days=30", S3Place("backups", lock_days=30)),
+        (
+            "s3://backups?lock_days=1&lock_mode=compliance",
+            S3Place("backups", lock_days=1, lock_mode=LockMode.COMPLIANCE),
+        ),
+        ("s3://backups?storage_class=STANDARD_IA", S3Place("backups", storage_class="STANDARD_IA")),
+        ("s3://backups?sse=AES256", S3Place("backups", sse=Sealing.ITS_OWN_KEY)),
+        (
+            "s3://backups?sse=aws:kms&sse_kms_key=alias/backups",
+            S3Place("backups", sse=Sealing.KMS, sse_kms_key="alias/backups"),
+        ),
     ],
 )
 def test_an_address_says_where(address: str, place: S3Place) -> None:
@@ -62,6 +73,20 @@ def test_an_address_says_where(address: str, place: S3Place) -> None:
         ("s3://backups?endpoint=https://minio:99999", "no endpoint"),
         ("s3://backups?endpoint=https://[::1", "no endpoint"),
         ("s3://backups?endpoint=https://minio&use_ssl=false", "contradict"),
+        ("s3://backups?lock_days=0", "from 1 to 36500"),
+        ("s3://backups?lock_days=36501", "from 1 to 36500"),
+        ("s3://backups?lock_days=-1", "from 1 to 36500"),
+        ("s3://backups?lock_days=", "from 1 to 36500"),
+        ("s3://backups?lock_days=1.5", "from 1 to 36500"),
+        ("s3://backups?lock_days=%D9%A3", "from 1 to 36500"),
+        ("s3://backups?lock_mode=governance", "give lock_days"),
+        ("s3://backups?lock_days=1&lock_mode=strict", "governance or compliance"),
+        ("s3://backups?storage_class=GLACIER", "cannot be read at once"),
+        ("s3://backups?storage_class=cheap", "no storage class"),
+        ("s3://backups?sse=none", "AES256 or aws:kms"),
+        ("s3://backups?sse_kms_key=alias/a", "give that too"),
+        ("s3://backups?sse=AES256&sse_kms_key=alias/a", "give that too"),
+        ("s3://backups?sse=aws:kms&sse_kms_key=a%20b", "no id, alias or ARN"),
     ],
 )
 def test_an_address_that_makes_no_sense_is_refused_with_the_reason(address: str, reason: str) -> None:

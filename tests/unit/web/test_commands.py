@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # Keys are changed beside the app, by who holds secrets that the app must not have; and a
 # repository to repair may be one that no app can open. Mirrors of an app are its own affair.
-ALONE = {"keys", "repair", "mirror"}
+ALONE = {"keys", "repair", "mirror", "storage"}
 VERBS_OF_BOTH = tuple(
     name for name in main.backup_admin.list_commands(click.Context(main.backup_admin)) if name not in ALONE
 )
