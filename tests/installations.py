@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import pyotp
 from flask import Flask
 from limits.storage import MemoryStorage
 
+from backup_admin.access import second_factor, step_up
 from backup_admin.access.permissions import Actor, Permission
 from backup_admin.access.second_factor import Attempts
-from backup_admin.access.step_up import login_id
+from backup_admin.access.step_up import Act, Purpose, login_id
 from backup_admin.control import onboarding, perform, runs
 from backup_admin.control.installation import Hooks, Installation, QueueUnavailable
 from backup_admin.control.runs import NewRun
@@ -23,6 +25,8 @@ from backup_admin.repository.secrets import generate_application_key
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from sqlalchemy.orm import Session
 
 START = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 ADMIN = Actor(
@@ -153,3 +157,21 @@ def make_contents(folder: Path) -> None:
     connection.executemany("INSERT INTO photos (title) VALUES (?)", [("a",), ("b",), ("c",)])
     connection.commit()
     connection.close()
+
+
+def grant(session: Session, host: Host, purpose: Purpose, digest: str = "") -> None:
+    """Enrol an authenticator and prove it for one purpose."""
+    tools = host.installation.authenticators()
+    made = second_factor.begin_enrolment(session, tools, user_id=ADMIN.id, account="a", issuer="b")
+    totp = pyotp.TOTP(made.secret.reveal())
+    code = totp.at(host.clock.now())
+    second_factor.confirm_enrolment(session, tools, user_id=ADMIN.id, address="a", code=code)
+    host.clock.advance(minutes=1)
+    step_up.prove(
+        session,
+        tools,
+        host.installation.audit(),
+        actor=ADMIN,
+        act=Act(purpose, digest),
+        code=totp.at(host.clock.now()),
+    )

@@ -7,6 +7,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from backup_admin.control import engine, onboarding
+from backup_admin.control.copies import count_copies
+from backup_admin.control.destinations import read_states
 from backup_admin.control.installation import QueueUnavailable
 from backup_admin.control.journals import unfinished
 from backup_admin.control.liveness import ProcessRole, last_seen
@@ -94,6 +96,7 @@ def _sources(session: Session, installation: Installation) -> Iterator[Finding]:
 def _places(session: Session, installation: Installation) -> Iterator[Finding]:
     yield _found("storage", lambda: _storage(session, installation))
     yield _found("repository", lambda: _repository(session, installation))
+    yield from _copies(session)
     confirmed = onboarding.is_recovery_confirmed(session)
     health = Health.OK if confirmed else Health.FAIL
     yield Finding("recovery key", health, "confirmed" if confirmed else "not confirmed yet")
@@ -111,6 +114,16 @@ def _repository(session: Session, installation: Installation) -> str:
     if repository.history_warning:
         raise BackupAdminError(repository.history_warning)
     return f"{repository.repo_id[:12]}, {len(repository.snapshot_ids())} snapshots"
+
+
+def _copies(session: Session) -> Iterator[Finding]:
+    states = read_states(session)
+    if states:
+        rule = count_copies(states)
+        yield Finding("copies", Health.OK if rule.is_kept else Health.WARN, rule.sentence)
+    for state in states:
+        if state.problem:
+            yield Finding(f"{state.role.value} {state.label}", Health.FAIL, state.problem)
 
 
 def _processes(session: Session, installation: Installation) -> Iterator[Finding]:

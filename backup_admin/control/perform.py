@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from backup_admin.access.audit import AuditOutcome
 from backup_admin.access.permissions import Actor
 from backup_admin.control import catalogue, engine, onboarding, runs
+from backup_admin.control.destinations import Destinations, remember
 from backup_admin.control.reporting import RowReporter
 from backup_admin.core.durable import explain
 from backup_admin.core.errors import BackupAdminError, Cancelled, ConfigurationError, UsageError
@@ -23,10 +24,12 @@ from backup_admin.operations.verify import verify_snapshot
 from backup_admin.records import BackupRun, RunKind, RunStatus, Trigger
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from sqlalchemy.orm import Session
 
+    from backup_admin.control.destinations import PlaceState
     from backup_admin.control.installation import Installation
 
 logger = logging.getLogger(__name__)
@@ -134,7 +137,8 @@ def _attempt(
 
 def _back_up(session: Session, installation: Installation, run: BackupRun, reporter: RowReporter) -> Done:
     onboarding.require_recovery_key(session, installation)
-    repository = engine.open_repository(session, installation)
+    places = Destinations.open(session, installation, reporter=reporter)
+    repository = places.repository
     sources = engine.source_set(session, installation)
     session.commit()  # hold no transaction during the work
     options = BackupOptions(
@@ -153,16 +157,21 @@ def _back_up(session: Session, installation: Installation, run: BackupRun, repor
     )
     manifest = repository.manifest(result.snapshot.id)
     verified_at = installation.clock.now() if result.evidence.objects_read else None
+    states = places.mirror(reporter)
 
     def note(session: Session) -> None:
         row = catalogue.remember_manifest(session, manifest, run_id=run.id)
         row.verified_at, row.verified_bytes = verified_at, result.evidence.bytes_read
+        remember(session, installation, states)
 
-    return Done(_backup_values(result, verified_at), note)
+    return Done(_backup_values(result, verified_at, states), note)
 
 
-def _backup_values(result: BackupResult, verified_at: datetime | None) -> Values:
-    completed = result.outcome is Outcome.COMPLETED and verified_at is not None
+def _backup_values(
+    result: BackupResult, verified_at: datetime | None, states: Sequence[PlaceState]
+) -> Values:
+    lacking = [state for state in states if state.problem]
+    completed = result.outcome is Outcome.COMPLETED and verified_at is not None and not lacking
     return {
         "status": RunStatus.COMPLETED if completed else RunStatus.DEGRADED,
         "snapshot_id": result.snapshot.id,
@@ -172,11 +181,15 @@ def _backup_values(result: BackupResult, verified_at: datetime | None) -> Values
         "objects_read": result.evidence.objects_read,
         "bytes_read": result.evidence.bytes_read,
         "verified_at": verified_at,
-        "error_message": "" if completed else _what_lacks(result),
+        "error_message": "" if completed else _what_lacks(result, lacking, len(states)),
+        "storages": [state.as_plain() for state in states],
     }
 
 
-def _what_lacks(result: BackupResult) -> str:
+def _what_lacks(result: BackupResult, lacking: Sequence[PlaceState], count: int) -> str:
+    if lacking and result.outcome is Outcome.COMPLETED and not result.lock_problems:
+        named = " ".join(f"{state.label}: {state.problem}" for state in lacking)
+        return f"This backup is good, but {len(lacking)} of {count} storages lack it. {named}"
     if result.lock_problems and not result.warnings:
         return "Everything is in this snapshot, but not all of it is locked for long enough."
     return "Not everything that was asked for is in this snapshot."

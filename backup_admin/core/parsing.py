@@ -123,6 +123,11 @@ def names(value: Any) -> tuple[str, ...]:
     return tuple(part for part in parts if part)
 
 
+def addresses(value: Any) -> tuple[str, ...]:
+    """Accept a list of addresses, or one text with white space between them."""
+    return names(value.split() if isinstance(value, str) else value)
+
+
 def databases(value: Any) -> tuple[DatabaseSetting, ...]:
     """Accept a table from name to SQLite address or path."""
     return tuple(DatabaseSetting(_name(name), text(str(url))) for name, url in _table(value).items())

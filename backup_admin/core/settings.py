@@ -44,6 +44,7 @@ SETTINGS = (
     Setting("DATABASE_URI", parsing.secret, None, "The control database."),
     Setting("TIMEZONE", parsing.zone, "UTC", "Zone of new schedules and of pages."),
     Setting("STORAGE", parsing.text, "", "Address of the storage; pins it."),
+    Setting("MIRRORS", parsing.addresses, (), "More storages, which get a copy of it."),
     Setting("PRIVATE_STORAGE", parsing.flag, False, "A page may choose a storage at a private address."),
     Setting("KEY", parsing.secret, None, "The application key itself."),
     Setting("KEY_FILE", parsing.folder, None, "A file (0600) with the key."),
@@ -74,6 +75,7 @@ class Settings:
     database_uri: Secret
     timezone: str
     storage: str
+    mirrors: tuple[str, ...]
     private_storage: bool
     key: Secret | None
     key_file: Path | None

@@ -117,6 +117,8 @@ class BackupRun(Progress, Base):
     verified_at: Mapped[datetime | None]
     """When the bytes counted above were read back and found right."""
     log: Mapped[str] = mapped_column(Text, default="")
+    storages: Mapped[list[Any]] = mapped_column(default=list)
+    """What it came to in each storage (`PlaceState.as_plain`)."""
 
 
 class BackupManifest(Base):

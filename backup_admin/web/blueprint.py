@@ -12,6 +12,7 @@ from backup_admin.web import (
     forgery,
     pages_backups,
     pages_confirm,
+    pages_mirrors,
     pages_overview,
     pages_restore,
     pages_security,
@@ -33,6 +34,7 @@ _PAGES = (
     pages_confirm,
     pages_restore,
     pages_security,
+    pages_mirrors,
     pages_settings,
     pages_setup,
 )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from backup_admin.control.destinations import MIRROR_STAGE
 from backup_admin.records import ACTIVE_RESTORES, ACTIVE_RUNS, BackupRun, RestoreOperation, RunKind
 from backup_admin.web.formats import count, size
 
@@ -34,6 +35,7 @@ BACKUP = (
     Step("commit", "Store the manifest", 3),
     Step("verify", "Prove that all is stored", 10),
 )
+MIRRORED = (*BACKUP, Step(MIRROR_STAGE, "Copy it to the other storages", 40))
 VERIFY = (Step("verify", "Read every byte and compare it", 100),)
 RESTORE = (
     Step("stage", "Build the new state beside the live one", 40),
@@ -105,7 +107,8 @@ def of_run(run: BackupRun, now: datetime) -> Progress:
     verifying = run.kind == RunKind.VERIFY
     finished = run.status not in ACTIVE_RUNS
     facts = _facts(run, run.kind.value, "Verification" if verifying else "Backup", now, finished=finished)
-    return _describe(facts, VERIFY if verifying else BACKUP, now)
+    is_mirrored = run.stage == MIRROR_STAGE or len(run.storages or ()) > 1
+    return _describe(facts, VERIFY if verifying else MIRRORED if is_mirrored else BACKUP, now)
 
 
 def of_restore(operation: RestoreOperation, now: datetime, state: RestoreProgress | None = None) -> Progress:

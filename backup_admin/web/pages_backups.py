@@ -8,6 +8,7 @@ from flask import Blueprint, Response, redirect, request, url_for
 
 from backup_admin.access.permissions import Permission
 from backup_admin.control import onboarding, overview, runs
+from backup_admin.control.destinations import states_of
 from backup_admin.control.runs import NewRun
 from backup_admin.records import BackupRun, RunKind, RunStatus
 from backup_admin.web import current
@@ -66,6 +67,7 @@ def backup(run_id: str) -> ResponseReturnValue:
         verifications=() if verifying else overview.verifications(session, run.snapshot_id),
         made_by=overview.backup_of(session, run.snapshot_id) if verifying else None,
         progress=of_run(run, current.now()),
+        storages=states_of(run),
     )
 
 

@@ -8,7 +8,8 @@ from flask import Blueprint, redirect, request, url_for
 
 from backup_admin.access.audit import AuditOutcome
 from backup_admin.access.permissions import Permission
-from backup_admin.control import onboarding, overview
+from backup_admin.control import destinations, onboarding, overview
+from backup_admin.control.copies import count_copies
 from backup_admin.core.errors import UsageError
 from backup_admin.web import current
 from backup_admin.web.addresses import line_url, local_path
@@ -39,12 +40,14 @@ def dashboard() -> ResponseReturnValue:
     session, settings = current.session(), current.settings()
     set_up = onboarding.look(session, current.installation())
     page = overview.dashboard(session, now=current.now(), zone=settings.timezone)
+    states = destinations.read_states(session)
     return render_page(
         "dashboard",
         page=page,
         set_up=set_up,
         first_run=not set_up.complete,
         strip=strips(page.days),
+        rule=count_copies(states) if states else None,
         url_of=line_url,
     )
 

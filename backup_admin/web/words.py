@@ -49,6 +49,11 @@ _WORDS = {
     "limited": Word("ok", "ok", "Limited"),
     "confirmed": Word("ok", "ok", "Confirmed"),
     "unconfirmed": Word("warn", "warn", "Not confirmed"),
+    # storages
+    "holds_all": Word("ok", "ok", "Complete"),
+    "problem_there": Word("bad", "bad", "Behind"),
+    "rule_kept": Word("ok", "ok", "3-2-1 kept"),
+    "rule_open": Word("warn", "warn", "3-2-1 not kept"),
     # audit
     "done": Word("ok", "ok", "Done"),
     "denied": Word("warn", "warn", "Denied"),

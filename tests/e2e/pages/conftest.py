@@ -68,7 +68,7 @@ def busy_host(tmp_path_factory: pytest.TempPathFactory) -> Host:
     made.set_up(ADMIN)
     with made.app.app_context():
         session, now = session_of(made), made.installation.clock.now()
-        seeds.fill_month(session, now)
+        seeds.add_storages(session, seeds.fill_month(session, now), now)
         seeds.add_running(session, now)
         session.commit()
     return made

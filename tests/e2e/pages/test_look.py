@@ -21,7 +21,15 @@ pytestmark = pytest.mark.integration
 
 VARIANTS: list[tuple[ColourScheme, int]] = [("light", 1280), ("dark", 1280), ("light", 360), ("dark", 360)]
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"]}
-FRESH = ("/", "/backups", "/setup", "/restore", "/settings/schedule", "/settings/storage")
+FRESH = (
+    "/",
+    "/backups",
+    "/setup",
+    "/restore",
+    "/settings/schedule",
+    "/settings/storage",
+    "/settings/mirrors",
+)
 BUSY = (
     "/",
     "/backups",
@@ -30,6 +38,7 @@ BUSY = (
     "/setup",
     "/settings/sources",
     "/settings/storage",
+    "/settings/mirrors",
     "/settings/schedule",
     "/settings/schedule/1",
     "/settings/schedule/new",

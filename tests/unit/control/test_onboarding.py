@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from backup_admin.access import second_factor, step_up
-from backup_admin.access.step_up import Act, Purpose
+from backup_admin.access.step_up import Purpose
 from backup_admin.control import catalogue, engine, onboarding
 from backup_admin.core.errors import (
     BadSecret,
@@ -21,7 +20,7 @@ from backup_admin.records import RunStatus, StoredSetting
 from backup_admin.repository.repository import open_repository
 from backup_admin.repository.secrets import generate_recovery_key, parse_recovery_key
 from backup_admin.storage.open import open_storage
-from tests.installations import ADMIN, Host, back_up, make_host, set_up
+from tests.installations import ADMIN, Host, back_up, grant, make_host, set_up
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -212,23 +211,3 @@ def test_excludes_of_the_page_join_those_of_the_deployment(host: Host, session: 
 
 def groups(made: onboarding.NewRecoveryKey, numbers: tuple[int, ...]) -> tuple[str, ...]:
     return tuple(made.groups[number - 1].reveal() for number in numbers)
-
-
-def grant(session: Session, host: Host, purpose: Purpose, digest: str = "") -> None:
-    """Enrol an authenticator and prove it for one purpose."""
-    import pyotp  # noqa: PLC0415 - only here
-
-    tools = host.installation.authenticators()
-    made = second_factor.begin_enrolment(session, tools, user_id=ADMIN.id, account="a", issuer="b")
-    totp = pyotp.TOTP(made.secret.reveal())
-    code = totp.at(host.clock.now())
-    second_factor.confirm_enrolment(session, tools, user_id=ADMIN.id, address="a", code=code)
-    host.clock.advance(minutes=1)
-    step_up.prove(
-        session,
-        tools,
-        host.installation.audit(),
-        actor=ADMIN,
-        act=Act(purpose, digest),
-        code=totp.at(host.clock.now()),
-    )

@@ -5,6 +5,10 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from backup_admin.control.copies import Medium
+from backup_admin.control.destinations import STATES_KEY, PlaceState, Role
+from backup_admin.control.stored import write_value
+from backup_admin.core.clock import SystemClock
 from backup_admin.core.ids import new_ulid
 from backup_admin.records import (
     BackupManifest,
@@ -116,6 +120,24 @@ def add_restore(session: Session, at: datetime, status: RestoreStatus, **more: A
     session.add(operation)
     session.flush()
     return operation
+
+
+def add_storages(session: Session, run: BackupRun, now: datetime) -> None:
+    """Let a run have gone to three storages, one of which lacks it."""
+    good_at = run.finished_at or now
+    away = "The folder could not be reached: the connection failed: connection timed out. Try again later."
+    bucket, host = (
+        "s3://gallery-backups/app at s3.example",
+        "ssh://backup@nas.office.example/srv/backups/gallery",
+    )
+    before = good_at - timedelta(days=3)
+    rows = [
+        PlaceState("/mnt/backups/gallery", Role.STORAGE, Medium.OTHER_DISK, False, good_at, good_at, 412),
+        PlaceState(bucket, Role.MIRROR, Medium.BUCKET, True, good_at, good_at, 412),
+        PlaceState(host, Role.MIRROR, Medium.HOST, True, good_at, before, 398, away),
+    ]
+    run.storages = [row.as_plain() for row in rows]
+    write_value(session, SystemClock(), STATES_KEY, run.storages)
 
 
 def fill_month(session: Session, now: datetime) -> BackupRun:

@@ -1,0 +1,331 @@
+"""Several storages for one repository: where a run writes, and what its mirrors come to.
+
+The storage that is furthest is written to: the first one, unless it cannot be reached or is behind
+and cannot be brought up to date. What was seen of the history (`repository/seen.py`) refuses one that
+lacks a commit which a storage that is away has: nothing is ever committed twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from backup_admin.access.step_up import Act, Purpose, consume
+from backup_admin.control import engine
+from backup_admin.control.copies import Medium, medium_of
+from backup_admin.control.stored import read_value, write_value
+from backup_admin.core.clock import format_time, parse_time
+from backup_admin.core.errors import (
+    BackupAdminError,
+    Cancelled,
+    ConfigurationError,
+    NotARepository,
+    StorageUnavailable,
+    UsageError,
+)
+from backup_admin.operations.mirror import mirror
+from backup_admin.operations.mirror_plan import plan_mirror
+from backup_admin.repository import config
+from backup_admin.repository.chain import find_last
+from backup_admin.repository.repository import Repository, open_repository
+from backup_admin.repository.secrets import parse_application_key
+from backup_admin.repository.seen import note_mirror
+from backup_admin.storage.base import CanBeMade
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+    from datetime import datetime
+
+    from sqlalchemy.orm import Session
+
+    from backup_admin.access.permissions import Actor
+    from backup_admin.control.installation import Installation
+    from backup_admin.core.progress import Reporter
+    from backup_admin.core.settings import Settings
+    from backup_admin.records import BackupRun
+    from backup_admin.storage.base import Storage
+
+MIRRORS_KEY = "storage.mirrors"
+STATES_KEY = "storage.states"
+MIRROR_STAGE = "mirror"
+
+
+class Role(StrEnum):
+    """What a storage is for."""
+
+    STORAGE = "storage"
+    MIRROR = "mirror"
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceState:
+    """What the last run came to in one storage.
+
+    `good_at` is when it held everything the last time, `head` its newest entry then. Without a
+    `problem` it holds the newest snapshot.
+    """
+
+    label: str
+    role: Role
+    medium: Medium
+    is_away: bool
+    tried_at: datetime
+    good_at: datetime | None = None
+    head: int = 0
+    problem: str = ""
+
+    def as_plain(self) -> dict[str, Any]:
+        """Return it as it is kept."""
+        good_at = self.good_at and format_time(self.good_at)
+        return asdict(self) | {"tried_at": format_time(self.tried_at), "good_at": good_at}
+
+
+@dataclass(slots=True)
+class _Place:
+    """One storage as it was found. `head` is None where there is no repository, or nobody can tell."""
+
+    role: Role
+    label: str
+    medium: Medium
+    is_away: bool
+    storage: Storage | None = None
+    head: int | None = None
+    problem: str = ""
+
+
+def mirror_addresses(session: Session, settings: Settings) -> tuple[str, ...]:
+    """Return where mirrors go: pinned by the deployment, else set on the page."""
+    return settings.mirrors or tuple(map(str, read_value(session, MIRRORS_KEY, [])))
+
+
+def set_mirrors(
+    session: Session, installation: Installation, addresses: Sequence[str], actor: Actor
+) -> tuple[str, ...]:
+    """Set where mirrors go; it takes a step-up (`Purpose.STORAGE`). Contacts none of them.
+
+    Raises `UsageError`, `ConfigurationError` or `NotPermitted`.
+    """
+    installation.require_writable()
+    if installation.settings.mirrors:
+        raise ConfigurationError("BACKUP_ADMIN_MIRRORS sets the mirrors; they cannot be changed here.")
+    kept = tuple(dict.fromkeys(address.strip() for address in addresses if address.strip()))
+    main = engine.storage_address(session, installation.settings)
+    if main in kept:
+        raise UsageError(f"{main} is the storage itself; a mirror is a second place.")
+    for address in kept:
+        engine.open_chosen(address, installation.settings)
+    consume(session, installation.clock, actor=actor, act=Act(Purpose.STORAGE))
+    installation.audit().append(actor, "storage.mirrors", target=", ".join(kept))
+    write_value(session, installation.clock, MIRRORS_KEY, list(kept), by=actor.name)
+    in_use = {engine.open_chosen(one, installation.settings).label for one in (main, *kept) if one}
+    rows = [state.as_plain() for state in read_states(session) if state.label in in_use]
+    write_value(session, installation.clock, STATES_KEY, rows)  # one that was left out may be made anew
+    session.commit()
+    return kept
+
+
+def read_states(session: Session) -> tuple[PlaceState, ...]:
+    """Return what the last run came to in each storage that is still in use, the first one first."""
+    return tuple(_from_plain(row) for row in read_value(session, STATES_KEY, []))
+
+
+def states_of(run: BackupRun) -> tuple[PlaceState, ...]:
+    """Return what a run came to in each storage."""
+    return tuple(_from_plain(row) for row in run.storages or ())
+
+
+def remember(session: Session, installation: Installation, states: Sequence[PlaceState]) -> None:
+    """Keep what a run came to; when a storage was good before stays known. The caller commits."""
+    before = {state.label: state for state in read_states(session)}
+    kept = [_with_past(state, before.get(state.label)) for state in states]
+    write_value(session, installation.clock, STATES_KEY, [state.as_plain() for state in kept])
+
+
+def _with_past(state: PlaceState, known: PlaceState | None) -> PlaceState:
+    if state.good_at is not None or known is None:
+        return state
+    return replace(state, good_at=known.good_at, head=known.head)
+
+
+class Destinations:
+    """The storages of one run. Open them, back up into `repository`, then bring the others up to date."""
+
+    def __init__(self, installation: Installation, places: list[_Place]) -> None:
+        self._installation = installation
+        self._places = places
+        self._main = places[0]
+        self.repository: Repository
+
+    @classmethod
+    def open(cls, session: Session, installation: Installation, *, reporter: Reporter) -> Destinations:
+        """Open the storage that a run writes to; raise what keeps it from that.
+
+        A storage that is behind what another one holds is brought up to date first.
+        """
+        settings = installation.settings
+        mirrors = mirror_addresses(session, settings)
+        made = {state.label for state in read_states(session) if state.good_at is not None}
+        found = cls(
+            installation,
+            [
+                _look(installation, engine.storage_address(session, settings), Role.STORAGE, made),
+                *(_look(installation, address, Role.MIRROR, made) for address in mirrors),
+            ],
+        )
+        if not mirrors:
+            found.repository = engine.open_repository(session, installation)
+            return found
+        found._choose(reporter)
+        found._open()
+        return found
+
+    @property
+    def is_diverted(self) -> bool:
+        """Whether the run writes to a mirror, since the storage itself cannot be used."""
+        return self._main is not self._places[0]
+
+    def mirror(self, reporter: Reporter) -> tuple[PlaceState, ...]:
+        """Bring the other storages up to date and say what each came to; fails for none of them."""
+        now = self._installation.clock.now()
+        states = []
+        for place in self._places:
+            if place is self._main:
+                head = self.repository.head.seq
+            else:
+                head = self._bring_up_to_date(place, reporter)
+            good_at = None if place.problem else now
+            states.append(
+                PlaceState(
+                    place.label, place.role, place.medium, place.is_away, now, good_at, head, place.problem
+                )
+            )
+        return tuple(states)
+
+    def _choose(self, reporter: Reporter) -> None:
+        first = self._places[0]
+        usable = [place for place in self._places if place.head is not None]
+        if not usable:
+            raise StorageUnavailable(_all_problems(self._places))
+        furthest = max(usable, key=lambda place: place.head or 0)
+        self._main = first if first.head == furthest.head else furthest
+        if first.head is not None and first is not self._main:
+            first.problem = self._copy(self._main, first, reporter)
+            if not first.problem:
+                self._main = first  # it has all that the other one has
+
+    def _open(self) -> None:
+        installation, main = self._installation, self._main
+        if main.storage is None:
+            raise StorageUnavailable(main.problem)
+        repo_id = config.read_config(main.storage)[0].repo_id.hex()
+        for place in self._places:
+            if place is not main:
+                note_mirror(installation.state.heads, repo_id, source=main.label, mirror=place.label)
+        secret = parse_application_key(installation.key().reveal())
+        self.repository = open_repository(
+            main.storage, secret, state=installation.state, clock=installation.clock
+        )
+        self.repository.require_history()
+
+    def _bring_up_to_date(self, place: _Place, reporter: Reporter) -> int:
+        if place.problem and place.storage is None:
+            return 0
+        place.problem = place.problem or self._copy(self._main, place, reporter)
+        return 0 if place.problem else self.repository.head.seq
+
+    def _copy(self, source: _Place, target: _Place, reporter: Reporter) -> str:
+        """Copy what one storage lacks; return what went wrong, nothing when all is there."""
+        if source.storage is None or target.storage is None:
+            return target.problem or source.problem
+        try:
+            plan = plan_mirror(source.storage, target.storage)
+            report = mirror(
+                source.storage,
+                target.storage,
+                plan,
+                reporter=_OneStage(reporter, target.label),
+                state=self._installation.state,
+            )
+        except Cancelled:
+            return "It was stopped before this storage was up to date."
+        except BackupAdminError as error:
+            return str(error)
+        return " ".join(report.problems)
+
+
+class _OneStage:
+    """A reporter that shows all that mirroring does as one stage."""
+
+    def __init__(self, reporter: Reporter, label: str) -> None:
+        self._reporter = reporter
+        self._label = label
+
+    def stage(self, name: str, *, total_bytes: int = 0, total_items: int = 0) -> None:  # noqa: ARG002
+        """Begin to copy, or to remove, what the other storage lacks or has too much."""
+        self._reporter.stage(MIRROR_STAGE, total_bytes=total_bytes, total_items=total_items)
+
+    def advance(self, *, size: int = 0, items: int = 0, current: str = "") -> None:  # noqa: ARG002
+        """Add to what is copied; the storage is what people want to see."""
+        self._reporter.advance(size=size, items=items, current=self._label)
+
+    def warn(self, message: str) -> None:
+        """Pass a warning on."""
+        self._reporter.warn(message)
+
+    def check_cancelled(self) -> None:
+        """Raise `Cancelled` when a person asked to stop."""
+        self._reporter.check_cancelled()
+
+
+def _look(installation: Installation, address: str, role: Role, made: Collection[str]) -> _Place:
+    """Open a storage and look how far its history goes; a problem is kept, not raised.
+
+    `made` are the labels of those that held the repository before: where it is gone from one, nothing
+    is made anew, since its disk may only be unplugged.
+    """
+    label = address.partition("?")[0]
+    medium, is_away = medium_of(address, installation.settings)
+    place = _Place(role, label, medium, is_away)
+
+    def look() -> None:
+        if not address:
+            raise ConfigurationError("No storage is set: say on the set-up page where backups shall go.")
+        storage = engine.open_chosen(address, installation.settings)
+        place.label = storage.label
+        is_there = not isinstance(storage, CanBeMade) or storage.is_made()
+        if is_there and storage.stat(config.NAME) is not None:
+            place.head = find_last(storage)
+        elif role is Role.STORAGE or storage.label in made:
+            lack = "holds no repository" if is_there else "is not there"
+            raise NotARepository(f"{storage.label} {lack}. Is the right disk or bucket connected?")
+        place.storage = storage
+
+    place.problem = _problem_of(look)
+    return place
+
+
+def _problem_of(act: Callable[[], None]) -> str:
+    try:
+        act()
+    except BackupAdminError as error:
+        return str(error)
+    return ""
+
+
+def _all_problems(places: Sequence[_Place]) -> str:
+    return " ".join(place.problem or f"{place.label} holds no repository." for place in places)
+
+
+def _from_plain(row: dict[str, Any]) -> PlaceState:
+    good_at = row.get("good_at")
+    return PlaceState(
+        str(row["label"]),
+        Role(row["role"]),
+        Medium(row["medium"]),
+        bool(row["is_away"]),
+        parse_time(str(row["tried_at"])),
+        parse_time(str(good_at)) if good_at else None,
+        int(row["head"]),
+        str(row["problem"]),
+    )
