@@ -100,6 +100,13 @@ class LooksBeforePut(Protocol):
 
 
 @runtime_checkable
+class FarAway(Protocol):
+    """A storage behind a line: a call takes long, and several at once hardly longer than one."""
+
+    parallel_calls: int
+
+
+@runtime_checkable
 class KnowsFreeSpace(Protocol):
     """A storage that can say how much room is left."""
 
@@ -115,6 +122,11 @@ def get_into(storage: Storage, name: str, offset: int, buffer: bytearray | memor
     data = storage.get(name, offset, len(buffer))
     buffer[: len(data)] = data
     return len(data)
+
+
+def parallel_calls(storage: Storage) -> int:
+    """Return how many calls at once serve a storage best: 1 where each is quick."""
+    return storage.parallel_calls if isinstance(storage, FarAway) else 1
 
 
 def check_name(name: str) -> str:
