@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_FILE_BYTES = 64 << 20
+_FILE_BYTES = 128 << 20
 _SHARD_BYTES = 4 << 20
 _MOST_ITEMS = 8192
 

@@ -29,7 +29,10 @@ _GAP_BYTES = 256 << 10  # reading so much for nothing takes less time than a cal
 _HELD_BYTES = 6 * SPAN_BYTES
 _MOST_BYTES = 7 * SPAN_BYTES  # with what readers could not wait for
 _SMALL_BYTES = SPAN_BYTES // 4
-_OPEN_BATCHES = 8
+# Threads that stored at once took turns in a pack: what lies between the chunks of one file is told of
+# a little later, so that a few parts of a pack stay open.
+_REGION_BYTES = 5 * SPAN_BYTES // 8
+_OPEN_BATCHES = 12
 
 _Frame = tuple[bytes, int]
 
@@ -67,6 +70,7 @@ class _Batch:
 
     def __init__(self, pack: bytes, start: int, end: int) -> None:
         self.pack = pack
+        self.region = _region(pack, start)
         self._start, self._end = start, end
         self._ends: dict[int, int] = {}
         self.expected: dict[int, int] = {}
@@ -105,7 +109,7 @@ class ReadAhead:
     def __init__(self, storage: Storage, threads: int) -> None:
         self._storage = storage
         self._changed = threading.Condition()
-        self._open: dict[bytes, _Batch] = {}
+        self._open: dict[_Frame, _Batch] = {}
         self._frames: dict[_Frame, _Span] = {}
         self._planned: deque[_Span] = deque()
         self._held: list[_Span] = []
@@ -125,7 +129,7 @@ class ReadAhead:
             if span is not None:
                 span.expected += 1
                 return
-            batch = self._open.get(pack)
+            batch = self._open.get(_region(pack, start))
             if at_once and (batch is None or start not in batch.expected):
                 batch = _Batch(pack, start, end)
                 batch.add(start, end)
@@ -144,7 +148,7 @@ class ReadAhead:
     def hold(self, location: Location) -> Held | None:
         """Return a sealed frame of what was loaded, or is just being; None when it has to be read."""
         with self._changed:
-            batch = self._open.get(location.pack.name)
+            batch = self._open.get(_region(location.pack.name, location.frame_offset))
             if batch is not None and location.frame_offset in batch.expected:
                 self._close(batch)
             span = self._frames.get((location.pack.name, location.frame_offset))
@@ -180,23 +184,23 @@ class ReadAhead:
                     self._drop(span)
                     self._load_more()
                 return
-            batch = self._open.get(location.pack.name)
+            batch = self._open.get(_region(location.pack.name, location.frame_offset))
             if batch is not None and location.frame_offset in batch.expected:
                 batch.expected[location.frame_offset] -= 1
 
     def _batch_for(self, pack: bytes, start: int, end: int) -> _Batch:
-        batch = self._open.get(pack)
+        batch = self._open.get(_region(pack, start))
         if batch is not None:
             if batch.has_room(start, end):
                 return batch
             self._close(batch)
         elif len(self._open) >= _OPEN_BATCHES:
             self._close(next(iter(self._open.values())))
-        batch = self._open[pack] = _Batch(pack, start, end)
+        batch = self._open[_region(pack, start)] = _Batch(pack, start, end)
         return batch
 
     def _close(self, batch: _Batch) -> None:
-        del self._open[batch.pack]
+        del self._open[batch.region]
         self._plan(batch)
 
     def _plan(self, batch: _Batch) -> None:
@@ -275,3 +279,8 @@ class ReadAhead:
         span.buffer = bytearray()
         for start in span.frames:
             del self._frames[span.pack, start]
+
+
+def _region(pack: bytes, offset: int) -> _Frame:
+    """Return the part of a pack whose frames are read together."""
+    return pack, offset // _REGION_BYTES
