@@ -7,6 +7,7 @@ bigfile   files of 5 and 20 GB: memory
 index     ten million chunks: disk, heap, look-ups
 year      a database after 365 days of small changes: restore
 startup   `backup-admin list`
+remote    first backup and restore with storages on servers: S3 near and 50 ms away, and ssh
 """
 
 from __future__ import annotations
@@ -25,11 +26,15 @@ from bench.gates import Gate, Results, paired_gates
 from bench.measuring import machine
 from bench.paired import measure_tools
 from bench.readiness import compile_modules
+from bench.remote import SCENES, measure_remote
+from bench.remote_corpus import CORPORA
 from bench.report import print_gates, print_machine, print_measurements, print_ratios
 from bench.tools import borg, our_tool, restic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from bench.tools import Tool
 
 _SINGLE: dict[str, Callable[[Path, float], list[Gate]]] = {
     "million": scenarios.million,
@@ -53,6 +58,8 @@ def main() -> int:
         work.mkdir(parents=True, exist_ok=True)
         if options.what == "paired":
             document, gates = _paired(work, options, scale, runs)
+        elif options.what == "remote":
+            document, gates = _remote(work, options, scale, runs)
         else:
             document, gates = {"machine": machine()}, _SINGLE[options.what](work, scale)
     print_gates(gates)
@@ -69,8 +76,7 @@ def main() -> int:
 def _paired(
     work: Path, options: argparse.Namespace, scale: float, runs: int
 ) -> tuple[dict[str, object], list[Gate]]:
-    wanted = {"restic": restic(options.restic), "borg": borg(options.borg)}
-    tools = [our_tool(), *(wanted[name] for name in options.peers.split(",") if name)]
+    tools = _tools(options)
     facts = machine()
     print_machine(facts, tools)
     measurements = []
@@ -94,12 +100,35 @@ def _paired(
     return document, paired_gates(results)
 
 
+def _remote(
+    work: Path, options: argparse.Namespace, scale: float, runs: int
+) -> tuple[dict[str, object], list[Gate]]:
+    tools = _tools(options)
+    facts = machine()
+    print_machine(facts, tools)
+    usable = [tool for tool in tools if tool.usable]
+    scenes, corpora = options.scenes.split(","), options.corpora.split(",")
+    gates, measured = measure_remote(work, usable, scenes, corpora, scale=scale, runs=runs)
+    document: dict[str, object] = {
+        "machine": facts,
+        "versions": {tool.name: tool.version for tool in tools},
+        "measurements": {title: [asdict(one) for one in found] for title, found in measured.items()},
+        "failed": sum(not one.succeeded for found in measured.values() for one in found),
+    }
+    return document, gates
+
+
+def _tools(options: argparse.Namespace) -> list[Tool]:
+    wanted = {"restic": restic(options.restic), "borg": borg(options.borg)}
+    return [our_tool(), *(wanted[name] for name in options.peers.split(",") if name)]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dev.py bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("what", nargs="?", default="paired", choices=["paired", *_SINGLE], help="default: paired")
+    add("what", nargs="?", default="paired", choices=["paired", "remote", *_SINGLE], help="default: paired")
     add("--scale", type=float, default=1.0, help="size of what is measured, 1 is the size of the gates")
     add("--runs", type=int, default=3, help="paired runs; their median counts")
     add("--quick", action="store_true", help="one run of a fiftieth of the size: does it work at all?")
@@ -109,6 +138,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--peers", default="restic,borg", help="default: restic,borg; empty for none")
     add("--restic", default="restic", metavar="PROGRAM", help="the restic to compare with")
     add("--borg", default="borg", metavar="PROGRAM", help="the borg to compare with")
+    add("--scenes", default=",".join(SCENES), help="of `remote`; default: %(default)s")
+    add("--corpora", default=",".join(CORPORA), help="of `remote`; default: %(default)s")
     return parser
 
 

@@ -111,6 +111,11 @@ def wall(found: Measurement) -> float:
     return found.cost.wall
 
 
+def memory(found: Measurement) -> float:
+    """Return peak memory in bytes."""
+    return found.cost.memory
+
+
 def paired_gates(results: Results) -> list[Gate]:
     """Return a gate for every limit that the tools in these results allow to judge."""
     peers = [tool for tool in results.tools if tool != OURS]

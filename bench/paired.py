@@ -32,7 +32,9 @@ _WORKS_MUCH = (Phase.FIRST, Phase.DAY_2, Phase.RESTORE, Phase.CHECK)
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One command of one tool in one run; `wrong_files` are those a restore got wrong."""
+    """One command of one tool in one run; `wrong_files` are those a restore got wrong.
+
+    `requests` are those of HTTP, where they are counted."""
 
     run: int
     tool: str
@@ -40,6 +42,7 @@ class Measurement:
     cost: Cost
     repository_bytes: int
     wrong_files: int = 0
+    requests: int = 0
 
     @property
     def succeeded(self) -> bool:
@@ -64,9 +67,9 @@ def measure_tools(work: Path, tools: Sequence[Tool], *, scale: float, runs: int)
                 time.sleep(_SETTLE_SECONDS)
             for tool in order:
                 if phase in tool.commands:
-                    _make_ready(place / "site", _REST_SECONDS * min(1, scale) * (phase in _WORKS_MUCH))
+                    make_ready(place / "site", _REST_SECONDS * min(1, scale) * (phase in _WORKS_MUCH))
                     yield _measure(place, tool, phase, run)
-        _empty(place)
+        empty_files(place)
 
 
 def _make_base(work: Path, scale: float) -> Path:
@@ -79,7 +82,7 @@ def _make_base(work: Path, scale: float) -> Path:
     return base
 
 
-def _make_ready(site: Path, rest_seconds: float) -> None:
+def make_ready(site: Path, rest_seconds: float) -> None:
     """Let every command begin alike: the disk idle, the tree in the page cache, from which borg drops it."""
     os.sync()
     time.sleep(rest_seconds)
@@ -113,11 +116,11 @@ def _measure(work: Path, tool: Tool, phase: Phase, run: int) -> Measurement:
         wrong = different_files(source, tree)
     elif phase is Phase.ONE:
         wrong = int(not _same(source / one, tree / one))
-    _empty(out)
+    empty_files(out)
     return Measurement(run, tool.name, phase, cost, folder_bytes(home / "repo"), wrong)
 
 
-def _empty(folder: Path) -> None:
+def empty_files(folder: Path) -> None:
     """Give the space of all files back, and keep the files."""
     for parent, _, files in os.walk(folder):
         for name in files:

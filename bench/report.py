@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING
 
-from bench.gates import MIB, Gate, Results, cpu, wall
+from bench.gates import MIB, Gate, Results, cpu, memory, wall
 from bench.tools import OLDEST, OURS, Phase
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def print_ratios(results: Results) -> None:
         for peer in results.tools:
             if peer == OURS or results.ratio(phase, peer, cpu) is None:
                 continue
-            ratios = (results.ratio(phase, peer, figure) for figure in (cpu, wall, _memory))
+            ratios = (results.ratio(phase, peer, figure) for figure in (cpu, wall, memory))
             rows.append(
                 (phase.name.lower(), peer, *(f"{ratio:.2f}" for ratio in ratios if ratio is not None))
             )
@@ -80,16 +80,12 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def _figures(found: Sequence[Measurement]) -> tuple[str, ...]:
-    return (*_spread(found, cpu), *_spread(found, wall), f"{median(map(_memory, found)) / MIB:.0f}")
+    return (*_spread(found, cpu), *_spread(found, wall), f"{median(map(memory, found)) / MIB:.0f}")
 
 
 def _spread(found: Sequence[Measurement], figure: Callable[[Measurement], float]) -> tuple[str, str]:
     values = [figure(one) for one in found]
     return f"{median(values):.2f}", f"{min(values):.2f} - {max(values):.2f}"
-
-
-def _memory(found: Measurement) -> float:
-    return found.cost.memory
 
 
 def _needed(tool: Tool) -> str:

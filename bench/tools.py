@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -109,6 +110,7 @@ def borg(program: str) -> Tool:
         env={
             "BORG_PASSPHRASE": "benchmark",
             "BORG_BASE_DIR": "{tmp}",
+            "BORG_REMOTE_PATH": shutil.which(program) or program,
             "BORG_RELOCATED_REPO_ACCESS_IS_OK": "yes",
         },
     )

@@ -145,3 +145,9 @@ def clone(storage: MemoryStorage) -> MemoryStorage:
     copy = MemoryStorage(storage.label)
     copy._objects = dict(storage._objects)
     return copy
+
+
+class FarStorage(FaultyStorage):
+    """The same, and it says that it is far away."""
+
+    parallel_calls = 4

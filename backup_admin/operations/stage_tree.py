@@ -17,6 +17,7 @@ from backup_admin.core.errors import BackupAdminError, Damaged
 from backup_admin.core.large_file import LARGE_FILE_BYTES
 from backup_admin.core.paths import show_path
 from backup_admin.operations.captured import iterate_bytes
+from backup_admin.repository.expecting import expecting_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from backup_admin.sources.tree import TreeWriter
 
 _LARGE_WAITING = 1024  # entries, without their bytes
+# What was read ahead for both kinds waits in memory: neither may be far behind the other.
+_LARGE_WAITING_AHEAD = 12
 _SENT_BYTES = 64 << 20
 
 
@@ -53,9 +56,9 @@ def write_tree(
     the report; the others are still written. The caller calls `target.finish`.
     """
     run = _Writing(target, reader, reporter)
-    with _LargeFiles(run, target) as large:
+    with _LargeFiles(run, target, helps=not reader.reads_ahead) as large:
         try:
-            for entry in run.place(entries):
+            for entry in expecting_files(reader, run.place(entries)):
                 if entry.size < LARGE_FILE_BYTES or not large.take(entry):
                     run.write_file(entry)
                     large.follow(entry.size)
@@ -154,25 +157,28 @@ class _Writing:
 
 
 class _LargeFiles:
-    """Writes large files in a thread of its own; who waits for them at the end helps.
+    """Writes large files in a thread of its own; who waits for them helps, unless the files are read ahead.
 
     The thread also sends small files to the disk, so that not all of them wait for the end.
     """
 
-    def __init__(self, run: _Writing, target: TreeWriter) -> None:
+    def __init__(self, run: _Writing, target: TreeWriter, *, helps: bool) -> None:
         self._run = run
         self._target = target
+        self._helps = helps
         self._small = 0
         self._sending: Future[None] | None = None
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="restore")
         self._waiting: deque[tuple[Future[None], FileEntry]] = deque()
 
     def take(self, entry: FileEntry) -> bool:
-        """Take a file, unless too many wait."""
+        """Take a file, unless too many wait; who does not help waits for one of them."""
         while self._waiting and self._waiting[0][0].done():
             self._waiting.popleft()[0].result()
         if len(self._waiting) >= _LARGE_WAITING:
             return False
+        if not self._helps and len(self._waiting) >= _LARGE_WAITING_AHEAD:
+            self._waiting.popleft()[0].result()
         self._waiting.append((self._pool.submit(self._run.write_file, entry), entry))
         return True
 
@@ -188,7 +194,7 @@ class _LargeFiles:
         """Write what is left, from the end of the queue, until both threads meet."""
         while self._waiting:
             future, entry = self._waiting.pop()
-            if future.cancel():
+            if self._helps and future.cancel():
                 self._run.write_file(entry)
             else:
                 future.result()

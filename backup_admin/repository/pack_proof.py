@@ -36,27 +36,35 @@ if TYPE_CHECKING:
     from backup_admin.repository.keys import RepositoryKeys
 
 _STOP = None
+_SPOILT_EVERY = 512
 
 
 class PackProver:
-    """Proves packs one after the other in the same memory. For one thread alone."""
+    """Proves packs one after the other in the same memory, or in that of the caller.
+
+    For one thread alone, or for several that give memory: they read at once and check in turn.
+    """
 
     def __init__(self, storage: Storage, keys: RepositoryKeys) -> None:
         self._storage = storage
         self._keys = keys
         self._pack: mmap | None = None
         self._plain = memoryview(bytearray(MAX_SEGMENT_BYTES))
+        self._checking = threading.Lock()
         self.packs_read = 0
         self.bytes_read = 0
 
-    def prove(self, pack: PackInfo) -> None:
+    def prove(self, pack: PackInfo, memory: bytearray | mmap | None = None) -> None:
         """Compare name, seals and the id of every chunk of a pack with what the storage holds.
 
-        Raises `Damaged`, `ObjectMissing` or another `StorageError`.
+        What the memory held is lost. Raises `Damaged`, `ObjectMissing` or another `StorageError`.
         """
-        data = self._read(pack)
+        data = self._read(pack, self._own_memory(pack) if memory is None else memory)
         try:
-            digest = self._check_segments(data)
+            with self._checking:
+                self.packs_read += 1
+                self.bytes_read += len(data)
+                digest = self._check_segments(data)
         except BackupAdminError:  # a damaged header may look like one of a newer version
             digest = pack_digest(data)
             if digest == pack.name:
@@ -78,13 +86,16 @@ class PackProver:
         hasher.update(data[hashed:])
         return hasher.digest()
 
-    def _read(self, pack: PackInfo) -> memoryview:
+    def _own_memory(self, pack: PackInfo) -> mmap:
         if self._pack is None or len(self._pack) < pack.size:
             self._pack = aligned_buffer(pack.size)
-        view = memoryview(self._pack)[: pack.size]
+        return self._pack
+
+    def _read(self, pack: PackInfo, memory: bytearray | mmap) -> memoryview:
+        view = memoryview(memory)[: pack.size]
+        # What is not read must not look as if it were: the memory may hold what was sent.
+        view[::_SPOILT_EVERY] = bytes(len(range(0, pack.size, _SPOILT_EVERY)))
         count = get_into(self._storage, pack_name(pack.name), 0, view)
-        self.packs_read += 1
-        self.bytes_read += count
         if count != pack.size:
             raise Damaged(f"it has {count} bytes instead of {pack.size}")
         return view
@@ -98,8 +109,8 @@ class PackProver:
         return decode_segment(plain, segment.method)
 
 
-class ProvingThread:
-    """Proves packs as soon as they are stored, beside the run that stores more."""
+class Proof:
+    """Proves packs as soon as they are stored: in a thread of its own, or in those that stored them."""
 
     def __init__(self, storage: Storage, keys: RepositoryKeys) -> None:
         self._prover = PackProver(storage, keys)
@@ -117,6 +128,11 @@ class ProvingThread:
     def bytes_read(self) -> int:
         """Return how many bytes of packs were read."""
         return self._prover.bytes_read
+
+    def prove(self, pack: PackInfo, memory: bytearray | mmap) -> None:
+        """Prove a pack now, in the memory of the caller; `failure` says what came out."""
+        if self.failure is None and not self._given_up:
+            self.failure = self._prove(pack, memory) or self.failure
 
     def add(self, pack: PackInfo) -> None:
         """Prove one more pack, some time."""
@@ -142,10 +158,10 @@ class ProvingThread:
             if self.failure is None and not self._given_up:
                 self.failure = self._prove(pack)
 
-    def _prove(self, pack: PackInfo) -> BackupAdminError | None:
+    def _prove(self, pack: PackInfo, memory: bytearray | mmap | None = None) -> BackupAdminError | None:
         name = pack_name(pack.name)
         try:
-            self._prover.prove(pack)
+            self._prover.prove(pack, memory)
         except ObjectMissing:
             return _failure(f"{name} is missing from the storage.")
         except StorageUnavailable as error:

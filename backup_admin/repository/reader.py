@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from backup_admin.core.direct_io import BLOCK_BYTES, DIRECT_BYTES, aligned, aligned_buffer
 from backup_admin.core.errors import Damaged, ObjectMissing
 from backup_admin.repository.objects import LENGTH_BYTES, TAG_BYTES, ObjectCipher, ObjectType, check_header
 from backup_admin.repository.packs import LOGICAL_NAME, Method, decode_segment, pack_name
+from backup_admin.repository.read_ahead import Held, ReadAhead
 from backup_admin.repository.types import MAX_SEGMENT_BYTES, ChunkKind, ChunkRef
-from backup_admin.storage.base import Storage, get_into
+from backup_admin.storage.base import Storage, get_into, parallel_calls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from backup_admin.repository.index import Index, Location
     from backup_admin.repository.keys import RepositoryKeys
 
 _SEGMENTS = 8
 _AHEAD = 512 << 10
+_FAR_AHEAD = 4 << 20
 _SPARES = 3
+_FAR_SPARES = 2  # what is read ahead needs the memory more
 _CIPHERS = 256
 
 
@@ -49,7 +52,35 @@ class ChunkReader:
         self._later = later
         self._later_lock = threading.Lock()
         self._local = threading.local()
+        calls = parallel_calls(storage)
+        self._ahead = ReadAhead(storage, calls) if calls > 1 else None
+        self._told: dict[bytes, Location] = {}
+        self._ahead_bytes = _AHEAD if self._ahead is None else _FAR_AHEAD
         self.bytes_read = 0
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Say whether it helps to tell of chunks before they are read."""
+        return self._ahead is not None
+
+    def expect(self, refs: Iterable[ChunkRef], *, at_once: bool = False) -> None:
+        """Tell of chunks that will be read, in this order; a chunk that will not be holds memory.
+
+        What lies close together is read together, unless it shall be read at once.
+        """
+        if self._ahead is None:
+            return
+        for ref in refs:
+            with suppress(Damaged):  # who reads it is told
+                location = next(self._index.locations(ref.id), None)
+                if location is not None:
+                    self._told[ref.id] = location
+                    self._ahead.expect(location, at_once=at_once)
+
+    def expect_no_more(self) -> None:
+        """Tell that all was told that will be read for a while."""
+        if self._ahead is not None:
+            self._ahead.expect_no_more()
 
     def read(self, kind: ChunkKind, ref: ChunkRef) -> memoryview:
         """Return the plain bytes of a chunk; one that lies in several packs from any of them.
@@ -78,6 +109,9 @@ class ChunkReader:
 
     def _read_from(self, index: Index, kind: ChunkKind, ref: ChunkRef) -> memoryview:
         failure: Damaged | None = None
+        if self._told and (told := self._told.pop(ref.id, None)) is not None:
+            with suppress(Damaged):
+                return self._read_at(told, kind, ref)
         for location in index.locations(ref.id):
             try:
                 return self._read_at(location, kind, ref)
@@ -95,6 +129,8 @@ class ChunkReader:
             raise Damaged(
                 f"Chunk {ref.id.hex()[:16]} in {pack_name(location.pack.name)} is not what its name says."
             )
+        if self._ahead is not None:
+            self._ahead.done(location)
         return data
 
     def _open_alone(self, location: Location) -> memoryview:
@@ -127,7 +163,7 @@ class ChunkReader:
         """Give the memory of this thread; say of which pack it is when something is damaged."""
         own: _Memory | None = getattr(self._local, "memory", None)
         if own is None:
-            own = self._local.memory = _Memory()
+            own = self._local.memory = _Memory(_SPARES if self._ahead is None else _FAR_SPARES)
         try:
             yield own
         except ObjectMissing as error:
@@ -136,17 +172,25 @@ class ChunkReader:
         except Damaged as error:
             name = pack_name(location.pack.name)
             raise Damaged(f"{name} in {self._storage.label} is damaged: {error}") from error
+        finally:
+            if self._ahead is not None and own.held is not None:
+                self._ahead.release(own.held)
+                own.held = None
 
     def _sealed(self, location: Location, own: _Memory) -> memoryview:
         """Return the bytes of a frame. Who reads a pack in order gets some in advance."""
         size, offset = location.frame_length, location.frame_offset
         if size < TAG_BYTES or size > MAX_SEGMENT_BYTES + 4096:
             raise Damaged("the index gives a frame of it an impossible length")
+        if self._ahead is not None and (held := self._ahead.hold(location)) is not None:
+            own.held = held
+            self.bytes_read += size
+            return held.view
         if own.pack != location.pack.name or not own.start <= offset or offset + size > own.end:
             goes_on = own.pack == location.pack.name and own.start < offset <= own.end + LENGTH_BYTES
             start, end = offset, offset + size
             if goes_on:
-                end = max(end, min(offset + _AHEAD, location.pack.size))
+                end = max(end, min(offset + self._ahead_bytes, location.pack.size))
             if end - start >= DIRECT_BYTES:
                 start, end = aligned(start, end)
             buffer = own.window(end - start)
@@ -174,11 +218,13 @@ class ChunkReader:
 class _Memory:
     """What one thread reads into, again and again: new memory is as dear as a digest of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, spares: int) -> None:
         self.pack = b""
         self.start = self.end = 0
         self._window = aligned_buffer(BLOCK_BYTES)
+        self.held: Held | None = None
         self._spares: list[bytearray] = []
+        self._most_spares = spares
 
     def window(self, size: int) -> memoryview:
         """Return the first bytes of the memory for sealed bytes, which are not kept when it grows."""
@@ -194,7 +240,7 @@ class _Memory:
                     self._spares[number] = bytearray(size)
                 return memoryview(self._spares[number])[:size]
         fresh = bytearray(size)
-        if len(self._spares) < _SPARES:
+        if len(self._spares) < self._most_spares:
             self._spares.append(fresh)
         return memoryview(fresh)[:size]
 

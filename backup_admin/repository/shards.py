@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from backup_admin.core.errors import Damaged
 from backup_admin.core.paths import show_path, sort_key
 from backup_admin.repository.entries import ShardRow, decode_entry, iterate_shards
+from backup_admin.repository.expecting import expecting_shards
 from backup_admin.repository.types import ChunkKind, FileEntry
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def sound_entries(
     Raises `Damaged` when the list of shards itself cannot be read, or is out of order.
     """
     before = b""
-    for row in iterate_shards(reader, root):
+    reader.expect(root.shard_lists, at_once=True)
+    for row in expecting_shards(reader, iterate_shards(reader, root)):
         try:
             entries = read_entries(reader, row)
         except Damaged as error:

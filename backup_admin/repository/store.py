@@ -3,6 +3,10 @@
 No lock is taken in the hot loop: `dict.setdefault` reserves a chunk id, so two
 threads never store the same chunk twice. Buffers come from a small pool, so that
 memory does not grow with the data.
+
+Where the storage is far away, what counts is how many packs are under way, and where packs are
+large, how many there are. In both cases all workers fill one pack, several threads upload, and
+each reads back what it stored into the memory it was sent from.
 """
 
 from __future__ import annotations
@@ -16,10 +20,10 @@ from backup_admin.core.direct_io import aligned_buffer
 from backup_admin.core.errors import BackupAdminError, StorageError
 from backup_admin.repository.index import RECORD_BYTES, Index, PackInfo, seal_index
 from backup_admin.repository.objects import FRAME_OVERHEAD
-from backup_admin.repository.pack_proof import ProvingThread
+from backup_admin.repository.pack_proof import Proof
 from backup_admin.repository.packs import ChunkSpan, PackBuilder, Segment, index_records, pack_name
 from backup_admin.repository.types import MAX_SEGMENT_BYTES, ChunkKind, ChunkRef
-from backup_admin.storage.base import PutResult, Storage
+from backup_admin.storage.base import PutResult, Storage, parallel_calls
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,6 +36,9 @@ if TYPE_CHECKING:
 _SMALL = 256 << 10
 _INDEX_RECORDS = 65_536
 _STOP = None
+_LARGE_PACK = 32 << 20
+_LARGE_PACKS_HELD = 1
+_FAR_PACKS_HELD = 3
 
 
 class ChunkStore:
@@ -57,29 +64,35 @@ class ChunkStore:
         self._buffer_bytes = (
             parameters.pack + MAX_SEGMENT_BYTES + parameters.pack_padding + 64 * FRAME_OVERHEAD
         )
+        is_large, is_far = parameters.pack > _LARGE_PACK, parallel_calls(storage) > 1
+        held = _LARGE_PACKS_HELD if is_large else _FAR_PACKS_HELD if is_far else threads + 1
         self._buffers: queue.SimpleQueue[bytearray | mmap | None] = queue.SimpleQueue()
-        for _ in range(threads + 1):
+        for _ in range(held):
             self._buffers.put(None)
+        self._shared = _Filling(self) if is_large or is_far else None
+        self._upload_threads = 1 if self._shared is None else held
         self._full: queue.Queue[PackBuilder | None] = queue.Queue(maxsize=1)
         self._failure: BaseException | None = None
         self._writers: list[ChunkWriter] = []
         self._packs: list[PackInfo] = []
         self._records = bytearray()
-        self._uploader: threading.Thread | None = None
-        self.proof = ProvingThread(storage, keys)
+        self._uploaders: list[threading.Thread] = []
+        self._listing = threading.Lock()
+        self.proof = Proof(storage, keys)
         self.new_packs: list[PackInfo] = []
         self.new_indexes: list[str] = []
         self.stored_bytes = 0
 
     def writer(self) -> ChunkWriter:
         """Return a writer for the calling thread alone."""
-        writer = ChunkWriter(self, self._keys)
+        writer = ChunkWriter(self, self._keys, self._shared or _Filling(self))
         self._writers.append(writer)
         return writer
 
     def adopt(self, packs: Iterable[tuple[PackInfo, list[Segment]]]) -> None:
         """Take over packs that an earlier run left behind. Call before anything is stored."""
         for info, segments in packs:
+            self.proof.add(info)
             self._list_pack(info, segments)
         self._flush_index()
 
@@ -106,10 +119,11 @@ class ChunkStore:
             self.raise_failure()
 
     def upload(self, builder: PackBuilder) -> None:
-        """Hand a full pack to the uploading thread."""
-        if self._uploader is None:
-            self._uploader = threading.Thread(target=self._upload_all, name="pack-uploader", daemon=True)
-            self._uploader.start()
+        """Hand a full pack to a thread that uploads."""
+        if len(self._uploaders) < self._upload_threads:
+            thread = threading.Thread(target=self._upload_all, name="pack-uploader", daemon=True)
+            self._uploaders.append(thread)
+            thread.start()
         while True:
             self.raise_failure()
             with suppress(queue.Full):
@@ -119,8 +133,10 @@ class ChunkStore:
     def finish(self) -> None:
         """Store what is left in all writers, prove all packs, store the index. Call from one thread."""
         for writer in self._writers:
+            writer.close_segment()
+        for writer in self._writers:
             writer.flush()
-        self._stop_uploader()
+        self._stop_uploaders()
         self.raise_failure()
         self.proof.finish()
         self.raise_failure()
@@ -128,9 +144,11 @@ class ChunkStore:
 
     def close(self) -> None:
         """Stop the threads; what was not stored is lost."""
-        self._stop_uploader()
+        self._stop_uploaders()
         self.proof.close()
-        self._writers.clear()  # each knows the store: the circle would hold the index and its files
+        # Each knows the store: the circle would hold the index and its files.
+        self._writers.clear()
+        self._shared = None
 
     def raise_failure(self) -> None:
         """Raise what went wrong in the threads that upload and prove."""
@@ -138,14 +156,16 @@ class ChunkStore:
         if failure is not None:
             raise failure
 
-    def _stop_uploader(self) -> None:
-        if self._uploader is not None:
-            while self._uploader.is_alive():
+    def _stop_uploaders(self) -> None:
+        for _ in self._uploaders:
+            # Whichever takes it stops; one that failed takes none.
+            while any(uploader.is_alive() for uploader in self._uploaders):
                 with suppress(queue.Full):
                     self._full.put(_STOP, timeout=0.2)
                     break
-            self._uploader.join()
-            self._uploader = None
+        for uploader in self._uploaders:
+            uploader.join()
+        self._uploaders.clear()
 
     def _upload_all(self) -> None:
         try:
@@ -163,13 +183,17 @@ class ChunkStore:
         data, info = builder.finish(self.parameters.pack_padding)
         self._pending.note(info.name)
         put_object(self._storage, pack_name(info.name), data)
-        self.stored_bytes += info.size
-        segments = builder.segments
-        self._buffers.put(builder.release())
-        self._list_pack(info, segments)
+        segments, buffer = builder.segments, builder.release()
+        if self._shared is None:
+            self.proof.add(info)
+        else:
+            self.proof.prove(info, buffer)
+        self._buffers.put(buffer)
+        with self._listing:
+            self.stored_bytes += info.size
+            self._list_pack(info, segments)
 
     def _list_pack(self, info: PackInfo, segments: list[Segment]) -> None:
-        self.proof.add(info)
         self.new_packs.append(info)
         self._packs.append(info)
         self._records += b"".join(index_records(len(self._packs) - 1, segments))
@@ -192,10 +216,38 @@ class ChunkStore:
         self._packs, self._records = [], bytearray()
 
 
+class _Filling:
+    """The pack that is being filled, by one writer or by all."""
+
+    def __init__(self, store: ChunkStore) -> None:
+        self._store = store
+        self._limit = store.parameters.pack
+        self._lock = threading.Lock()
+        self._builder: PackBuilder | None = None
+
+    def add(self, data: bytes | bytearray | memoryview, spans: list[ChunkSpan], level: int) -> None:
+        """Add a segment; hands the pack over first when there is no room."""
+        with self._lock:
+            if self._builder is None:
+                self._builder = self._store.take_builder()
+            if not self._builder.has_room(len(data), len(spans), self._limit):
+                self._store.upload(self._builder)
+                self._builder = None  # it is not ours any more, also when no other comes
+                self._builder = self._store.take_builder()
+            self._builder.add(data, spans, level=level)
+
+    def flush(self) -> None:
+        """Hand the pack over, however little is in it."""
+        with self._lock:
+            if self._builder is not None and self._builder.segments:
+                self._store.upload(self._builder)
+            self._builder = None
+
+
 class ChunkWriter:
     """Cuts nothing, stores chunks: small compressible ones gathered in segments."""
 
-    def __init__(self, store: ChunkStore, keys: RepositoryKeys) -> None:
+    def __init__(self, store: ChunkStore, keys: RepositoryKeys, filling: _Filling) -> None:
         self._store = store
         self._keys = keys
         self._segment_limit = store.parameters.segment
@@ -203,7 +255,7 @@ class ChunkWriter:
         self._segment = bytearray(self._segment_limit + _SMALL)
         self._segment_size = 0
         self._spans: list[ChunkSpan] = []
-        self._builder: PackBuilder | None = None
+        self._filling = filling
 
     def put(self, kind: ChunkKind, data: bytes | bytearray | memoryview, *, compress: bool) -> ChunkRef:
         """Store a chunk unless it is known, and return its name."""
@@ -213,34 +265,25 @@ class ChunkWriter:
         if not self._store.claim(chunk_id):
             return ref
         if not compress or size >= _SMALL:
-            self._add(data, [ChunkSpan(kind, chunk_id, 0, size)], self._level if compress else 0)
+            self._filling.add(data, [ChunkSpan(kind, chunk_id, 0, size)], self._level if compress else 0)
             return ref
         self._segment[self._segment_size : self._segment_size + size] = data
         self._spans.append(ChunkSpan(kind, chunk_id, self._segment_size, size))
         self._segment_size += size
         if self._segment_size >= self._segment_limit:
-            self._close_segment()
+            self.close_segment()
         return ref
 
     def flush(self) -> None:
         """Hand over what is gathered, however little."""
-        self._close_segment()
-        if self._builder is not None and self._builder.segments:
-            self._store.upload(self._builder)
-        self._builder = None
+        self.close_segment()
+        self._filling.flush()
 
-    def _close_segment(self) -> None:
+    def close_segment(self) -> None:
+        """Put what is gathered into the pack, however little."""
         if self._spans:
-            self._add(memoryview(self._segment)[: self._segment_size], self._spans, self._level)
+            self._filling.add(memoryview(self._segment)[: self._segment_size], self._spans, self._level)
         self._segment_size, self._spans = 0, []
-
-    def _add(self, data: bytes | bytearray | memoryview, spans: list[ChunkSpan], level: int) -> None:
-        if self._builder is None:
-            self._builder = self._store.take_builder()
-        if not self._builder.has_room(len(data), len(spans), self._store.parameters.pack):
-            self._store.upload(self._builder)
-            self._builder = self._store.take_builder()
-        self._builder.add(data, spans, level=level)
 
 
 def put_object(storage: Storage, name: str, data: bytes | bytearray | memoryview) -> None:

@@ -127,6 +127,13 @@ class KeepsLocked(Protocol):
 
 
 @runtime_checkable
+class FarAway(Protocol):
+    """A storage behind a line: a call takes long, and several at once hardly longer than one."""
+
+    parallel_calls: int
+
+
+@runtime_checkable
 class KnowsFreeSpace(Protocol):
     """A storage that can say how much room is left."""
 
@@ -229,6 +236,11 @@ def get_into(storage: Storage, name: str, offset: int, buffer: bytearray | memor
 def locking(storage: Storage) -> KeepsLocked | None:
     """Return the storage when it locks what is put."""
     return storage if isinstance(storage, KeepsLocked) and storage.lock_days else None
+
+
+def parallel_calls(storage: Storage) -> int:
+    """Return how many calls at once serve a storage best: 1 where each is quick."""
+    return storage.parallel_calls if isinstance(storage, FarAway) else 1
 
 
 def check_name(name: str) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _READ_SECONDS = 60
 _SLOWEST_BYTES_PER_SECOND = 1024
-_PIECE = 1 << 20
+_PIECE = 256 << 10
 
 
 class ViewBody(io.RawIOBase):

@@ -22,7 +22,7 @@ from backup_admin.storage.retrying import Retries
 from backup_admin.storage.ssh_batches import Batches
 from backup_admin.storage.ssh_errors import FarFailure, explain, hurdle_of, missing
 from backup_admin.storage.ssh_keys import public_part
-from backup_admin.storage.ssh_link import SshLink
+from backup_admin.storage.ssh_link import SHELLS, SshLink
 from backup_admin.storage.ssh_place import parse_ssh_address
 from backup_admin.storage.ssh_scripts import (
     ABSENT,
@@ -65,6 +65,8 @@ def open_ssh(address: str, *, own_folder: Path, allow_private: bool, quick: bool
 
 class SshStorage:
     """Keeps each object as one file below a folder of a host. May be used from several threads."""
+
+    parallel_calls = SHELLS
 
     def __init__(self, link: SshLink, *, retries: Retries | None = None) -> None:
         self.place: SshPlace = link.place

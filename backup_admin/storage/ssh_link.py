@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from backup_admin.storage.ssh_place import SshPlace
 
 _ALIAS = "storage"
-_SHELLS = 4
+SHELLS = 4
 _PROGRAMS = 3  # a host allows ten sessions in one connection by default
 _SILENCE_SECONDS = 75.0
 _PROGRAM_SECONDS = 600.0
@@ -80,7 +80,7 @@ class SshLink:
         self._free: list[Conversation] = []
         self._open: list[Conversation] = []
         weakref.finalize(self, _close_all, self._open)
-        self._shells = threading.BoundedSemaphore(_SHELLS)
+        self._shells = threading.BoundedSemaphore(SHELLS)
         self._programs = threading.BoundedSemaphore(_PROGRAMS)
         self._folder: Path | None = None
 

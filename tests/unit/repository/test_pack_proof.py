@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,15 +14,16 @@ from backup_admin.core.errors import (
     StorageUnavailable,
     VerificationFailed,
 )
+from backup_admin.repository import store as store_module
 from backup_admin.repository.index import Index, PackInfo
-from backup_admin.repository.pack_proof import PackProver, ProvingThread
+from backup_admin.repository.pack_proof import PackProver, Proof
 from backup_admin.repository.packs import ChunkSpan, PackBuilder, pack_digest, pack_name
 from backup_admin.repository.pending import PendingPacks
 from backup_admin.repository.store import ChunkStore
 from backup_admin.repository.types import ChunkKind
 from backup_admin.storage.memory import MemoryStorage
 from tests.factories import SMALL, make_keys, noise, prose
-from tests.fakes import Act, Fault, FaultyStorage
+from tests.fakes import Act, FarStorage, Fault, FaultyStorage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,10 +68,71 @@ def test_every_pack_of_a_run_is_read_whole(tmp_path: Path) -> None:
     )
 
 
+def test_packs_for_a_storage_far_away_are_stored_and_proved_at_the_same_time(tmp_path: Path) -> None:
+    meeting = threading.Barrier(2, timeout=20)
+    met: list[str] = []
+
+    def meet(method: str, name: str) -> None:
+        if method == "put" and name.startswith("packs/") and len(met) < 2:
+            met.append(name)
+            meeting.wait()
+
+    storage = FarStorage(MemoryStorage(), before=meet)
+    store = make_store(storage, tmp_path)
+    fill(store)
+
+    assert len(set(met)) == 2
+    assert not [thread for thread in threading.enumerate() if thread.name == "pack-uploader"]
+    assert store.proof.packs_read == len(store.new_packs) == len(set(store.new_packs))
+    proven = [name for method, name in storage.calls if method == "get" and name.startswith("packs/")]
+    assert sorted(proven) == sorted(pack_name(pack.name) for pack in store.new_packs)
+
+
+def test_writers_fill_one_pack_for_a_storage_far_away(tmp_path: Path) -> None:
+    store = make_store(FarStorage(MemoryStorage()), tmp_path)
+    for number, writer in enumerate([store.writer(), store.writer(), store.writer()]):
+        writer.put(ChunkKind.DATA, noise(900, seed=number), compress=False)
+        writer.put(ChunkKind.DATA, prose(900, seed=number), compress=True)
+    store.finish()
+    assert len(store.new_packs) == 1
+
+
+def test_large_packs_take_turns_in_one_piece_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "_LARGE_PACK", 1000)
+    store = make_store(MemoryStorage(), tmp_path)
+    taken, memory = store.take_builder, set()
+
+    def noted() -> PackBuilder:
+        builder = taken()
+        memory.add(id(builder._buffer))
+        return builder
+
+    monkeypatch.setattr(store, "take_builder", noted)
+    fill(store)
+    assert len(store.new_packs) > 3
+    assert len(memory) == 1
+
+
+def test_what_was_sent_is_not_taken_for_what_was_read(tmp_path: Path) -> None:
+    class Forgetful(FarStorage):
+        def get_into(self, name: str, offset: int, buffer: bytearray | memoryview) -> int:
+            return len(buffer)
+
+    store = make_store(Forgetful(MemoryStorage()), tmp_path)
+    with pytest.raises(VerificationFailed, match="No snapshot was made"):
+        fill(store)
+    store.close()
+
+
+@pytest.mark.parametrize("kind", [FaultyStorage, FarStorage])
 @pytest.mark.parametrize("act", [Act.LIE, Act.LIE_TORN])
 @pytest.mark.parametrize("number", [1, 2, 4])
-def test_a_pack_the_storage_did_not_keep_ends_the_run(tmp_path: Path, act: Act, number: int) -> None:
-    store = make_store(FaultyStorage(MemoryStorage(), (Fault("put", number, act),)), tmp_path)
+def test_a_pack_the_storage_did_not_keep_ends_the_run(
+    tmp_path: Path, act: Act, number: int, kind: type[FaultyStorage]
+) -> None:
+    store = make_store(kind(MemoryStorage(), (Fault("put", number, act),)), tmp_path)
     with pytest.raises(VerificationFailed, match="No snapshot was made"):
         fill(store)
     store.close()
@@ -98,7 +161,7 @@ def test_an_unexpected_failure_of_the_reading_thread_reaches_the_caller(tmp_path
 
 def test_a_run_that_is_given_up_reads_nothing_more() -> None:
     storage = FaultyStorage(MemoryStorage())
-    proof = ProvingThread(storage, KEYS)
+    proof = Proof(storage, KEYS)
     proof.close()
     proof.add(make_pack(b"data")[0])
     proof.close()
