@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import click
 
 from backup_admin.cli.describing import describe_snapshot
 from backup_admin.cli.named_sources import check_text, make_sources
-from backup_admin.cli.opening import Surroundings, actor, open_given, repository_options
+from backup_admin.cli.opening import Surroundings, actor, open_given, open_place, repository_options
+from backup_admin.core.errors import BackupAdminError
 from backup_admin.core.shown import columns, count_of, show_size
 from backup_admin.operations.answers import Answer
 from backup_admin.operations.backup import back_up
+from backup_admin.operations.mirror import mirror
+from backup_admin.operations.mirror_plan import plan_mirror
 from backup_admin.operations.results import BackupOptions, BackupResult, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from backup_admin.core.progress import Reporter
+    from backup_admin.core.state import StateFolder
+    from backup_admin.repository.repository import Repository
+
 _DEGRADED = 3
 _STOPPED = "No snapshot was made; earlier ones are intact."
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """What became of one mirror; without a problem it holds the snapshot."""
+
+    mirror: str
+    problem: str
 
 
 @click.command("run")
@@ -30,6 +46,13 @@ _STOPPED = "No snapshot was made; earlier ones are intact."
     "--exclude", multiple=True, metavar="PATTERN", help="Leave out: '*.tmp', 'cache/', '/only/here'."
 )
 @click.option("--label", default="", help="A few words to know the snapshot by.")
+@click.option(
+    "--mirror",
+    "mirrors",
+    multiple=True,
+    metavar="ADDRESS",
+    help="A storage that gets a copy of the repository afterwards; may be repeated.",
+)
 @repository_options
 @click.pass_obj
 def run_verb(  # noqa: PLR0913  one parameter for each option
@@ -40,6 +63,7 @@ def run_verb(  # noqa: PLR0913  one parameter for each option
     sqlite: tuple[str, ...],
     exclude: tuple[str, ...],
     label: str,
+    mirrors: tuple[str, ...],
     key_file: Path | None,
     state_dir: Path | None,
 ) -> Answer:
@@ -47,7 +71,7 @@ def run_verb(  # noqa: PLR0913  one parameter for each option
 
     Everything stored is read back before the snapshot exists. Databases may be in
     use. Ends with 3 when something could not be read: the snapshot is kept without
-    it, and each file is named.
+    it, and each file is named. Also with 3 when a mirror is not up to date afterwards.
     """
     options = BackupOptions(label=check_text(label, "--label"), kind="manual", actor=actor())
     make_sources(files, sqlite, exclude=exclude)
@@ -63,10 +87,27 @@ def run_verb(  # noqa: PLR0913  one parameter for each option
             reporter=reporter,
             clock=surroundings.clock,
         )
-    return _answer(result)
+        copies = tuple(_copy(surroundings, repository, state, address, reporter) for address in mirrors)
+    return _answer(result, copies)
 
 
-def _answer(result: BackupResult) -> Answer:
+def _copy(
+    surroundings: Surroundings, repository: Repository, state: StateFolder, address: str, reporter: Reporter
+) -> _Copy:
+    """Bring one mirror up to date; what keeps it from that stops no other, since the snapshot is made."""
+    label = address.partition("?")[0]
+    try:
+        target = open_place(surroundings, address, state.root)
+        label = target.label
+        plan = plan_mirror(repository.storage, target)
+        report = mirror(repository.storage, target, plan, reporter=reporter, state=state)
+    except BackupAdminError as error:
+        return _Copy(label, str(error))
+    return _Copy(label, " ".join(report.problems))
+
+
+def _answer(result: BackupResult, copies: tuple[_Copy, ...]) -> Answer:
+    behind = [copy for copy in copies if copy.problem]
     return Answer(
         result={
             "snapshot": describe_snapshot(result.snapshot),
@@ -78,13 +119,15 @@ def _answer(result: BackupResult) -> Answer:
             "objects_read_back": result.evidence.objects_read,
             "bytes_read_back": result.evidence.bytes_read,
             "seconds": round(result.seconds, 3),
+            "mirrors": [asdict(copy) for copy in copies],
         },
-        lines=_lines(result),
-        exit_code=_DEGRADED if result.outcome is Outcome.DEGRADED else 0,
+        lines=(*_lines(result), *(f"  Mirrored to {copy.mirror}" for copy in copies if not copy.problem)),
+        exit_code=_DEGRADED if result.outcome is Outcome.DEGRADED or behind else 0,
         notes=(
             *(f"note: {notice}" for notice in result.notices),
             *(f"missing: {warning}" for warning in result.warnings),
             *(f"not locked: {problem}" for problem in result.lock_problems),
+            *(f"mirror {copy.mirror}: {copy.problem}" for copy in behind),
         ),
     )
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.services.s3 import S3Server
+    from tests.services.ssh import SshServer
 
 
 def mirror(world: World, source: object, target: object, *more: object, alone: bool = False) -> Done:
@@ -180,3 +181,24 @@ def test_a_restore_in_place_writes_a_safety_backup_and_so_knows_no_such_option(r
 
     assert done.status == 2
     assert "--no-pin has no meaning with --in-place" in done.error["message"]
+
+
+@pytest.mark.integration
+def test_one_run_goes_to_several_storages_and_on_where_one_fails(repository: World, sshd: SshServer) -> None:
+    far = sshd.address(repository.root / "far")
+    refused = repository.root / "refused"
+    refused.mkdir()
+    (refused / "somebody's").write_text("theirs")
+
+    done = repository.back_up("--mirror", refused, "--mirror", far, "--json")
+
+    assert done.status == 3
+    first, second = done.result["mirrors"]
+    assert "holds other things" in first["problem"]
+    assert second["problem"] == ""
+    assert done.result["outcome"] == "completed"
+    assert [path.name for path in refused.iterdir()] == ["somebody's"]
+    with_key(repository, "restore", "latest", far, "--to", repository.root / "out", "--no-pin")
+    assert (
+        differences(describe_tree(repository.files), describe_tree(repository.root / "out/files/files")) == []
+    )
