@@ -29,6 +29,7 @@ from backup_admin.storage.s3_facts import Upload
 from backup_admin.storage.s3_lock import bucket_options, extend_lock, lock_end, put_options, read_lock
 from backup_admin.storage.s3_parts import PARTS_FROM, Target, crc32, put_parts
 from backup_admin.storage.s3_place import parse_s3_address
+from backup_admin.storage.throttle import Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -87,6 +88,7 @@ class S3Storage:
         self._client: Any = self._call(
             "", "opened", lambda _: make_client(place, credentials, self._retries.connect_seconds)
         )
+        self._throttle = Throttle(place.bandwidth)
         self._bucket_seen = 0.0
 
     def make(self) -> None:
@@ -258,7 +260,7 @@ class S3Storage:
                 self._client.put_object(
                     Bucket=self.place.bucket,
                     Key=key,
-                    Body=ViewBody(view),
+                    Body=ViewBody(view, self._throttle),
                     ContentLength=len(view),
                     ChecksumCRC32=crc32(view),
                     **options,
@@ -266,7 +268,7 @@ class S3Storage:
                 )
             else:
                 call = partial(self._call, key, "written")
-                target = Target(self._client, self.place.bucket, key, call)
+                target = Target(self._client, self.place.bucket, key, call, self._throttle)
                 put_parts(target, view, options=options, condition=condition)
         except ClientError as error:
             if status_of(error) != 412:

@@ -12,8 +12,10 @@ from botocore.config import Config
 
 if TYPE_CHECKING:
     from backup_admin.storage.s3_place import S3Place
+    from backup_admin.storage.throttle import Throttle
 
 _READ_SECONDS = 60
+_SIGNED_BYTES = 1 << 20
 _SLOWEST_BYTES_PER_SECOND = 1024
 _PIECE = 256 << 10
 
@@ -21,9 +23,11 @@ _PIECE = 256 << 10
 class ViewBody(io.RawIOBase):
     """Bytes that the client library reads as from a file, again when it must: nothing is copied whole."""
 
-    def __init__(self, view: memoryview) -> None:
+    def __init__(self, view: memoryview, throttle: Throttle | None = None) -> None:
+        """With a throttle, reading waits as long as sending shall take."""
         self._view = view
         self._at = 0
+        self._throttle = throttle
 
     def __len__(self) -> int:
         return len(self._view)
@@ -41,6 +45,9 @@ class ViewBody(io.RawIOBase):
         end = len(self._view) if size < 0 else min(self._at + size, len(self._view))
         part = bytes(self._view[self._at : end])
         self._at = end
+        # Who signs a body reads it too, by the MiB; who sends it takes small pieces.
+        if self._throttle is not None and 0 < size < _SIGNED_BYTES:
+            self._throttle.wait(len(part))
         return part
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:

@@ -17,6 +17,8 @@ from backup_admin.storage.s3_client import ViewBody
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from backup_admin.storage.throttle import Throttle
+
 PARTS_FROM = 32 << 20
 _PART_BYTES = 16 << 20
 _THREADS = 4
@@ -29,6 +31,7 @@ class Target(NamedTuple):
     bucket: str
     key: str
     attempt: Callable[[Callable[[int], Any]], Any]
+    throttle: Throttle
 
 
 def put_parts(
@@ -65,7 +68,7 @@ def _put_part(target: Target, where: dict[str, str], view: memoryview, at: int) 
         return target.client.upload_part(
             **where,
             PartNumber=number,
-            Body=ViewBody(part),
+            Body=ViewBody(part, target.throttle),
             ContentLength=len(part),
             ChecksumCRC32=checksum,
         )

@@ -9,6 +9,7 @@ from typing import TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from backup_admin.core.errors import UsageError
+from backup_admin.storage.throttle import parse_bandwidth
 
 C = TypeVar("C", bound=StrEnum)
 
@@ -18,7 +19,7 @@ _TRUE, _FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
 _MOST_PREFIX_BYTES = 800  # S3 keeps 1024 for a key; our names have up to 99
 _OPTIONS = (
     *("endpoint", "region", "path_style", "use_ssl", "ca_file", "profile", "create_bucket"),
-    *("lock_days", "lock_mode", "storage_class", "sse", "sse_kms_key"),
+    *("lock_days", "lock_mode", "storage_class", "sse", "sse_kms_key", "bandwidth"),
 )
 _STORAGE_CLASS = re.compile(r"[A-Z0-9_-]{1,40}")
 _KMS_KEY = re.compile(r"[A-Za-z0-9:/_-]{1,2048}")
@@ -47,6 +48,7 @@ class S3Place:
     An empty endpoint means AWS. `path_style` None leaves it to the client library, which asks
     AWS by host name and others by path. `ca_file` is trusted besides no other authority. What is put
     is locked for `lock_days`; 0 locks nothing. An empty `storage_class` or `sse` is not sent.
+    `bandwidth` is the most bytes a second that are sent, 0 for no limit.
     """
 
     bucket: str
@@ -62,6 +64,7 @@ class S3Place:
     storage_class: str = ""
     sse: Sealing | None = None
     sse_kms_key: str = ""
+    bandwidth: int = 0
 
     @property
     def is_aws(self) -> bool:
@@ -117,6 +120,7 @@ def parse_s3_address(address: str) -> S3Place:
         storage_class=_storage_class(given.get("storage_class", "")),
         sse=_choice(Sealing, "sse", given["sse"]) if "sse" in given else None,
         sse_kms_key=_kms_key(given),
+        bandwidth=parse_bandwidth(given.get("bandwidth")),
     )
 
 

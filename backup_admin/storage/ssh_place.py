@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from backup_admin.core.errors import UsageError
+from backup_admin.storage.throttle import MIB, parse_bandwidth
 
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})|[0-9a-fA-F:]*:[0-9a-fA-F:.]*")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 _OPTIONS = ("identity", "host_key", "bandwidth")
 _MOST_PATH_BYTES = 1000
-_MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class SshPlace:
         """Return the address of this place with the fingerprint of the host's key in it."""
         options = {"identity": self.identity, "host_key": host_key}
         if self.bandwidth:
-            options["bandwidth"] = f"{self.bandwidth / _MIB:g}"
+            options["bandwidth"] = f"{self.bandwidth / MIB:g}"
         kept = urlencode({name: value for name, value in options.items() if value}, safe="/:")
         return f"{self.label}?{kept}"
 
@@ -80,21 +80,8 @@ def parse_ssh_address(address: str) -> SshPlace:
         _port(port),
         _file(given.get("identity", "")),
         _fingerprint(given.get("host_key", "")),
-        bandwidth(given.get("bandwidth")),
+        parse_bandwidth(given.get("bandwidth")),
     )
-
-
-def bandwidth(text: str | None) -> int:
-    """Return bytes a second from MiB a second; raise `UsageError`."""
-    if text is None:
-        return 0
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.01 <= value <= 100_000:
-        raise UsageError(f"bandwidth is the MiB a second to send at the most, such as 2.5, not {text!r}.")
-    return int(value * _MIB)
 
 
 def _options(pairs: list[tuple[str, str]]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -322,3 +323,15 @@ def test_lists_of_more_than_a_page_are_whole_and_half_ones_are_asked_for_again(
     assert found == [ObjectInfo(name, 1) for name in names]
     storage.delete_all(names)
     assert list(storage.list_objects("")) == []
+
+
+def test_a_bandwidth_is_kept_by_all_threads_together(seaweedfs: S3Server) -> None:
+    place = parse_s3_address(seaweedfs.address(uuid4().hex, create_bucket="true", bandwidth="8"))
+    limited = S3Storage(place, credentials=(seaweedfs.key, seaweedfs.secret))
+    limited.make()
+    began = time.monotonic()
+
+    limited.put("packs/ab/1", LARGE)  # 40 MiB, in parts
+
+    assert time.monotonic() - began > 4
+    assert limited.get("packs/ab/1") == LARGE
