@@ -111,14 +111,14 @@ def recorded_slots(repository: Repository) -> dict[str, str]:
 def usable_slots(repository: Repository) -> dict[str, SlotFile]:
     """Return the slots in use whose files are there and as they were written."""
     recorded = recorded_slots(repository)
-    files = slots.survey_slots(repository.storage)
+    files = slots.survey_slots(repository.storage, known=recorded)
     return {file.id: file for file in files if recorded.get(file.id) == file.digest and file.info}
 
 
 def view_slots(repository: Repository) -> tuple[SlotView, ...]:
     """Return every slot there is or should be, those in use first."""
     recorded = recorded_slots(repository)
-    present = {file.id: file for file in slots.survey_slots(repository.storage)}
+    present = {file.id: file for file in slots.survey_slots(repository.storage, known=recorded)}
     doomed = repository.history.doomed
     views = [_view(slot, recorded.get(slot), present.get(slot), doomed) for slot in (recorded | present)]
     return tuple(sorted(views, key=lambda view: (view.id not in recorded, view.created_at, view.id)))
@@ -138,9 +138,10 @@ def _view(slot: str, digest: str | None, file: SlotFile | None, doomed: Collecti
 
 def check_slots(repository: Repository) -> list[str]:
     """Return what is wrong with the slots, also with those the given secret does not open."""
-    present = {file.id: file for file in slots.survey_slots(repository.storage)}
+    recorded = recorded_slots(repository)
+    present = {file.id: file for file in slots.survey_slots(repository.storage, known=recorded)}
     problems = []
-    for slot, digest in recorded_slots(repository).items():
+    for slot, digest in recorded.items():
         name, file = slots.slot_name(slot), present.get(slot)
         if file is None:
             problems.append(f"{name} is missing from the storage: its secret opens the repository no more.")

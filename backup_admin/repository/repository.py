@@ -66,7 +66,7 @@ def open_repository(
     Raises `NotARepository`, `WrongKey`, `NewerVersion` or `Damaged`.
     """
     config, raw = repository_config.read_config(storage)
-    keyring = slots.open_slots(storage, secret, config.repo_id)
+    keyring = slots.open_slots(storage, secret, config.repo_id, known=config.slots)
     keys = RepositoryKeys(keyring, config.repo_id, partial(find_epoch, storage))
     repository_config.check_config(raw, keys)
     try:

@@ -32,7 +32,7 @@ from backup_admin.repository.keys import Keyring, expand, merge_keyrings, parse_
 from backup_admin.repository.secrets import RepositorySecret, SecretKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from datetime import datetime
 
     from backup_admin.storage.base import Storage
@@ -137,9 +137,12 @@ def list_slots(storage: Storage) -> tuple[SlotInfo, ...]:
     return tuple(_parse_slot(slot_id, data).info for slot_id, data in _read_slots(storage))
 
 
-def survey_slots(storage: Storage) -> tuple[SlotFile, ...]:
-    """Return every file below `keys/`, also those that cannot be read as a slot."""
-    return tuple(_survey(slot_id, data) for slot_id, data in _read_slots(storage))
+def survey_slots(storage: Storage, *, known: Iterable[str] = ()) -> tuple[SlotFile, ...]:
+    """Return every file below `keys/`, also those that cannot be read as a slot.
+
+    The slots `known` are looked up also when a list leaves them out.
+    """
+    return tuple(_survey(slot_id, data) for slot_id, data in _read_slots(storage, known))
 
 
 def _survey(slot_id: str, data: bytes) -> SlotFile:
@@ -150,13 +153,15 @@ def _survey(slot_id: str, data: bytes) -> SlotFile:
         return SlotFile(slot_id, digest, None, str(error))
 
 
-def open_slots(storage: Storage, secret: RepositorySecret, repo_id: bytes) -> Keyring:
+def open_slots(
+    storage: Storage, secret: RepositorySecret, repo_id: bytes, *, known: Iterable[str] = ()
+) -> Keyring:
     """Return what all slots that a secret opens hold together.
 
-    Raises `WrongKey` when there is none. A damaged slot is only an error when
-    no other opens.
+    The slots `known` are looked up also when a list leaves them out. Raises `WrongKey` when
+    there is none. A damaged slot is only an error when no other opens.
     """
-    opened, damaged = _open_all(storage, secret, repo_id)
+    opened, damaged = _open_all(storage, secret, repo_id, known)
     if opened:
         return merge_keyrings(opened.values())
     if damaged is not None:
@@ -178,11 +183,11 @@ def opened_slots(storage: Storage, secret: RepositorySecret, repo_id: bytes) -> 
 
 
 def _open_all(
-    storage: Storage, secret: RepositorySecret, repo_id: bytes
+    storage: Storage, secret: RepositorySecret, repo_id: bytes, known: Iterable[str] = ()
 ) -> tuple[dict[str, Keyring], BackupAdminError | None]:
     damaged: BackupAdminError | None = None
     opened: dict[str, Keyring] = {}
-    for slot_id in _slot_ids(storage):
+    for slot_id in _slot_ids(storage, known):
         try:
             slot = _parse_slot(slot_id, storage.get(slot_name(slot_id), 0, _MAX_BYTES))
             keyring = _open(slot, secret, repo_id) if slot.info.kind == secret.kind.value else None
@@ -214,17 +219,21 @@ def _root(slot: _Slot, secret: RepositorySecret) -> bytes:
     return hmac.digest(slot.salt, secret.material, "sha256")
 
 
-def _read_slots(storage: Storage) -> Iterator[tuple[str, bytes]]:
-    for slot_id in _slot_ids(storage):
+def _read_slots(storage: Storage, known: Iterable[str] = ()) -> Iterator[tuple[str, bytes]]:
+    for slot_id in _slot_ids(storage, known):
         with suppress(ObjectMissing):  # removed by another process just now
             yield slot_id, storage.get(slot_name(slot_id), 0, _MAX_BYTES)
 
 
-def _slot_ids(storage: Storage) -> Iterator[str]:
-    for number, info in enumerate(storage.list_objects(PREFIX)):
-        if number >= MOST_FILES:
+def _slot_ids(storage: Storage, known: Iterable[str]) -> Iterator[str]:
+    """List slots, and name those that a list may have left out: they are there or they are not."""
+    listed: set[str] = set()
+    for info in storage.list_objects(PREFIX):
+        if len(listed) >= MOST_FILES:
             raise Damaged(f"{storage.label} has more than {MOST_FILES} key slots.")
+        listed.add(info.name.removeprefix(PREFIX))
         yield info.name.removeprefix(PREFIX)
+    yield from (slot for slot in known if slot not in listed)
 
 
 def _parse_slot(slot_id: str, data: bytes) -> _Slot:

@@ -31,7 +31,8 @@ class Fault:
     `cut_request_at`: the connection ends when so many bytes of the body went on.
     `lose_reply`: the server does its work and the client never hears of it.
     `cut_reply_at`: the connection ends when so many bytes of the answer's body came back.
-    `answer`: a status and a code, said without asking the server; `headers` go with it.
+    `answer`: a status and a code, said without asking the server; `headers` go with it, and `body`
+    instead of what usually tells the code.
     `drip`: bytes of the answer's body a second.
     """
 
@@ -40,6 +41,7 @@ class Fault:
     cut_reply_at: int | None = None
     answer: tuple[int, str] | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    body: str = ""
     drip: int | None = None
 
 
@@ -211,7 +213,7 @@ def _send(client: socket.socket, piece: bytes, drip: int | None) -> None:
 
 def _canned(fault: Fault) -> bytes:
     status, code = fault.answer or (500, "InternalError")
-    body = _ERROR.format(code=code).encode()
+    body = (fault.body or _ERROR.format(code=code)).encode()
     lines = [f"HTTP/1.1 {status} As Told", "Content-Type: application/xml", f"Content-Length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in fault.headers.items()]
     return "\r\n".join([*lines, "Connection: close", "", ""]).encode() + body
