@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -12,11 +13,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 import pytest
 from flask import Flask
 
 from backup_admin.cli import main
 from backup_admin.core.settings import SETTINGS
+from backup_admin.storage.s3_place import parse_s3_address
+from backup_admin.storage.ssh_place import parse_ssh_address
 from backup_admin.web.commands import backup
 from backup_admin.web.extension import BackupAdmin
 from backup_admin.web.standalone import create_app
@@ -26,7 +30,14 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-PAGES = ["README.md", "docs/admin-guide.md", "docs/cli.md", "docs/storage-s3.md"]
+KINDS = {"aws.md": "s3://", "minio.md": "s3://", "ssh.md": "ssh://"}
+PAGES = [
+    "README.md",
+    "docs/admin-guide.md",
+    *(f"docs/admin-guide/{name}" for name in KINDS),
+    "docs/cli.md",
+    "docs/storage-s3.md",
+]
 GUIDE = (ROOT / "docs" / "admin-guide.md").read_text()
 # Variables of the commands alone; docs/cli.md explains them.
 OF_THE_COMMAND = {"APP", "RECOVERY_KEY", "RECOVERY_KEY_FILE", "PASSPHRASE", "PASSPHRASE_FILE"}
@@ -231,3 +242,22 @@ def test_without_tls_the_cookie_is_sent_when_the_guide_says_so(
     monkeypatch.setenv(variable[1], variable[2])
 
     assert create_app().config["SESSION_COOKIE_SECURE"] is False
+
+
+@pytest.mark.parametrize(("page", "scheme"), KINDS.items())
+def test_each_kind_of_storage_has_a_page_whose_commands_can_be_copied(page: str, scheme: str) -> None:
+    text = (ROOT / "docs" / "admin-guide" / page).read_text()
+    shown = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ")
+    calls = [shlex.split(line)[1:] for line in shown.splitlines() if line.strip().startswith("backup-admin ")]
+
+    verbs = [" ".join(call[:2]) if call[0] == "storage" else call[0] for call in calls]
+    assert {"init", "run"} <= set(verbs)
+    for call in calls:
+        (address,) = [part for part in call if part.startswith(scheme)]
+        sample = address.replace("SHA256:…", f"SHA256:{'a' * 43}")
+        (parse_ssh_address if scheme == "ssh://" else parse_s3_address)(sample)
+        command = main.backup_admin.get_command(click.Context(main.backup_admin), call[0])
+        assert command is not None
+        options = {name for parameter in command.params for name in parameter.opts}
+        used = {part for part in call[1:] if part.startswith("--")}
+        assert call[0] == "storage" or used <= options
