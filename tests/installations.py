@@ -126,7 +126,8 @@ def make_host(folder: Path, **config: Any) -> Host:
 def set_up(host: Host) -> None:
     """Choose a storage, make the repository and confirm the recovery key."""
     with host.installation.database.new_session() as session:
-        onboarding.choose_storage(session, host.installation, str(host.folder / "storage"), ADMIN)
+        if not host.installation.settings.storage:
+            onboarding.choose_storage(session, host.installation, str(host.folder / "storage"), ADMIN)
         made = onboarding.make_repository(session, host.installation, ADMIN)
         typed = tuple(made.groups[number - 1].reveal() for number in made.asked)
         onboarding.confirm_recovery_key(session, host.installation, typed, ADMIN)

@@ -16,9 +16,9 @@ _PIECE = 1 << 16
 class Relay:
     """Passes bytes both ways; a connection ends when more went to the server than is allowed."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, at: int = 0) -> None:
         self._server = ("127.0.0.1", port)
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", at))
         self._cuts: list[int] = []
         self._lock = threading.Lock()
         self._open: list[socket.socket] = []
@@ -83,9 +83,9 @@ class Relay:
 
 
 @contextmanager
-def relay_before(port: int) -> Iterator[Relay]:
-    """Give a relay before a server on loopback."""
-    relay = Relay(port)
+def relay_before(port: int, *, at: int = 0) -> Iterator[Relay]:
+    """Give a relay before a server on loopback, at a port of its own or any free one."""
+    relay = Relay(port, at)
     try:
         yield relay
     finally:
