@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.services.s3 import S3Server
     from tests.services.ssh import SshServer
 
-KINDS = ("folder", "ssh", "full_s3", "poor_s3")
+KINDS = ("folder", "ssh", "full_s3", "poor_s3", "tls_s3")
 
 pytestmark = pytest.mark.integration
 
@@ -41,9 +41,15 @@ def poor_s3(world: World, rclone_s3: S3Server) -> str:
     return s3_address(world, rclone_s3)
 
 
+@pytest.fixture
+def tls_s3(world: World, rclone_https: S3Server) -> str:
+    return s3_address(world, rclone_https)
+
+
 def s3_address(world: World, server: S3Server) -> str:
     world.environment |= {"AWS_ACCESS_KEY_ID": server.key, "AWS_SECRET_ACCESS_KEY": server.secret}
-    return server.address(f"a prefix/{uuid4().hex}", create_bucket="true")
+    options = {"create_bucket": "true"} | ({"ca_file": server.ca_file} if server.ca_file else {})
+    return server.address(f"a prefix/{uuid4().hex}", **options)
 
 
 @pytest.fixture
