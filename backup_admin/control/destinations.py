@@ -7,6 +7,7 @@ lacks a commit which a storage that is away has: nothing is ever committed twice
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from backup_admin.core.errors import (
     Cancelled,
     ConfigurationError,
     NotARepository,
+    StorageError,
     StorageUnavailable,
     UsageError,
 )
@@ -123,6 +125,33 @@ def set_mirrors(
     write_value(session, installation.clock, STATES_KEY, rows)  # one that was left out may be made anew
     session.commit()
     return kept
+
+
+def open_for_restore(session: Session, installation: Installation) -> tuple[Repository, str]:
+    """Open the repository in its storage, or in the first mirror that can be used instead.
+
+    The second is a sentence about why it is a mirror, or nothing. Raises what is wrong with the
+    storage when no mirror helps.
+    """
+    try:
+        return engine.open_repository(session, installation), ""
+    except (StorageError, NotARepository) as error:
+        failure = error
+    main = engine.storage_address(session, installation.settings)
+    for address in mirror_addresses(session, installation.settings):
+        with suppress(BackupAdminError):
+            found = _open_mirror(installation, address)
+            return (
+                found,
+                f"{found.label} is used, a mirror, since {main.partition('?')[0]} cannot be: {failure}",
+            )
+    raise failure
+
+
+def _open_mirror(installation: Installation, address: str) -> Repository:
+    secret = parse_application_key(installation.key().reveal())
+    storage = engine.open_chosen(address, installation.settings)
+    return open_repository(storage, secret, state=installation.state, clock=installation.clock)
 
 
 def read_states(session: Session) -> tuple[PlaceState, ...]:
