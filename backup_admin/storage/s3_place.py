@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from backup_admin.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from backup_admin.core.secret import Secret
 
 C = TypeVar("C", bound=StrEnum)
 
@@ -38,6 +41,14 @@ class Sealing(StrEnum):
 
     ITS_OWN_KEY = "AES256"
     KMS = "aws:kms"
+
+
+@dataclass(frozen=True, slots=True)
+class S3Credentials:
+    """An access key, which is a name, and the secret key that belongs to it."""
+
+    access_key: str
+    secret_key: Secret
 
 
 @dataclass(frozen=True, slots=True)
