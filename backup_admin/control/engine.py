@@ -20,6 +20,7 @@ from backup_admin.repository.secrets import parse_application_key
 from backup_admin.sources.app_settings import SettingsSource
 from backup_admin.sources.files import FileSource
 from backup_admin.sources.sqlite import SqliteSource
+from backup_admin.storage.base import NamesHurdles
 from backup_admin.storage.open import folder_of, local_folder
 from backup_admin.storage.open import open_storage as open_address
 
@@ -29,9 +30,10 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from backup_admin.control.installation import Installation
+    from backup_admin.core.errors import StorageError
     from backup_admin.core.parsing import DatabaseSetting
     from backup_admin.core.settings import Settings
-    from backup_admin.storage.base import Storage
+    from backup_admin.storage.base import Hurdle, Storage
     from backup_admin.storage.s3_place import S3Credentials
 
 STORAGE_KEY = "storage.address"
@@ -114,6 +116,15 @@ def open_chosen(
     )
     check_storage_place(storage, settings)
     return storage
+
+
+def hurdle_of(address: str, settings: Settings, error: StorageError) -> Hurdle | None:
+    """Say what an error of the storage at an address means for a first contact; sends nothing."""
+    try:
+        storage = open_chosen(address, settings, quick=True)
+    except BackupAdminError:
+        return None  # it could not even be opened, so nothing was met
+    return storage.hurdle_of(error) if isinstance(storage, NamesHurdles) else None
 
 
 def open_repository(session: Session, installation: Installation) -> Repository:

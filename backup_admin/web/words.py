@@ -49,6 +49,9 @@ _WORDS = {
     "limited": Word("ok", "ok", "Limited"),
     "confirmed": Word("ok", "ok", "Confirmed"),
     "unconfirmed": Word("warn", "warn", "Not confirmed"),
+    # steps of a test of the storage
+    "warning": Word("warn", "warn", "Warning"),
+    "unknown": Word("none", "none", "Not told"),
     # audit
     "done": Word("ok", "ok", "Done"),
     "denied": Word("warn", "warn", "Denied"),
