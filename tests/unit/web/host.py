@@ -161,7 +161,7 @@ def create_host(folder: Path, *, clock: Clock | None = None, **config: Any) -> H
     app.config.from_mapping(_config(folder))
     app.config.update(config)
     app.add_url_rule("/", "index", lambda: "The page of the host")
-    app.add_url_rule("/sign-in", "sign_in", _sign_in)
+    app.add_url_rule("/sign-in", "sign_in", sign_in)
     app.add_url_rule("/form", "form", lambda: f"Got {request.form['value']}", methods=["POST"])
     backup_admin = BackupAdmin(app, users=SessionUsers(), clock=clock)
     backup_admin.permission_loader(lambda person: [person.name])
@@ -171,7 +171,8 @@ def create_host(folder: Path, *, clock: Clock | None = None, **config: Any) -> H
     return Host(app, queue, folder)
 
 
-def _sign_in() -> str:
+def sign_in() -> str:
+    """Sign in to the host as the person with the role of that name."""
     session["person"] = request.args.get("as", "admin")
     return "Signed in"
 
