@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from backup_admin.access.permissions import Actor
     from backup_admin.control.installation import Installation
+    from backup_admin.repository.repository import Repository
     from backup_admin.storage.base import Storage
     from backup_admin.storage.s3_place import S3Credentials
 
@@ -157,7 +158,11 @@ def choose_storage(
     probe_storage(storage, new_ulid(installation.clock.now()))
     engine.keep_address(session, installation, kept, by=actor.name)
     _keep_keys(session, installation, kept, credentials, actor)
-    _use_repository(session, installation, "")
+    repository = _repository_in_use(session, installation, storage)
+    if repository is None:
+        _use_repository(session, installation, "")
+    else:  # the same place by another address, or its mirror
+        catalogue.reindex(session, repository)
     session.commit()
     storage_tests.examine_and_keep(session, installation, kept, storage)
     return kept
@@ -289,6 +294,18 @@ def _open_with(
     if credentials is None and address.startswith(SCHEME):
         credentials = s3_keys.find_credentials(session, installation)
     return engine.open_chosen(address, installation.settings, credentials=credentials, quick=True)
+
+
+def _repository_in_use(session: Session, installation: Installation, storage: Storage) -> Repository | None:
+    """Return the repository in a storage when it is the one that was in use until now."""
+    if not _repo_id(session):
+        return None
+    try:
+        secret = parse_application_key(installation.key().reveal())
+        found = open_repository(storage, secret, state=installation.state, clock=installation.clock)
+    except BackupAdminError:
+        return None  # the set-up says what is in the way, when it is to be used
+    return found if found.repo_id == _repo_id(session) else None
 
 
 def _keep_keys(

@@ -5,6 +5,7 @@ Pages show the kept report; none of them asks the storage.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -14,13 +15,13 @@ from sqlalchemy.exc import IntegrityError
 from backup_admin.control import engine
 from backup_admin.control.installation import STORAGE_TEST_JOB, QueueUnavailable
 from backup_admin.control.stored import write_value
-from backup_admin.core.errors import BackupAdminError, StorageError
+from backup_admin.core.errors import BackupAdminError, StorageDenied, StorageError
 from backup_admin.core.ids import new_ulid
 from backup_admin.core.progress import QuietReporter
 from backup_admin.records import StoredSetting
 from backup_admin.storage.examine import examine_storage
 from backup_admin.storage.first_contact import report_not_opened
-from backup_admin.storage.storage_report import StepOutcome, StorageReport
+from backup_admin.storage.storage_report import Step, StepOutcome, StorageReport
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -109,13 +110,26 @@ def examine_and_keep(session: Session, installation: Installation, address: str,
     """Test a storage that is open and keep what was found."""
     session.commit()  # hold no transaction during the work
     report = examine_storage(storage, clock=installation.clock, reporter=QuietReporter())
-    _keep(session, installation, address, report)
+    _keep(session, installation, address, _allow_no_deleting(report))
 
 
 def first_failure(report: StorageReport) -> str:
     """Return what the first failed step of a test said, or nothing."""
     failed = (one for one in report.findings if one.outcome is StepOutcome.FAILED)
     return next((f"{one.step.words}: {one.message}" for one in failed), "")
+
+
+def _allow_no_deleting(report: StorageReport) -> StorageReport:
+    """Take it for a warning that our key may not delete: such a key is the safer one to back up with."""
+    found = report.finding(Step.DELETE)
+    if found.outcome is not StepOutcome.FAILED or found.value != StorageDenied.code:
+        return report
+    kept = replace(
+        found,
+        outcome=StepOutcome.WARNING,
+        message="the key may not delete, which is the safer way; what the test wrote stays until a prune",
+    )
+    return replace(report, findings=tuple(kept if one is found else one for one in report.findings))
 
 
 def _is_due(session: Session, installation: Installation) -> bool:

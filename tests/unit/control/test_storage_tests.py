@@ -11,7 +11,8 @@ import pytest
 from backup_admin.control import engine, onboarding, storage_tests, verdict
 from backup_admin.control.installation import STORAGE_TEST_JOB, Installation
 from backup_admin.control.stored import read_value, write_value
-from backup_admin.core.errors import ConfigurationError
+from backup_admin.core.errors import ConfigurationError, StorageDenied
+from backup_admin.storage.memory import MemoryStorage
 from backup_admin.storage.storage_report import Step, StepOutcome, StorageReport
 from tests.installations import ADMIN, Host
 
@@ -191,6 +192,24 @@ def test_warnings_are_no_risk(session: Session, host: Host) -> None:
     session.commit()
 
     assert list(verdict._storage_risks(session, host.installation, host.clock.now())) == []
+
+
+class Undeletable(MemoryStorage):
+    """A storage whose key may not delete, as is recommended."""
+
+    def delete(self, name: str) -> None:
+        raise StorageDenied("You may not delete.")
+
+
+def test_a_key_that_may_not_delete_is_a_warning(session: Session, host: Host) -> None:
+    address = engine.storage_address(session, host.installation.settings)
+
+    storage_tests.examine_and_keep(session, host.installation, address, Undeletable())
+
+    report = newest(session, host)
+    assert report is not None
+    assert report.outcome is StepOutcome.WARNING
+    assert "stays until a prune" in report.finding(Step.DELETE).message
 
 
 def test_a_report_of_another_version_counts_as_none(session: Session, host: Host) -> None:
