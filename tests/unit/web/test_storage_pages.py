@@ -170,6 +170,16 @@ def test_keys_of_the_deployment_have_no_form(tmp_path: Path) -> None:
     assert SECRET not in page + refused.text
 
 
+def test_a_bucket_that_the_deployment_names_can_be_given_keys_before_its_repository(tmp_path: Path) -> None:
+    host = create_host(tmp_path, BACKUP_ADMIN_STORAGE=DEAD)
+
+    setup, page = get(host.client(), "/setup").text, get(host.client(), PAGE).text
+
+    assert f'<a href="{PREFIX}{PAGE}">Settings, Storage</a>' in setup
+    assert f'action="{PREFIX}{PAGE}/keys"' in page
+    assert 'name="code"' not in page
+
+
 def test_keys_are_removed_with_a_code_and_only_with_one(free: Host) -> None:
     client = make_repository(free)
     code = recovery_codes(client)[0]
