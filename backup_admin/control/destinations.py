@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from backup_admin.access.step_up import Act, Purpose, consume
-from backup_admin.control import engine
+from backup_admin.control import engine, s3_keys
 from backup_admin.control.copies import Medium, medium_of
 from backup_admin.control.stored import read_value, write_value
 from backup_admin.core.clock import format_time, parse_time
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from backup_admin.core.settings import Settings
     from backup_admin.records import BackupRun
     from backup_admin.storage.base import Storage
+    from backup_admin.storage.s3_place import S3Credentials
 
 MIRRORS_KEY = "storage.mirrors"
 STATES_KEY = "storage.states"
@@ -198,7 +199,13 @@ class Destinations:
         found = cls(
             installation,
             [
-                _look(installation, engine.storage_address(session, settings), Role.STORAGE, made),
+                _look(
+                    installation,
+                    engine.storage_address(session, settings),
+                    Role.STORAGE,
+                    made,
+                    s3_keys.find_credentials(session, installation),
+                ),
                 *(_look(installation, address, Role.MIRROR, made) for address in mirrors),
             ],
         )
@@ -307,7 +314,13 @@ class _OneStage:
         self._reporter.check_cancelled()
 
 
-def _look(installation: Installation, address: str, role: Role, made: Collection[str]) -> _Place:
+def _look(
+    installation: Installation,
+    address: str,
+    role: Role,
+    made: Collection[str],
+    credentials: S3Credentials | None = None,
+) -> _Place:
     """Open a storage and look how far its history goes; a problem is kept, not raised.
 
     `made` are the labels of those that held the repository before: where it is gone from one, nothing
@@ -320,7 +333,7 @@ def _look(installation: Installation, address: str, role: Role, made: Collection
     def look() -> None:
         if not address:
             raise ConfigurationError("No storage is set: say on the set-up page where backups shall go.")
-        storage = engine.open_chosen(address, installation.settings)
+        storage = engine.open_chosen(address, installation.settings, credentials=credentials)
         place.label = storage.label
         is_there = not isinstance(storage, CanBeMade) or storage.is_made()
         if is_there and storage.stat(config.NAME) is not None:

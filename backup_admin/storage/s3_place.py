@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from backup_admin.core.errors import UsageError
 from backup_admin.storage.address_parts import split_address
 from backup_admin.storage.throttle import parse_bandwidth
+
+if TYPE_CHECKING:
+    from backup_admin.core.secret import Secret
 
 C = TypeVar("C", bound=StrEnum)
 
@@ -40,6 +43,14 @@ class Sealing(StrEnum):
 
     ITS_OWN_KEY = "AES256"
     KMS = "aws:kms"
+
+
+@dataclass(frozen=True, slots=True)
+class S3Credentials:
+    """An access key, which is a name, and the secret key that belongs to it."""
+
+    access_key: str
+    secret_key: Secret
 
 
 @dataclass(frozen=True, slots=True)
