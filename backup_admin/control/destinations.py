@@ -1,8 +1,9 @@
 """Several storages for one repository: where a run writes, and what its mirrors come to.
 
 The storage that is furthest is written to: the first one, unless it cannot be reached or is behind
-and cannot be brought up to date. What was seen of the history (`repository/seen.py`) refuses one that
-lacks a commit which a storage that is away has: nothing is ever committed twice.
+and cannot be brought up to date. A place that holds another repository is never written to. What was
+seen of the history (`repository/seen.py`) refuses one that lacks a commit which a storage that is away
+has: nothing is ever committed twice.
 """
 
 from __future__ import annotations
@@ -10,29 +11,34 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from functools import partial
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from backup_admin.access.step_up import Act, Purpose, consume
-from backup_admin.control import engine, s3_keys
+from backup_admin.control import engine, onboarding, s3_keys
 from backup_admin.control.copies import Medium, medium_of
 from backup_admin.control.stored import read_value, write_value
 from backup_admin.core.clock import format_time, parse_time
+from backup_admin.core.durable import explain
 from backup_admin.core.errors import (
     BackupAdminError,
     Cancelled,
     ConfigurationError,
+    Damaged,
     NotARepository,
     StorageError,
     StorageUnavailable,
     UsageError,
 )
 from backup_admin.operations.mirror import mirror
+from backup_admin.operations.mirror_place import need_apart
 from backup_admin.operations.mirror_plan import plan_mirror
 from backup_admin.repository import config
 from backup_admin.repository.chain import find_last
 from backup_admin.repository.repository import Repository, open_repository
 from backup_admin.repository.secrets import parse_application_key
-from backup_admin.repository.seen import note_mirror
+from backup_admin.repository.seen import forget_mirror, note_mirror
 from backup_admin.storage.base import CanBeMade
 
 if TYPE_CHECKING:
@@ -86,13 +92,17 @@ class PlaceState:
 
 @dataclass(slots=True)
 class _Place:
-    """One storage as it was found. `head` is None where there is no repository, or nobody can tell."""
+    """One storage as it was found. `head` is None where there is no repository, or nobody can tell.
+
+    `repo_id` says whose repository is there, and is empty where nobody can tell.
+    """
 
     role: Role
     label: str
     medium: Medium
     is_away: bool
     storage: Storage | None = None
+    repo_id: str = ""
     head: int | None = None
     problem: str = ""
 
@@ -116,8 +126,7 @@ def set_mirrors(
     main = engine.storage_address(session, installation.settings)
     if main in kept:
         raise UsageError(f"{main} is the storage itself; a mirror is a second place.")
-    for address in kept:
-        engine.open_chosen(address, installation.settings)
+    _need_apart([engine.open_chosen(one, installation.settings) for one in (main, *kept) if one])
     consume(session, installation.clock, actor=actor, act=Act(Purpose.STORAGE))
     installation.audit().append(actor, "storage.mirrors", target=", ".join(kept))
     write_value(session, installation.clock, MIRRORS_KEY, list(kept), by=actor.name)
@@ -212,7 +221,8 @@ class Destinations:
         if not mirrors:
             found.repository = engine.open_repository(session, installation)
             return found
-        found._choose(reporter)
+        found._set_doubles_aside()
+        found._choose(str(read_value(session, onboarding.REPOSITORY_KEY, "")), reporter)
         found._open()
         return found
 
@@ -238,9 +248,21 @@ class Destinations:
             )
         return tuple(states)
 
-    def _choose(self, reporter: Reporter) -> None:
+    def _set_doubles_aside(self) -> None:
+        """Note where two addresses lead to one place: that is one copy, not two."""
+        for number, place in enumerate(self._places):
+            for before in self._places[:number]:
+                if place.storage is not None and before.storage is not None:
+                    place.problem = _problem_of(partial(need_apart, before.storage, place.storage))
+                    if place.problem:
+                        place.storage = place.head = None
+
+    def _choose(self, known: str, reporter: Reporter) -> None:
+        """Choose where to write: into the repository of the storage, or the one `known` while it is away."""
         first = self._places[0]
-        usable = [place for place in self._places if place.head is not None]
+        ours = first.repo_id or known
+        there = [place for place in self._places if place.head is not None]
+        usable = [place for place in there if not ours or place.repo_id == ours]
         if not usable:
             raise StorageUnavailable(_all_problems(self._places))
         furthest = max(usable, key=lambda place: place.head or 0)
@@ -254,10 +276,12 @@ class Destinations:
         installation, main = self._installation, self._main
         if main.storage is None:
             raise StorageUnavailable(main.problem)
-        repo_id = config.read_config(main.storage)[0].repo_id.hex()
+        own = {main.label, self._places[0].label}  # the storage is no mirror, also while it is behind
         for place in self._places:
-            if place is not main:
-                note_mirror(installation.state.heads, repo_id, source=main.label, mirror=place.label)
+            if place.label not in own:
+                note_mirror(installation.state.heads, main.repo_id, source=main.label, mirror=place.label)
+        for label in own:
+            forget_mirror(installation.state.heads, label)
         secret = parse_application_key(installation.key().reveal())
         self.repository = open_repository(
             main.storage, secret, state=installation.state, clock=installation.clock
@@ -281,12 +305,14 @@ class Destinations:
                 target.storage,
                 plan,
                 reporter=_OneStage(reporter, target.label),
-                state=self._installation.state,
+                state=self._installation.state if target.role is Role.MIRROR else None,
             )
         except Cancelled:
             return "It was stopped before this storage was up to date."
         except BackupAdminError as error:
             return str(error)
+        except OSError as error:  # the state folder, or a disk of ours: the backup itself is good
+            return str(explain(error) or error)
         return " ".join(report.problems)
 
 
@@ -337,6 +363,7 @@ def _look(
         place.label = storage.label
         is_there = not isinstance(storage, CanBeMade) or storage.is_made()
         if is_there and storage.stat(config.NAME) is not None:
+            place.repo_id = _repo_id(storage, role)
             place.head = find_last(storage)
         elif role is Role.STORAGE or storage.label in made:
             lack = "holds no repository" if is_there else "is not there"
@@ -345,6 +372,22 @@ def _look(
 
     place.problem = _problem_of(look)
     return place
+
+
+def _repo_id(storage: Storage, role: Role) -> str:
+    """Return whose repository a storage holds; empty for a mirror whose making was cut short."""
+    try:
+        return config.read_config(storage)[0].repo_id.hex()
+    except Damaged:
+        if role is Role.STORAGE:
+            raise
+        return ""
+
+
+def _need_apart(storages: Sequence[Storage]) -> None:
+    """Raise `UsageError` when two of them are one place."""
+    for one, other in combinations(storages, 2):
+        need_apart(one, other)
 
 
 def _problem_of(act: Callable[[], None]) -> str:
@@ -356,7 +399,10 @@ def _problem_of(act: Callable[[], None]) -> str:
 
 
 def _all_problems(places: Sequence[_Place]) -> str:
-    return " ".join(place.problem or f"{place.label} holds no repository." for place in places)
+    return " ".join(
+        place.problem or f"{place.label} holds {'no' if place.head is None else 'another'} repository."
+        for place in places
+    )
 
 
 def _from_plain(row: dict[str, Any]) -> PlaceState:

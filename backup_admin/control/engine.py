@@ -17,6 +17,7 @@ from backup_admin.operations.results import SourceSet
 from backup_admin.repository.repository import Repository
 from backup_admin.repository.repository import open_repository as open_with_secret
 from backup_admin.repository.secrets import parse_application_key
+from backup_admin.repository.seen import forget_mirror
 from backup_admin.sources.app_settings import SettingsSource
 from backup_admin.sources.files import FileSource
 from backup_admin.sources.sqlite import SqliteSource
@@ -128,9 +129,10 @@ def hurdle_of(address: str, settings: Settings, error: StorageError) -> Hurdle |
 
 
 def open_repository(session: Session, installation: Installation) -> Repository:
-    """Open the repository with the application key."""
+    """Open the repository with the application key; where the app's storage lies is no mirror any more."""
     secret = parse_application_key(installation.key().reveal())
     storage = open_storage(session, installation)
+    forget_mirror(installation.state.heads, storage.label)
     return open_with_secret(storage, secret, state=installation.state, clock=installation.clock)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backup_admin.core.canonical import dump_canonical, load_strict
@@ -16,7 +17,6 @@ from backup_admin.repository.keys import sha256
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
-    from pathlib import Path
 
 _REMEMBERED = 1000
 _NAMED = 10
@@ -57,6 +57,12 @@ def note_mirror(heads: Path, repo_id: str, *, source: str, mirror: str) -> None:
     path = _mirror_file(heads, repo_id, mirror)
     if not path.exists():
         replace_file(path, dump_canonical({"repo_id": ""}))
+
+
+def forget_mirror(heads: Path, label: str) -> None:
+    """Forget that a storage was a mirror: what is missing there counts as lost from now on."""
+    for path in heads.glob(_mirror_file(Path(), "*", label).name):
+        path.unlink(missing_ok=True)
 
 
 def is_of_mirror(state_name: str) -> bool:

@@ -8,6 +8,7 @@ was under way is tried again; whether an earlier attempt was stored is found out
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from operator import attrgetter
@@ -15,7 +16,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from backup_admin.core.clock import SystemClock
 from backup_admin.core.durable import TEMPORARY_PREFIX
-from backup_admin.core.errors import BadObjectName, StorageDenied, StorageError, StorageUnavailable
+from backup_admin.core.errors import (
+    BadObjectName,
+    ProgramFailed,
+    StorageDenied,
+    StorageError,
+    StorageUnavailable,
+)
 from backup_admin.core.ids import is_ulid, new_ulid, ulid_time
 from backup_admin.storage.base import Buffer, Leftover, ObjectInfo, PutResult, check_name, is_name
 from backup_admin.storage.retrying import Retries
@@ -50,6 +57,7 @@ T = TypeVar("T")
 _RSYNC_FROM = _LARGE = 1 << 20
 _TIME = "%Y%m%d%H%M%S"
 _ROW = re.compile(r"-\S+ +\d+ +\S+ +\S+ +(\d+) +\S+ +\S+ +\S+ +\./(.+)")
+_ANY_FILE = re.compile(r"-[-rwxsSt]{9}\S? ")
 _BAD_ROW = re.compile(r"^(?:find|ls): .*: (Permission denied|Input/output error|[^:]*)$")
 _VANISHED = "No such file or directory"
 
@@ -73,15 +81,16 @@ class SshStorage:
         self.label = self.place.label
         self._link = link
         self._retries = retries or Retries()
-        self._batches = Batches(self._send)
+        self._batches = Batches()
 
     def make(self) -> None:
         """Create the folder (mode 0700) when it is not there."""
-        self._call("", "created", lambda _: self._link.run(MAKING, ()))
+        self._call("", "created", lambda _: self._link.run(MAKING, (), answers=(DONE,)))
 
     def is_made(self) -> bool:
         """Say whether the folder is there."""
-        return self._call("", "reached", lambda _: self._link.run(LOOKING, ())) == [DONE]
+        answer = self._call("", "reached", lambda _: self._link.run(LOOKING, (), answers=(DONE, NONE)))
+        return answer == [DONE]
 
     def put(self, name: str, data: Buffer, *, if_absent: bool = True) -> PutResult:
         """Store an object durably: synced there, linked in place, folder synced."""
@@ -90,7 +99,7 @@ class SshStorage:
         if if_absent and len(view) >= _RSYNC_FROM:
             if self.stat(name) is not None:
                 return PutResult.EXISTS
-            return self._result(name, self._batches.put(name, view))
+            return self._result(name, self._batches.put(name, view, self._send))
         return self._call(name, "written", partial(self._put, name, view, if_absent))
 
     def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
@@ -162,14 +171,8 @@ class SshStorage:
 
     def _call(self, name: str, act: str, attempt: Callable[[int], T]) -> T:
         return self._retries.run(
-            attempt, lambda error: explain(error, self.place, name, act, self._public_part_or_hint)
+            attempt, lambda error: explain(error, self.place, name, act, self.public_key)
         )
-
-    def _public_part_or_hint(self) -> str:
-        try:
-            return self.public_key()
-        except StorageError:
-            return "and the public part of the key that identity= names"
 
     def _put(self, name: str, view: memoryview, if_absent: bool, number: int) -> PutResult:
         """Send an object; a taken name is compared there when an earlier attempt may have taken it."""
@@ -190,7 +193,17 @@ class SshStorage:
                 raise FarFailure("The transfer was cut short.")
             return ["stored" if number and answer == "same" else answer for answer in answers]
 
-        return self._call(batch[0].name, "written", attempt)
+        try:
+            return self._call(batch[0].name, "written", attempt)
+        except StorageError as error:
+            if not isinstance(error, StorageUnavailable):
+                self._clear(target)
+            raise
+
+    def _clear(self, name: str) -> None:
+        """Remove what a transfer left that will not go on: on a full disk it would keep the rest out."""
+        with suppress(FarFailure, ProgramFailed, OSError):  # what failed before is what is told
+            self._ask_done(f"clear {name}")
 
     def _result(self, name: str, answer: str, *, is_again: bool = False) -> PutResult:
         if answer == "stored" or (answer == "same" and is_again):
@@ -242,7 +255,7 @@ class SshStorage:
             return None
         kind, _, size = answer.partition(" ")
         if kind != "f" or not size.isdigit():
-            raise StorageError(f"{name} in {self.label}: the host said {answer[:200]!r}.")
+            raise FarFailure(f"The host said {answer[:200]!r} about {name}.")
         return int(size)
 
     def _ask(self, question: str) -> str:
@@ -291,11 +304,13 @@ def _asked(talk: Conversation, question: str) -> str:
 
 
 def _info(row: str) -> ObjectInfo | None:
-    """Read a row of `ls`; None for what is no object of ours or vanished meanwhile."""
+    """Read a row of `ls`; None for what vanished meanwhile."""
     matched = _ROW.fullmatch(row)
     if matched:
         return ObjectInfo(matched[2], int(matched[1]))
     complaint = _BAD_ROW.match(row)
     if complaint and complaint[1] != _VANISHED:
         raise StorageDenied(f"Not everything there can be listed: {row[:200]}.")
+    if _ANY_FILE.match(row):  # a list without it would be taken for all there is
+        raise FarFailure(f"The host lists in a way that nobody can read: {row[:200]!r}.")
     return None

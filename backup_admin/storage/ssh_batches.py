@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from backup_admin.storage.base import Buffer
 
+    Send = Callable[[Path, Sequence["Parcel"]], Sequence[str]]
+
 _MOST_OBJECTS = 16
 
 
@@ -33,20 +35,22 @@ class Parcel:
 class Batches:
     """Gathers what several threads put at once; who comes first takes all that wait along."""
 
-    def __init__(self, send: Callable[[Path, Sequence[Parcel]], Sequence[str]]) -> None:
-        """`send` brings the files `0`, `1`, … of a folder there and returns an answer for each parcel."""
-        self._send = send
+    def __init__(self) -> None:
         self._waiting: list[Parcel] = []
         self._lock = threading.Condition()
         self._is_busy = False
 
-    def put(self, name: str, data: Buffer) -> str:
-        """Send an object, with those that others put meanwhile; return the answer for it."""
+    def put(self, name: str, data: Buffer, send: Send) -> str:
+        """Send an object, with those that others put meanwhile; return the answer for it.
+
+        `send` brings the files `0`, `1`, … of a folder there and returns an answer for each parcel.
+        It is not kept: a storage that nobody uses any more ends its connection at once.
+        """
         parcel = Parcel(name, data)
         with self._lock:
             self._waiting.append(parcel)
         while batch := self._turn(parcel):
-            self._carry(batch)
+            self._carry(batch, send)
         if parcel.failure is not None:
             raise parcel.failure
         return parcel.answer
@@ -62,9 +66,9 @@ class Batches:
             batch, self._waiting = self._waiting[:_MOST_OBJECTS], self._waiting[_MOST_OBJECTS:]
             return batch
 
-    def _carry(self, batch: Sequence[Parcel]) -> None:
+    def _carry(self, batch: Sequence[Parcel], send: Send) -> None:
         try:
-            answers = self._send_all(batch)
+            answers = _send_all(batch, send)
             for parcel, answer in zip(batch, answers, strict=True):
                 parcel.answer = answer
         except BaseException as error:  # noqa: BLE001 - each of the waiting threads raises it
@@ -76,13 +80,12 @@ class Batches:
             self._is_busy = False
             self._lock.notify_all()
 
-    def _send_all(self, batch: Sequence[Parcel]) -> Sequence[str]:
-        with tempfile.TemporaryDirectory(prefix="backup-admin-") as folder:
-            try:
-                for number, parcel in enumerate(batch):
-                    (Path(folder) / str(number)).write_bytes(parcel.data)
-            except OSError as error:
-                raise (
-                    explain_disk(error) or StorageError(f"{folder} could not be written: {error}.")
-                ) from error
-            return self._send(Path(folder), batch)
+
+def _send_all(batch: Sequence[Parcel], send: Send) -> Sequence[str]:
+    with tempfile.TemporaryDirectory(prefix="backup-admin-") as folder:
+        try:
+            for number, parcel in enumerate(batch):
+                (Path(folder) / str(number)).write_bytes(parcel.data)
+        except OSError as error:
+            raise (explain_disk(error) or StorageError(f"{folder} could not be written: {error}.")) from error
+        return send(Path(folder), batch)

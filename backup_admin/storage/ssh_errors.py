@@ -49,6 +49,7 @@ _NOT_LET_IN = (
 _BAD_IDENTITY = (StorageDenied, "the key file cannot be used: {text}")
 _FULL = (StorageFull, "no space is left there, or the quota is used up. Make room and try again.")
 _DENIED = (StorageDenied, "the far user may not do that. Check owner and mode of the folder. {text}")
+_UNREADABLE = (StorageError, "it is there, but cannot be read: look at its owner and mode, and at the disk.")
 _NO_LINKS = (
     StorageError,
     "the far file system has no hard links, without which two backups at once would lose one. "
@@ -64,6 +65,7 @@ _FOLDER_GONE = (
     StorageUnavailable,
     "the folder is not there. Is the disk mounted on the host? Nothing was written.",
 )
+# Of words with " … " in between, all are said.
 _LASTING: tuple[tuple[str, tuple[type[StorageError], str]], ...] = (
     ("cannot be started", _NOT_HERE),
     ("host key verification failed", _CHANGED),
@@ -71,13 +73,19 @@ _LASTING: tuple[tuple[str, tuple[type[StorageError], str]], ...] = (
     ("unprotected private key", _BAD_IDENTITY),
     ("invalid format", _BAD_IDENTITY),
     ("identity file", _BAD_IDENTITY),
-    ("permission denied (", _NOT_LET_IN),
+    ("permission denied (publickey", _NOT_LET_IN),
+    ("permission denied (keyboard", _NOT_LET_IN),
+    ("permission denied (password", _NOT_LET_IN),
+    ("permission denied (hostbased", _NOT_LET_IN),
+    ("permission denied (gssapi", _NOT_LET_IN),
     ("too many authentication failures", _NOT_LET_IN),
     ("no matching", _NO_SPEECH),
     ("no space left", _FULL),
     ("quota exceeded", _FULL),
-    ("operation not permitted", _NO_LINKS),
+    ("cannot be read there", _UNREADABLE),
+    ("no link: … operation not permitted", _NO_LINKS),
     ("operation not supported", _NO_LINKS),
+    ("operation not permitted", _DENIED),
     ("permission denied", _DENIED),
     ("read-only file system", _DENIED),
     ("not found", _NO_PROGRAM),
@@ -135,26 +143,38 @@ def explain(
     what = f"{name or 'The folder'} in {place.label} could not be {act}"
     lower = text.lower()
     for words, (kind, advice) in _LASTING:
-        if words in lower:
-            if kind is NotLetIn:
-                line = f"restrict {public()}"
-                return Failure(NotLetIn(f"{what}: {advice}{line}", line=line), passes=False)
-            return Failure(kind(f"{what}: {advice.replace('{text}', _last_line(text))}"), passes=False)
+        if _says(lower, words):
+            return Failure(_lasting(kind, f"{what}: {advice}", _last_line(text), public), passes=False)
     if isinstance(error, OSError) or any(words in lower for words in _PASSING):
         failure = StorageUnavailable(f"{what}: the connection failed: {_last_line(text)}. Try again later.")
         return Failure(failure, passes=True)
     return Failure(StorageError(f"{what}: {_last_line(text)}."), passes=False)
 
 
+def _lasting(kind: type[StorageError], what: str, last_line: str, public: Callable[[], str]) -> StorageError:
+    """Return the error for what no other attempt mends."""
+    if kind is not NotLetIn:
+        return kind(what.replace("{text}", last_line))
+    try:
+        line = f"restrict {public()}"
+    except StorageError as unusable:
+        return StorageDenied(str(unusable))
+    return NotLetIn(f"{what}{line}", line=line)
+
+
 def hurdle_of(error: StorageError) -> Hurdle | None:
     """Say what an error means for a first contact."""
     lower = str(error.__cause__ or "").lower()
     for words, meaning in _LASTING:
-        if words in lower:
+        if _says(lower, words):
             return _HURDLES.get(meaning, Hurdle.REACH)
     if isinstance(error, StorageUnavailable):
         return Hurdle.REACH
     return Hurdle.CREDENTIALS if isinstance(error, StorageDenied) else None
+
+
+def _says(lower: str, words: str) -> bool:
+    return all(part in lower for part in words.split(" … "))
 
 
 def _last_line(text: str) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import threading
 import weakref
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from backup_admin.core.errors import ProgramFailed, StorageDenied
+from backup_admin.core.errors import ObjectMissing, ProgramFailed, StorageDenied
 from backup_admin.core.programs import Conversation, run_program
 from backup_admin.storage.endpoints import check_endpoint
 from backup_admin.storage.ssh_errors import FarFailure
@@ -18,9 +19,12 @@ from backup_admin.storage.ssh_keys import own_key, pinned_key
 from backup_admin.storage.ssh_scripts import ABSENT, ANSWERING, LOOKING, MAKING, READY, command_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
+    from backup_admin.core.programs import Finished
     from backup_admin.storage.ssh_place import SshPlace
+
+T = TypeVar("T")
 
 _ALIAS = "storage"
 SHELLS = 4
@@ -76,13 +80,22 @@ class SshLink:
         self.place = place
         self._own_folder = own_folder
         self._allow_private = allow_private
+        self._begin()
+
+    def _begin(self) -> None:
+        self._owner = os.getpid()
         self._lock = threading.Lock()
         self._free: list[Conversation] = []
         self._open: list[Conversation] = []
-        weakref.finalize(self, _close_all, self._open)
+        weakref.finalize(self, _in_process, self._owner, _close_all, self._open)
         self._shells = threading.BoundedSemaphore(SHELLS)
         self._programs = threading.BoundedSemaphore(_PROGRAMS)
         self._folder: Path | None = None
+
+    def _leave_to_parent(self) -> None:
+        """In a process that was forked off, begin anew: what is open belongs to the one it came from."""
+        if self._owner != os.getpid():
+            self._begin()
 
     def identity(self) -> Path:
         """Return the file of the private key that is used; ours is made when it is not there."""
@@ -96,10 +109,14 @@ class SshLink:
 
         Raises `FarFailure` when the folder is not there.
         """
+        self._leave_to_parent()
         with self._shells:
             talk = self._take()
             try:
                 yield talk
+            except ObjectMissing:  # an answer like any other
+                self._give_back(talk)
+                raise
             except (ProgramFailed, OSError):
                 self._drop_idle()  # they share the connection that ended
                 self._drop(talk)
@@ -107,27 +124,35 @@ class SshLink:
             except BaseException:
                 self._drop(talk)
                 raise
-            with self._lock:
-                self._free.append(talk)
+            self._give_back(talk)
 
-    def run(self, script: str, lines: Sequence[str], data: bytes | memoryview = b"") -> list[str]:
+    def run(
+        self,
+        script: str,
+        lines: Sequence[str],
+        data: bytes | memoryview = b"",
+        *,
+        answers: Collection[str] = (),
+    ) -> list[str]:
         """Run a script there, hand it the folder, more lines and data; return the lines it prints.
 
-        Raises `FarFailure` or `ProgramFailed`.
+        With `answers`, it has to print one of them and nothing else. Raises `FarFailure` or `ProgramFailed`.
         """
+        self._leave_to_parent()
         if script not in (MAKING, LOOKING):  # those come before there is a folder to enter
             self._warm_up()
         head = "".join(f"{line}\n" for line in (self.place.folder, *lines)).encode()
         seconds = _PROGRAM_SECONDS + len(data) / _SLOWEST_BYTES_PER_SECOND
         command = ["ssh", "-F", str(self._settings()), _ALIAS, command_of(script)]
-        with self._programs:
-            done = run_program(command, timeout_seconds=seconds, data=head + bytes(data))
+        done = self._run(command, seconds, head + bytes(data))
         printed = done.output.decode("utf-8", "replace").splitlines()
         if printed[:1] == [ABSENT]:
             raise FarFailure("The folder is absent.")
         if done.status != 0:
             words = "the link ended " if done.status == _LOST else ""
             raise FarFailure(f"{words}{done.end()}")
+        if answers and (len(printed) != 1 or printed[0] not in answers):
+            raise _unasked(" ".join(printed))
         return printed
 
     def rsync(self, source: Path, names: Sequence[str], target: str) -> None:
@@ -135,6 +160,7 @@ class SshLink:
 
         Raises `FarFailure` or `ProgramFailed`.
         """
+        self._leave_to_parent()
         self._warm_up()
         total = sum((source / name).stat().st_size for name in names)
         limit = self.place.bandwidth
@@ -145,21 +171,27 @@ class SshLink:
             *("--", f"{source}/", f"{_ALIAS}:{self.place.folder}/{target}/"),
         ]
         seconds = _PROGRAM_SECONDS + total / min(limit or total + 1, _SLOWEST_BYTES_PER_SECOND)
-        with self._programs:
-            done = run_program(
-                command, timeout_seconds=seconds, data="".join(f"{name}\n" for name in names).encode()
-            )
+        done = self._run(command, seconds, "".join(f"{name}\n" for name in names).encode())
         if done.status != 0:
             raise FarFailure(done.errors.decode("utf-8", "replace").strip() or done.end())
 
     def close(self) -> None:
         """End the connection and forget its settings; it is made again when it is needed."""
+        self._leave_to_parent()
         with self._lock:
             self._free.clear()
             _close_all(self._open)
             folder, self._folder = self._folder, None
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _run(self, command: Sequence[str], seconds: float, data: bytes) -> Finished:
+        with self._programs:
+            try:
+                return run_program(command, timeout_seconds=seconds, data=data)
+            except ProgramFailed:
+                self._drop_idle()  # whoever holds the connection may be what hangs
+                raise
 
     def _warm_up(self) -> None:
         """Let a shell hold the connection, so that programs need none of their own."""
@@ -186,6 +218,10 @@ class SshLink:
             raise
         return talk
 
+    def _give_back(self, talk: Conversation) -> None:
+        with self._lock:
+            self._free.append(talk)
+
     def _drop_idle(self) -> None:
         with self._lock:
             idle, self._free = self._free, []
@@ -201,7 +237,7 @@ class SshLink:
     def _settings(self) -> Path:
         """Return the file of settings for ssh, after the host proved to be the right one."""
         with self._lock:
-            if self._folder is None:
+            if self._folder is None or not (self._folder / "config").exists():  # /tmp is swept now and then
                 check_endpoint(self.place.host, allow_private=self._allow_private)
                 self._folder = self._write_settings()
             return self._folder / "config"
@@ -212,7 +248,7 @@ class SshLink:
         if not identity.is_file():
             raise StorageDenied(f"There is no key file {identity}. Nothing was sent.")
         folder = Path(tempfile.mkdtemp(prefix="bk-", dir="/tmp"))
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        weakref.finalize(self, _in_process, self._owner, _remove, folder)
         (folder / "known_hosts").write_text(f"{_ALIAS} {key.type} {key.data}\n")
         text = _SETTINGS.format(
             alias=_ALIAS,
@@ -231,7 +267,21 @@ def _check_greeting(answer: str) -> None:
     if answer == ABSENT:
         raise FarFailure("The folder is absent.")
     if answer != READY:
-        raise FarFailure(f"The host says {answer[:200]!r} unasked; its login shell must print nothing.")
+        raise _unasked(answer)
+
+
+def _unasked(said: str) -> FarFailure:
+    return FarFailure(f"The host says {said[:200]!r} unasked; its login shell must print nothing.")
+
+
+def _in_process(owner: int, act: Callable[[T], None], thing: T) -> None:
+    """Do something in the process it belongs to; one that was forked off leaves it alone."""
+    if owner == os.getpid():
+        act(thing)
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _close_all(talks: list[Conversation]) -> None:

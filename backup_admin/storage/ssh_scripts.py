@@ -12,7 +12,9 @@ BLOCK = 16 << 10
 
 READY, ABSENT, NONE, DONE, END = "ready", "absent", "none", "done", "."
 
-_BEGIN = "umask 077; set -f; LC_ALL=C; export LC_ALL; unset CDPATH; IFS= read -r d; "
+# What a login shell of the far user may have set for `ls` and would make rows nobody can read.
+_UNSET = "CDPATH TIME_STYLE QUOTING_STYLE BLOCK_SIZE BLOCKSIZE LS_BLOCK_SIZE POSIXLY_CORRECT"
+_BEGIN = f"umask 077; set -f; LC_ALL=C; export LC_ALL; unset {_UNSET}; IFS= read -r d; "
 _ENTER = (
     'cd -- "$d" 2>/dev/null || { echo absent; cat >/dev/null; exit 0; }; '
     "case $d in /*) ;; *) d=$(pwd -P);; esac; "
@@ -20,6 +22,12 @@ _ENTER = (
 _SYNC = 's() { sync "$1" 2>/dev/null || sync; }; '
 _PARENT = 'p=.; case $n in */*) p=${n%/*}; mkdir -p -- "$p" || exit 1;; esac; '
 _SIZE = 'set -- $(ls -dnL -- "$f"); '
+# Only what is said not to be there is not there: a folder that cannot be searched may hold it.
+_UNSEEN = (
+    'elif e=$(ls -d -- "$f" 2>&1); then echo none; '
+    'else case $e in *o?such?file*|*ot?a?directory*) echo none;; *) echo "$e";; esac; fi'
+)
+_UNREAD = '{ [ -f "$f" ] && echo cannot be read there >&2; exit 1; }'
 _LINK = (
     'if e=$(ln -- "$f" "$n" 2>&1); then s "$p"; echo stored; '
     'elif [ -e "$n" ]; then if cmp -s -- "$f" "$n"; then s "$p"; echo same; else echo exists; fi; '
@@ -31,7 +39,7 @@ ANSWERING = (
     'while read -r op f a b; do [ -d "$d" ] || { echo absent; exit 0; }; case $op in '
     f'size|read) if [ -f "$f" ]; then {_SIZE}echo "f $5"; '
     f"[ $op = size ] || [ $((a * {BLOCK})) -ge $5 ] || "
-    f'dd if="$f" bs={BLOCK} skip=$a count=$b 2>/dev/null || exit 1; else echo none; fi;; '
+    f'dd if="$f" bs={BLOCK} skip=$a count=$b 2>/dev/null || {_UNREAD}; {_UNSEEN};; '
     'remove) if [ -d "$f" ] || e=$(rm -f -- "$f" 2>&1); then echo done; else echo "$e"; fi;; '
     'list) [ -d "$f" ] && find "$f" -name ".tmp-*" -prune -o -type f -exec ls -dn {} + 2>&1; echo .;; '
     'left) find . -path "./.tmp-*" -type f -exec ls -dn {} + 2>&1; echo .;; '
@@ -50,14 +58,14 @@ PUTTING = (
     f'{_SIZE}[ "$5" = $size ] || {{ rm -f -- "$f"; echo short; exit 0; }}; s "$f"; '
     'if [ $how = over ]; then mv -f -- "$f" "$n" || { rm -f -- "$f"; exit 1; }; '
     's "$p"; echo stored; exit 0; fi; '
-    f'{_LINK}else rm -f -- "$f"; echo "$e" >&2; exit 1; fi; rm -f -- "$f"'
+    f'{_LINK}else rm -f -- "$f"; echo "no link: $e" >&2; exit 1; fi; rm -f -- "$f"'
 )
 
 # Publishes what rsync left in a temporary folder: a line `file size name` for each object.
 PUBLISHING = (
     f"{_BEGIN}{_SYNC}IFS= read -r t; {_ENTER}"
     f"while read -r f size n; do f=$t/$f; {_PARENT}"
-    f'{_SIZE}if [ "$5" = $size ]; then s "$f"; {_LINK}else echo "$e" >&2; exit 1; fi; '
+    f'{_SIZE}if [ "$5" = $size ]; then s "$f"; {_LINK}else echo "no link: $e" >&2; exit 1; fi; '
     'else echo short; fi; done; rm -rf -- "$t"'
 )
 

@@ -79,9 +79,12 @@ def sshd(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def start_sshd(
-    config: pytest.Config, folder: Path, *, port: int | None = None
+    config: pytest.Config, folder: Path, *, port: int | None = None, more: str = ""
 ) -> tuple[RunningServer, SshServer]:
-    """Start a server whose keys lie in a folder, made when they are not there; at a port, or any free one."""
+    """Start a server whose keys lie in a folder, made when they are not there; at a port, or any free one.
+
+    `more` are lines of its settings.
+    """
     program = _find(config, "sshd", "openssh-server")
     _find(config, "rsync", "rsync")
     for name in ("host_key", "id"):
@@ -92,7 +95,7 @@ def start_sshd(
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # where it locks itself in before anybody proved who they are
     chosen = port or free_ports(1)[0]
-    (folder / "sshd_config").write_text(_SETTINGS.format(port=chosen, folder=folder))
+    (folder / "sshd_config").write_text(_SETTINGS.format(port=chosen, folder=folder) + more)
     process = start_server(
         [program, "-D", "-e", "-f", str(folder / "sshd_config")],
         url=f"ssh://127.0.0.1:{chosen}",

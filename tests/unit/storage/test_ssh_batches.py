@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from backup_admin.storage.ssh_batches import Parcel
+    from backup_admin.storage.ssh_batches import Parcel, Send
 
 
-def put_all(batches: Batches, count: int) -> dict[str, str]:
+def put_all(batches: Batches, count: int, send: Send) -> dict[str, str]:
     answers: dict[str, str] = {}
 
     def put(name: str) -> None:
-        answers[name] = batches.put(name, name.encode())
+        answers[name] = batches.put(name, name.encode(), send)
 
     threads = [threading.Thread(target=put, args=(f"n{number}",)) for number in range(count)]
     for thread in threads:
@@ -43,13 +43,13 @@ def test_those_that_wait_go_together_and_never_too_many() -> None:
             all_wait.wait(20)
         return [(folder / str(number)).read_text() for number in range(len(batch))]
 
-    batches = Batches(send)
-    alone = threading.Thread(target=batches.put, args=("first", b"first"))
+    batches = Batches()
+    alone = threading.Thread(target=batches.put, args=("first", b"first", send))
     alone.start()
     first_is_under_way.wait(20)
     threading.Timer(0.5, all_wait.set).start()
 
-    answers = put_all(batches, 40)
+    answers = put_all(batches, 40, send)
     alone.join()
 
     assert answers == {name: name for name in answers}
@@ -66,8 +66,8 @@ def test_a_failure_reaches_all_that_travelled_and_none_that_did_not() -> None:
             raise StorageFull("as told")
         return ["stored"] * len(batch)
 
-    batches = Batches(send)
+    batches = Batches()
 
     with pytest.raises(StorageFull):
-        batches.put("a", b"x")
-    assert batches.put("b", b"x") == "stored"
+        batches.put("a", b"x", send)
+    assert batches.put("b", b"x", send) == "stored"
