@@ -63,7 +63,7 @@ def open_s3(address: str, *, allow_private: bool, quick: bool = False) -> S3Stor
 class S3Storage:
     """Keeps each object under one key of a bucket. May be used from several threads."""
 
-    parallel_calls = 8
+    parallel_calls = 12
 
     def __init__(
         self,
