@@ -56,6 +56,7 @@ Host {alias}
   PermitLocalCommand no
   CanonicalizeHostname no
   Compression no
+  Ciphers aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,aes128-ctr,aes256-ctr
   EscapeChar none
   RequestTTY no
   LogLevel ERROR
@@ -110,7 +111,7 @@ class SshLink:
             with self._lock:
                 self._free.append(talk)
 
-    def run(self, script: str, lines: Sequence[str], data: bytes | memoryview = b"") -> list[str]:
+    def run(self, script: str, lines: Sequence[str], data: memoryview | None = None) -> list[str]:
         """Run a script there, hand it the folder, more lines and data; return the lines it prints.
 
         Raises `FarFailure` or `ProgramFailed`.
@@ -118,10 +119,10 @@ class SshLink:
         if script not in (MAKING, LOOKING):  # those come before there is a folder to enter
             self._warm_up()
         head = "".join(f"{line}\n" for line in (self.place.folder, *lines)).encode()
-        seconds = _PROGRAM_SECONDS + len(data) / _SLOWEST_BYTES_PER_SECOND
+        seconds = _PROGRAM_SECONDS + len(data or b"") / _SLOWEST_BYTES_PER_SECOND
         command = ["ssh", "-F", str(self._settings()), _ALIAS, command_of(script)]
         with self._programs:
-            done = run_program(command, timeout_seconds=seconds, data=head + bytes(data))
+            done = run_program(command, timeout_seconds=seconds, data=head, more=data)
         printed = done.output.decode("utf-8", "replace").splitlines()
         if printed[:1] == [ABSENT]:
             raise FarFailure("The folder is absent.")
