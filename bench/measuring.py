@@ -54,7 +54,8 @@ def run_measured(command: str, *, folder: Path, env: Mapping[str, str], log: Pat
 class _MemoryWatch(threading.Thread):
     """Samples the resident memory of a process and all its children.
 
-    The kernel keeps the peak of each process, so that a short one is seen as well.
+    The kernel keeps the peak of each process, so that a short one is seen as well. A child that has not
+    yet started its program is in the memory of its parent, and counts with it.
     """
 
     def __init__(self, pid: int) -> None:
@@ -74,9 +75,10 @@ class _MemoryWatch(threading.Thread):
         return self._peak
 
 
-def _tree_memory(pid: int) -> int:
+def _tree_memory(pid: int, parent: tuple[bytes, int] | None = None) -> int:
     process = Path("/proc", str(pid))
     try:
+        program = (process / "cmdline").read_bytes()
         lines = (process / "status").read_text().splitlines()
         held = dict(line.split(":", 1) for line in lines if line.startswith("Vm"))
         children = [
@@ -87,7 +89,9 @@ def _tree_memory(pid: int) -> int:
         peak = int(held["VmHWM"].split()[0]) << 10
     except (OSError, ValueError, KeyError):
         return 0  # it has just ended
-    return peak + sum(map(_tree_memory, children))
+    if (program, peak) == parent:
+        return 0
+    return peak + sum(_tree_memory(child, (program, peak)) for child in children)
 
 
 def folder_bytes(folder: Path) -> int:

@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import tempfile
+import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
@@ -42,16 +43,19 @@ def run_program(
     *,
     timeout_seconds: float,
     data: bytes = b"",
+    more: memoryview | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Finished:
     """Run a program to its end and return its output, whatever its status.
 
     It gets a small environment of its own; its whole process group is ended
-    at the deadline. Raises `ProgramFailed` when it cannot start or is too slow.
+    at the deadline. `more` comes behind `data` and is not copied. Raises `ProgramFailed`
+    when it cannot start or is too slow.
     """
     process = _start(command, environment)
+    feeding = None if more is None else _feed(process, data, more)
     try:
-        output, errors = process.communicate(data, timeout=timeout_seconds)
+        output, errors = process.communicate(None if feeding else data, timeout=timeout_seconds)
     except subprocess.TimeoutExpired as error:
         _end_group(process)
         raise ProgramFailed(
@@ -60,6 +64,9 @@ def run_program(
     except BaseException:
         _end_group(process)
         raise
+    finally:
+        if feeding is not None:
+            feeding.join()
     return Finished(process.returncode, output, errors)
 
 
@@ -195,6 +202,22 @@ class Conversation:
         self._errors.seek(0)
         last = Finished(self._process.returncode or 0, b"", self._errors.read())
         return ProgramFailed(f"{self._name}: the link ended {last.end()}")
+
+
+def _feed(process: subprocess.Popen[bytes], data: bytes, more: memoryview) -> threading.Thread:
+    """Write to a program in a thread of its own, until it has all or has ended."""
+    pipe, process.stdin = process.stdin, None
+
+    def write() -> None:
+        with suppress(OSError):  # it ended: its status and output say why
+            if pipe is not None:
+                with pipe:
+                    pipe.write(data)
+                    pipe.write(more)
+
+    thread = threading.Thread(target=write, name="feeding", daemon=True)
+    thread.start()
+    return thread
 
 
 def _hand_in(process: subprocess.Popen[bytes], data: bytes) -> None:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 _LARGE_WAITING = 1024  # entries, without their bytes
 # What was read ahead for both kinds waits in memory: neither may be far behind the other.
 _LARGE_WAITING_AHEAD = 12
+_FAR_THREADS = 2  # one makes files while the other waits for the line or the disk
+_SMALL_TOGETHER = 32
+_SMALL_WAITING = 4
 _SENT_BYTES = 64 << 20
 
 
@@ -56,14 +59,18 @@ def write_tree(
     the report; the others are still written. The caller calls `target.finish`.
     """
     run = _Writing(target, reader, reporter)
-    with _LargeFiles(run, target, helps=not reader.reads_ahead) as large:
+    with (
+        _LargeFiles(run, target, helps=not reader.reads_ahead) as large,
+        _SmallFiles(run, threads=_FAR_THREADS if reader.reads_ahead else 0) as small,
+    ):
         try:
             for entry in expecting_files(reader, run.place(entries)):
                 if entry.size < LARGE_FILE_BYTES or not large.take(entry):
-                    run.write_file(entry)
+                    small.take(entry)
                     large.follow(entry.size)
         except Damaged as error:
             run.report.problems.append(f"The list of files is damaged: {error}")
+        small.finish()
         large.finish()
     run.link()
     return run.report
@@ -121,6 +128,11 @@ class _Writing:
             self.report.problems.append(f"{show_path(entry.path)}: {_reason(error)}")
         self._reporter.advance(size=entry.size, items=1)
 
+    def write_files(self, entries: Iterable[FileEntry]) -> None:
+        """Write files one after the other."""
+        for entry in entries:
+            self.write_file(entry)
+
     def link(self) -> None:
         """Make hard links and symbolic links, after everything else."""
         for entry, existing in self._links:
@@ -154,6 +166,45 @@ class _Writing:
             act(entry)
         except (BackupAdminError, OSError, ValueError) as error:
             self.report.problems.append(f"{show_path(entry.path)}: {_reason(error)}")
+
+
+class _SmallFiles:
+    """Writes small files: at once, or some dozens at a time in a few threads."""
+
+    def __init__(self, run: _Writing, *, threads: int) -> None:
+        self._run = run
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="small-files") if threads else None
+        self._gathered: list[FileEntry] = []
+        self._waiting: deque[Future[None]] = deque()
+
+    def take(self, entry: FileEntry) -> None:
+        """Take a file; returns when it is written, or few files wait."""
+        if self._pool is None:
+            self._run.write_file(entry)
+            return
+        self._gathered.append(entry)
+        if len(self._gathered) >= _SMALL_TOGETHER:
+            self._hand_over()
+
+    def finish(self) -> None:
+        """Write what is left."""
+        self._hand_over()
+        while self._waiting:
+            self._waiting.popleft().result()
+
+    def _hand_over(self) -> None:
+        entries, self._gathered = self._gathered, []
+        if self._pool is not None and entries:
+            self._waiting.append(self._pool.submit(self._run.write_files, entries))
+        if len(self._waiting) > _SMALL_WAITING:
+            self._waiting.popleft().result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 class _LargeFiles:

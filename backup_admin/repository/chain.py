@@ -25,9 +25,10 @@ from backup_admin.repository.history import OPERATIONS, TAKING, ChainEntry, Chai
 from backup_admin.repository.keys import RepositoryKeys, sha256
 from backup_admin.repository.objects import ObjectType, open_object, seal_object
 from backup_admin.repository.seen import Seen, read_seen, write_seen
+from backup_admin.storage.several import read_each
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from backup_admin.storage.base import Storage
@@ -97,11 +98,7 @@ class Chain:
             self._begin(last)
             self._compare_early(seen)
         new: list[ChainEntry] = []
-        while True:
-            try:
-                data = self._storage.get(entry_name(self.head.seq + 1), 0, _MAX_ENTRY_BYTES)
-            except ObjectMissing:
-                break
+        for data in self._following(last):
             new.append(self._take(data))
             self._compare(seen)
         if seen is not None and seen.head.seq > self.head.seq:
@@ -169,6 +166,22 @@ class Chain:
         """Remember the newest entry outside the repository, unless something is wrong with it."""
         if not self.warning:
             write_seen(self._pin_file, self._keys.repo_id, self.head, tuple(self.state.manifests))
+
+    def _following(self, last: int) -> Iterator[bytes]:
+        """Yield what was appended in order: up to `last`, which is there, and then as found."""
+        known = [entry_name(seq) for seq in range(self.head.seq + 1, last + 1)]
+        for found in read_each(self._storage, known, _MAX_ENTRY_BYTES):
+            if isinstance(found, ObjectMissing):
+                return
+            if isinstance(found, StorageError):
+                raise found
+            yield found
+        while True:
+            try:
+                data = self._storage.get(entry_name(self.head.seq + 1), 0, _MAX_ENTRY_BYTES)
+            except ObjectMissing:
+                return
+            yield data
 
     def _begin(self, last: int) -> None:
         """Take the state from the checkpoint that the last entry names."""

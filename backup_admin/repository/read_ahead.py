@@ -10,29 +10,33 @@ from __future__ import annotations
 import threading
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
+from backup_admin.core.direct_io import aligned_buffer
 from backup_admin.repository.packs import pack_name
 from backup_admin.repository.types import MAX_SEGMENT_BYTES
 from backup_admin.storage.base import Storage, get_into
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from mmap import mmap
 
     from backup_admin.repository.index import Location
 
-SPAN_BYTES = MAX_SEGMENT_BYTES + 64 * 1024
-"""The most that one call reads."""
+_REGION_BYTES = 4 << 20
+SPAN_BYTES = _REGION_BYTES + MAX_SEGMENT_BYTES + 64 * 1024
+"""The most that one call reads; most calls read a region."""
 _GAP_BYTES = 256 << 10  # reading so much for nothing takes less time than a call
-_HELD_BYTES = 6 * SPAN_BYTES
-_MOST_BYTES = 7 * SPAN_BYTES  # with what readers could not wait for
-_SMALL_BYTES = SPAN_BYTES // 4
+_CALL_BYTES = 9 << 19
+_FEWEST_CALLS = 6  # what is read waits for who wants it, also where few calls are made at once
+_SPARE_BYTES = 512 << 10
 # Threads that stored at once took turns in a pack: what lies between the chunks of one file is told of
 # a little later, so that a few parts of a pack stay open.
-_REGION_BYTES = 5 * SPAN_BYTES // 8
 _OPEN_BATCHES = 12
+_OPEN_WHEN_IDLE = 4
+_IDLE_SECONDS = 0.5
 
 _Frame = tuple[bytes, int]
 
@@ -55,7 +59,7 @@ class _Span:
     frames: list[int]
     state: _State = _State.PLANNED
     readers: int = 0
-    buffer: bytearray = field(default_factory=bytearray)
+    memory: mmap | None = None
 
 
 class Held(NamedTuple):
@@ -108,15 +112,18 @@ class ReadAhead:
 
     def __init__(self, storage: Storage, threads: int) -> None:
         self._storage = storage
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._loadable = threading.Condition(self._lock)
+        self._changed = threading.Condition(self._lock)
         self._open: dict[_Frame, _Batch] = {}
         self._frames: dict[_Frame, _Span] = {}
         self._planned: deque[_Span] = deque()
         self._held: list[_Span] = []
         self._held_bytes = 0
-        self._buffers: list[bytearray] = []
+        self._free: list[mmap] = []
+        self._most_bytes = max(threads, _FEWEST_CALLS) * _CALL_BYTES
         self._most_threads = threads
-        self._threads = 0
+        self._threads = self._idle = 0
 
     def expect(self, location: Location, *, at_once: bool) -> None:
         """Tell that a chunk will be read; in the order of the calls, once for each time."""
@@ -124,7 +131,7 @@ class ReadAhead:
         end = start + location.frame_length
         if location.frame_length > SPAN_BYTES:
             return
-        with self._changed:
+        with self._lock:
             span = self._frames.get((pack, start))
             if span is not None:
                 span.expected += 1
@@ -136,18 +143,20 @@ class ReadAhead:
                 self._plan(batch)
             else:
                 self._batch_for(pack, start, end).add(start, end)
+                if len(self._open) > _OPEN_WHEN_IDLE and not self._planned and self._has_room():
+                    self._close(next(iter(self._open.values())))
             self._load_more()
 
     def expect_no_more(self) -> None:
         """Tell that nothing else will be told of for a while: what was begun need not grow."""
-        with self._changed:
+        with self._lock:
             for batch in tuple(self._open.values()):
                 self._close(batch)
             self._load_more()
 
     def hold(self, location: Location) -> Held | None:
         """Return a sealed frame of what was loaded, or is just being; None when it has to be read."""
-        with self._changed:
+        with self._lock:
             batch = self._open.get(_region(location.pack.name, location.frame_offset))
             if batch is not None and location.frame_offset in batch.expected:
                 self._close(batch)
@@ -160,23 +169,23 @@ class ReadAhead:
                 self._begin(span)
         if is_ours:
             self._load(span)
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(lambda: span.state is not _State.LOADING)
             at = location.frame_offset - span.start
             end = at + location.frame_length
-            if span.state is not _State.LOADED or end > span.end - span.start:
+            if span.memory is None or end > span.end - span.start:
                 return None
             span.readers += 1
-            return Held(memoryview(span.buffer)[at:end], span)
+            return Held(memoryview(span.memory)[at:end], span)
 
     def release(self, held: Held) -> None:
         """Say that a frame is not looked at any more."""
-        with self._changed:
+        with self._lock:
             held.span.readers -= 1
 
     def done(self, location: Location) -> None:
         """Tell that a chunk was read: with the last one of a span its memory is free."""
-        with self._changed:
+        with self._lock:
             span = self._frames.get((location.pack.name, location.frame_offset))
             if span is not None:
                 span.expected -= 1
@@ -209,18 +218,25 @@ class ReadAhead:
             self._frames.update(((span.pack, start), span) for start in span.frames)
 
     def _load_more(self) -> None:
-        if self._may_load() and self._threads < self._most_threads:
+        if not self._may_load():
+            return
+        if self._idle:
+            self._loadable.notify()
+        elif self._threads < self._most_threads:
             self._threads += 1
             threading.Thread(target=self._load_all, name="read-ahead", daemon=True).start()
 
     def _may_load(self) -> bool:
-        return bool(self._planned) and self._held_bytes < _HELD_BYTES
+        return bool(self._planned) and self._has_room()
+
+    def _has_room(self) -> bool:
+        return self._held_bytes < self._most_bytes
 
     def _load_all(self) -> None:
-        """Load until there is nothing to do; the first that finds more starts another thread."""
+        """Load until there is nothing to do for a while; each that begins wakes another."""
         while True:
-            with self._changed:
-                if not self._may_load():
+            with self._lock:
+                if not self._may_load() and not self._wait_for_work():
                     self._threads -= 1
                     return
                 span = self._planned[0]
@@ -228,30 +244,43 @@ class ReadAhead:
                 self._load_more()
             self._load(span)
 
+    def _wait_for_work(self) -> bool:
+        self._idle += 1
+        try:
+            return self._loadable.wait_for(self._may_load, _IDLE_SECONDS)
+        finally:
+            self._idle -= 1
+
     def _begin(self, span: _Span) -> None:
         self._planned.remove(span)
         self._held.append(span)
         span.state = _State.LOADING
-        span.buffer = self._buffer(span.end - span.start)
-        self._held_bytes += len(span.buffer)
+        span.memory = self._memory(span.end - span.start)
+        self._held_bytes += len(span.memory)
 
-    def _buffer(self, size: int) -> bytearray:
-        """Return memory for a span: that of large ones is used again."""
-        if size <= _SMALL_BYTES:
-            return bytearray(size)
-        return self._buffers.pop() if self._buffers else bytearray(SPAN_BYTES)
+    def _memory(self, size: int) -> mmap:
+        """Return memory for a span: what fits it well is used again, what does not makes room."""
+        for memory in self._free:
+            if size <= len(memory) <= size + _SPARE_BYTES:
+                self._free.remove(memory)
+                return memory
+        size += -size % _SPARE_BYTES
+        while self._free and self._held_bytes + size + sum(map(len, self._free)) > self._most_bytes:
+            del self._free[0]
+        return aligned_buffer(size)
 
     def _load(self, span: _Span) -> None:
         count = 0
-        view = memoryview(span.buffer)[: span.end - span.start]
         try:
             with suppress(Exception):  # who reads it asks again, and is told the reason
-                count = get_into(self._storage, pack_name(span.pack), span.start, view)
+                if span.memory is not None:
+                    view = memoryview(span.memory)[: span.end - span.start]
+                    count = get_into(self._storage, pack_name(span.pack), span.start, view)
         finally:
             self._loaded(span, count)
 
     def _loaded(self, span: _Span, count: int) -> None:
-        with self._changed:
+        with self._lock:
             span.end = span.start + count
             span.state = _State.LOADED
             if count == 0 or span.expected <= 0:
@@ -263,20 +292,20 @@ class ReadAhead:
         """Give up what was loaded first and is still there, when readers want something else."""
         loaded = [span for span in self._held if span.state is _State.LOADED]
         for span in loaded:
-            if self._held_bytes + size <= _MOST_BYTES:
+            if self._held_bytes + size <= self._most_bytes + SPAN_BYTES:
                 return
             self._drop(span)
 
     def _drop(self, span: _Span) -> None:
         if span.state is _State.PLANNED:
             self._planned.remove(span)
-        else:
+        elif span.memory is not None:
             self._held.remove(span)
-            self._held_bytes -= len(span.buffer)
-            if not span.readers and len(span.buffer) == SPAN_BYTES:
-                self._buffers.append(span.buffer)
+            self._held_bytes -= len(span.memory)
+            if not span.readers:
+                self._free.append(span.memory)
         span.state = _State.DROPPED
-        span.buffer = bytearray()
+        span.memory = None
         for start in span.frames:
             del self._frames[span.pack, start]
 

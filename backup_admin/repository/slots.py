@@ -30,6 +30,7 @@ from backup_admin.core.errors import (
 )
 from backup_admin.repository.keys import Keyring, expand, merge_keyrings, parse_keyring, sha256
 from backup_admin.repository.secrets import RepositorySecret, SecretKind
+from backup_admin.storage.several import read_each
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -187,9 +188,13 @@ def _open_all(
 ) -> tuple[dict[str, Keyring], BackupAdminError | None]:
     damaged: BackupAdminError | None = None
     opened: dict[str, Keyring] = {}
-    for slot_id in _slot_ids(storage, known):
+    slot_ids = tuple(_slot_ids(storage, known))
+    read = read_each(storage, tuple(map(slot_name, slot_ids)), _MAX_BYTES)
+    for slot_id, found in zip(slot_ids, read, strict=True):
         try:
-            slot = _parse_slot(slot_id, storage.get(slot_name(slot_id), 0, _MAX_BYTES))
+            if isinstance(found, StorageError):
+                raise found
+            slot = _parse_slot(slot_id, found)
             keyring = _open(slot, secret, repo_id) if slot.info.kind == secret.kind.value else None
         except ObjectMissing:
             continue  # removed by another process just now

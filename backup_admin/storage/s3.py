@@ -70,7 +70,7 @@ def open_s3(
 class S3Storage:
     """Keeps each object under one key of a bucket. May be used from several threads."""
 
-    parallel_calls = 8
+    parallel_calls = 12
 
     def __init__(
         self,

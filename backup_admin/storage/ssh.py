@@ -1,21 +1,25 @@
 """A storage in a folder of a host that is reached by ssh: a shell, rsync and nothing of ours over there.
 
-Large objects go by rsync into a temporary folder, small ones through a pipe into a temporary file;
-either becomes an object by `ln`, which never overwrites. A lost connection is made anew and what
-was under way is tried again; whether an earlier attempt was stored is found out by comparing it there.
+Objects go through a pipe into a temporary file and become objects by `ln`, which never overwrites.
+A lost connection is made anew and what was under way is tried again: rsync goes on with a large object
+where the pipe ended, and brings it at once where the bandwidth is limited. Whether an earlier attempt
+was stored is found out by comparing it there.
 """
 
 from __future__ import annotations
 
 import re
+import tempfile
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from operator import attrgetter
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from backup_admin.core.clock import SystemClock
 from backup_admin.core.durable import TEMPORARY_PREFIX
+from backup_admin.core.durable import explain as explain_disk
 from backup_admin.core.errors import (
     BadObjectName,
     ProgramFailed,
@@ -26,14 +30,12 @@ from backup_admin.core.errors import (
 from backup_admin.core.ids import is_ulid, new_ulid, ulid_time
 from backup_admin.storage.base import Buffer, Leftover, ObjectInfo, PutResult, check_name, is_name
 from backup_admin.storage.retrying import Retries
-from backup_admin.storage.ssh_batches import Batches
 from backup_admin.storage.ssh_errors import FarFailure, explain, hurdle_of, missing
 from backup_admin.storage.ssh_keys import public_part
 from backup_admin.storage.ssh_link import SHELLS, SshLink
 from backup_admin.storage.ssh_place import parse_ssh_address
 from backup_admin.storage.ssh_scripts import (
     ABSENT,
-    BLOCK,
     DONE,
     END,
     LOOKING,
@@ -41,20 +43,20 @@ from backup_admin.storage.ssh_scripts import (
     NONE,
     PUBLISHING,
     PUTTING,
+    STREAMING,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
     from backup_admin.core.programs import Conversation
     from backup_admin.storage.base import Hurdle
-    from backup_admin.storage.ssh_batches import Parcel
     from backup_admin.storage.ssh_place import SshPlace
 
 T = TypeVar("T")
 
-_RSYNC_FROM = _LARGE = 1 << 20
+_LARGE = 1 << 20
+_BLOCK, _LARGE_BLOCK = 16 << 10, 128 << 10
 _TIME = "%Y%m%d%H%M%S"
 _ROW = re.compile(r"-\S+ +\d+ +\S+ +\S+ +(\d+) +\S+ +\S+ +\S+ +\./(.+)")
 _ANY_FILE = re.compile(r"-[-rwxsSt]{9}\S? ")
@@ -81,7 +83,6 @@ class SshStorage:
         self.label = self.place.label
         self._link = link
         self._retries = retries or Retries()
-        self._batches = Batches()
 
     def make(self) -> None:
         """Create the folder (mode 0700) when it is not there."""
@@ -96,10 +97,10 @@ class SshStorage:
         """Store an object durably: synced there, linked in place, folder synced."""
         check_name(name)
         view = memoryview(data).cast("B")
-        if if_absent and len(view) >= _RSYNC_FROM:
+        if if_absent and len(view) >= _LARGE:
             if self.stat(name) is not None:
                 return PutResult.EXISTS
-            return self._result(name, self._batches.put(name, view, self._send))
+            return self._send(name, view)
         return self._call(name, "written", partial(self._put, name, view, if_absent))
 
     def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
@@ -180,21 +181,32 @@ class SshStorage:
         answer = self._link.run(PUTTING, (name, _temporary(), f"{len(view)} {how}"), view)
         return self._result(name, answer[-1] if answer else "", is_again=number > 0)
 
-    def _send(self, folder: Path, batch: Sequence[Parcel]) -> Sequence[str]:
-        """Bring files there and make objects of them; an attempt goes on where the last one ended."""
+    def _put_large(self, name: str, view: memoryview, target: str, number: int) -> PutResult:
+        """Send a large object; a later attempt goes on where the last one ended."""
+        if number or self.place.bandwidth:
+            answers = self._go_on(name, view, target)
+        else:
+            answers = self._link.run(STREAMING, (target, name, str(len(view))), view)
+        return self._result(name, answers[-1] if answers else "", is_again=number > 0)
+
+    def _go_on(self, name: str, view: memoryview, target: str) -> list[str]:
+        """Bring what is missing of an object by rsync, and publish it."""
+        with tempfile.TemporaryDirectory(prefix="backup-admin-") as folder:
+            file = Path(folder, "0")
+            try:
+                file.write_bytes(view)
+            except OSError as error:
+                raise (
+                    explain_disk(error) or StorageError(f"{folder} could not be written: {error}.")
+                ) from error
+            self._link.rsync(file.parent, [file.name], target)
+        return self._link.run(PUBLISHING, (target, f"0 {len(view)} {name}"))
+
+    def _send(self, name: str, view: memoryview) -> PutResult:
+        """Send a large object; what will not go on is removed there."""
         target = _temporary()
-        names = [str(number) for number in range(len(batch))]
-        lines = [f"{number} {len(parcel.data)} {parcel.name}" for number, parcel in enumerate(batch)]
-
-        def attempt(number: int) -> list[str]:
-            self._link.rsync(folder, names, target)
-            answers = self._link.run(PUBLISHING, (target, *lines))
-            if len(answers) != len(batch) or "short" in answers:
-                raise FarFailure("The transfer was cut short.")
-            return ["stored" if number and answer == "same" else answer for answer in answers]
-
         try:
-            return self._call(batch[0].name, "written", attempt)
+            return self._call(name, "written", partial(self._put_large, name, view, target))
         except StorageError as error:
             if not isinstance(error, StorageUnavailable):
                 self._clear(target)
@@ -228,14 +240,15 @@ class SshStorage:
 
     def _fill(self, talk: Conversation, name: str, offset: int, view: memoryview) -> int:
         """Read whole blocks around what is wanted and keep that."""
-        first = offset // BLOCK
-        blocks = max(1, -(-(offset + len(view)) // BLOCK) - first)
-        size = self._size_of(name, _asked(talk, f"read {name} {first} {blocks}"))
+        block = _LARGE_BLOCK if len(view) >= _LARGE else _BLOCK
+        first = offset // block
+        blocks = max(1, -(-(offset + len(view)) // block) - first)
+        size = self._size_of(name, _asked(talk, f"read {name} {first} {blocks} {block}"))
         if size is None:
             raise missing(name, self.place)
-        sent = max(0, min(size, (first + blocks) * BLOCK) - first * BLOCK)
+        sent = max(0, min(size, (first + blocks) * block) - first * block)
         count = max(0, min(len(view), size - offset))
-        before = min(offset - first * BLOCK, sent)
+        before = min(offset - first * block, sent)
         talk.skip(before)
         talk.readinto(view[:count])
         talk.skip(sent - before - count)

@@ -60,6 +60,7 @@ Host {alias}
   PermitLocalCommand no
   CanonicalizeHostname no
   Compression no
+  Ciphers aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,aes128-ctr,aes256-ctr
   EscapeChar none
   RequestTTY no
   LogLevel ERROR
@@ -130,7 +131,7 @@ class SshLink:
         self,
         script: str,
         lines: Sequence[str],
-        data: bytes | memoryview = b"",
+        data: memoryview | None = None,
         *,
         answers: Collection[str] = (),
     ) -> list[str]:
@@ -142,9 +143,9 @@ class SshLink:
         if script not in (MAKING, LOOKING):  # those come before there is a folder to enter
             self._warm_up()
         head = "".join(f"{line}\n" for line in (self.place.folder, *lines)).encode()
-        seconds = _PROGRAM_SECONDS + len(data) / _SLOWEST_BYTES_PER_SECOND
+        seconds = _PROGRAM_SECONDS + len(data or b"") / _SLOWEST_BYTES_PER_SECOND
         command = ["ssh", "-F", str(self._settings()), _ALIAS, command_of(script)]
-        done = self._run(command, seconds, head + bytes(data))
+        done = self._run(command, seconds, head, data)
         printed = done.output.decode("utf-8", "replace").splitlines()
         if printed[:1] == [ABSENT]:
             raise FarFailure("The folder is absent.")
@@ -185,10 +186,12 @@ class SshLink:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _run(self, command: Sequence[str], seconds: float, data: bytes) -> Finished:
+    def _run(
+        self, command: Sequence[str], seconds: float, data: bytes, more: memoryview | None = None
+    ) -> Finished:
         with self._programs:
             try:
-                return run_program(command, timeout_seconds=seconds, data=data)
+                return run_program(command, timeout_seconds=seconds, data=data, more=more)
             except ProgramFailed:
                 self._drop_idle()  # whoever holds the connection may be what hangs
                 raise

@@ -7,9 +7,6 @@ standard input, where no shell reads them as anything but data.
 
 from __future__ import annotations
 
-BLOCK = 16 << 10
-"""Bytes in which parts of objects are read there; `dd` counts in whole blocks."""
-
 READY, ABSENT, NONE, DONE, END = "ready", "absent", "none", "done", "."
 
 # What a login shell of the far user may have set for `ls` and would make rows nobody can read.
@@ -33,13 +30,14 @@ _LINK = (
     'elif [ -e "$n" ]; then if cmp -s -- "$f" "$n"; then s "$p"; echo same; else echo exists; fi; '
 )
 
-# Answers one question a line. `ls -dn` is the only portable way to a size that reads no content.
+# Answers one question a line; a part is read in blocks of the size that stands there. `ls -dn` is the only
+# portable way to a size that reads no content.
 ANSWERING = (
     f"{_BEGIN}{_ENTER}echo ready; "
-    'while read -r op f a b; do [ -d "$d" ] || { echo absent; exit 0; }; case $op in '
+    'while read -r op f a b c; do [ -d "$d" ] || { echo absent; exit 0; }; case $op in '
     f'size|read) if [ -f "$f" ]; then {_SIZE}echo "f $5"; '
-    f"[ $op = size ] || [ $((a * {BLOCK})) -ge $5 ] || "
-    f'dd if="$f" bs={BLOCK} skip=$a count=$b 2>/dev/null || {_UNREAD}; {_UNSEEN};; '
+    "[ $op = size ] || [ $((a * c)) -ge $5 ] || "
+    f'dd if="$f" bs=$c skip=$a count=$b 2>/dev/null || {_UNREAD}; {_UNSEEN};; '
     'remove) if [ -d "$f" ] || e=$(rm -f -- "$f" 2>&1); then echo done; else echo "$e"; fi;; '
     'list) [ -d "$f" ] && find "$f" -name ".tmp-*" -prune -o -type f -exec ls -dn {} + 2>&1; echo .;; '
     'left) find . -path "./.tmp-*" -type f -exec ls -dn {} + 2>&1; echo .;; '
@@ -59,6 +57,15 @@ PUTTING = (
     'if [ $how = over ]; then mv -f -- "$f" "$n" || { rm -f -- "$f"; exit 1; }; '
     's "$p"; echo stored; exit 0; fi; '
     f'{_LINK}else rm -f -- "$f"; echo "no link: $e" >&2; exit 1; fi; rm -f -- "$f"'
+)
+
+# Takes one large object in the same way, into a temporary folder: what a link that was cut leaves there
+# is where rsync goes on.
+STREAMING = (
+    f"{_BEGIN}{_SYNC}IFS= read -r t; IFS= read -r n; read -r size; {_ENTER}"
+    f'{_PARENT}mkdir -p -- "$t" || exit 1; f=$t/0; cat >"$f" || {{ rm -rf -- "$t"; exit 1; }}; '
+    f'{_SIZE}[ "$5" = $size ] || {{ echo short; exit 0; }}; s "$f"; '
+    f'{_LINK}else rm -rf -- "$t"; echo "no link: $e" >&2; exit 1; fi; rm -rf -- "$t"'
 )
 
 # Publishes what rsync left in a temporary folder: a line `file size name` for each object.

@@ -82,7 +82,7 @@ def test_a_run_goes_on_when_the_connection_breaks_again_and_again(world: World, 
     with relay_before(sshd.port) as relay:
         address = SshServer(relay.port, sshd.folder, sshd.host_key).address(world.root / "far")
         assert init(world, address).status == 0
-        relay.cut(3_000_000, 11_000_000, 17_000_000, 2_000_000)
+        relay.cut(3_000_000, 11_000_000, 4_000_000, 2_000_000)
         done = call(world, "run", address, "--files", f"files={world.files}")
 
         assert done.status == 0, done.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from backup_admin.repository.repository import Repository
 
 
+SMALL = (("SPAN_BYTES", 8_000), ("_CALL_BYTES", 4_000), ("_SPARE_BYTES", 1_000))
 PHOTO = b"\xff\xd8\xff"
 
 
@@ -79,7 +81,7 @@ def test_a_restore_from_far_away_asks_for_packs_and_not_for_chunks(site: Site, t
 def test_files_that_were_told_of_are_read_right_in_any_order(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in (("SPAN_BYTES", 8_000), ("_HELD_BYTES", 24_000), ("_MOST_BYTES", 32_000)):
+    for name, value in SMALL:
         monkeypatch.setattr(read_ahead, name, value)
     entries, reader = site.entries(), site.reader()
     for entry in entries:
@@ -93,7 +95,7 @@ def test_files_that_were_told_of_are_read_right_in_any_order(
 def test_what_is_told_of_and_never_read_holds_no_more_memory_than_allowed(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in (("SPAN_BYTES", 8_000), ("_HELD_BYTES", 24_000), ("_MOST_BYTES", 32_000)):
+    for name, value in SMALL:
         monkeypatch.setattr(read_ahead, name, value)
     entries, reader = site.entries(), site.reader()
     for entry in entries:
@@ -106,7 +108,26 @@ def test_what_is_told_of_and_never_read_holds_no_more_memory_than_allowed(
         assert read(reader, entry.content) == site.files[entry.path.decode()]
         held.append(ahead._held_bytes)
 
-    assert max(held) <= 32_000 + 8_000
+    assert max(held) <= ahead._most_bytes + 8_000 + 1_000
+    assert ahead._most_bytes <= 32_000
+
+
+def test_where_nothing_is_under_way_the_first_part_is_loaded_though_others_may_grow(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("_REGION_BYTES", 8_000), ("_OPEN_WHEN_IDLE", 1), ("_OPEN_BATCHES", 1_000)):
+        monkeypatch.setattr(read_ahead, name, value)
+    reader = site.reader()
+    for entry in site.entries():
+        reader.expect(() if entry.content is None else entry.content.chunks)
+
+    ahead = reader._ahead
+    assert ahead is not None
+    deadline = time.monotonic() + 20
+    while not ahead._held and time.monotonic() < deadline:
+        time.sleep(0.01)  # a thread of its own loads it
+    assert ahead._held
+    assert ahead._open
 
 
 def test_all_memory_is_free_again_when_all_was_read(site: Site) -> None:

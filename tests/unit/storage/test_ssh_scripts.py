@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from backup_admin.storage import ssh_scripts
-from backup_admin.storage.ssh_scripts import ANSWERING, MAKING, PUBLISHING, PUTTING, command_of
+from backup_admin.storage.ssh_scripts import (
+    ANSWERING,
+    MAKING,
+    PUBLISHING,
+    PUTTING,
+    STREAMING,
+    command_of,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,6 +66,20 @@ def test_a_name_is_published_once(shell: list[str], tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / folder).rglob("*")) == ["1", "ab", "packs"]
 
 
+def test_a_large_object_that_was_cut_stays_where_rsync_goes_on(shell: list[str], tmp_path: Path) -> None:
+    folder, data = str(tmp_path), os.urandom(70_000)
+
+    short = run(shell, STREAMING, [folder, ".tmp-1", "packs/1", "70001"], data)
+    kept = (tmp_path / ".tmp-1/0").read_bytes()
+    stored = run(shell, STREAMING, [folder, ".tmp-1", "packs/1", "70000"], data)
+    same = run(shell, STREAMING, [folder, ".tmp-2", "packs/1", "70000"], data)
+    other = run(shell, STREAMING, [folder, ".tmp-3", "packs/1", "5"], b"other")
+
+    assert (short, stored, same, other) == (["short"], ["stored"], ["same"], ["exists"])
+    assert kept == data == (tmp_path / "packs/1").read_bytes()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["1", "packs"]
+
+
 def test_a_batch_is_published_object_by_object(shell: list[str], tmp_path: Path) -> None:
     waiting = tmp_path / ".tmp-9"
     waiting.mkdir()
@@ -81,7 +102,7 @@ def test_questions_are_answered_a_line_each(shell: list[str], tmp_path: Path) ->
         "size packs/1",
         "size packs",
         "size none",
-        "read packs/1 5 1",
+        "read packs/1 5 1 16384",
         "remove packs/1",
         "size packs/1",
     ]
