@@ -69,7 +69,7 @@ def test_the_proxy_adds_a_round_trip_and_takes_no_throughput(echo_port: int) -> 
 
 def test_gates_of_a_scene_judge_wall_time_and_memory() -> None:
     phases = (Phase.FIRST, Phase.RESTORE)
-    found = [measured(OURS, phase, 3.0, mib=170) for phase in phases]
+    found = [measured(OURS, phase, 3.0, mib=230) for phase in phases]
     found += [measured("restic", phase, 4.0) for phase in phases]
 
     gates = scene_gates("far", SCENES["s3-far"], Results(found))
