@@ -20,10 +20,11 @@ from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 from rq.timeouts import UnixSignalDeathPenalty
 
-from backup_admin.control import perform, perform_restore, recovery, runs, schedules
+from backup_admin.control import perform, perform_restore, recovery, runs, schedules, storage_tests
 from backup_admin.control.installation import (
     BACKUP_JOB,
     RESTORE_JOB,
+    STORAGE_TEST_JOB,
     UNDO_JOB,
     VERIFY_JOB,
     Installation,
@@ -46,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 INSTALLATION = "backup_admin.installation"
 """Under this name `app.extensions` holds the `Installation`."""
-_ALLOWED = (BACKUP_JOB, VERIFY_JOB, RESTORE_JOB, UNDO_JOB)
+_ALLOWED = (BACKUP_JOB, VERIFY_JOB, RESTORE_JOB, UNDO_JOB, STORAGE_TEST_JOB)
 _FAILURE_TTL = 86_400
 _WORKER_TTL = 20
 _MONITORING_SECONDS = 5
@@ -92,6 +93,12 @@ def run_undo(operation_id: str) -> None:
     """Put back the state before the restore of a row of `restore_operations`."""
     with _installation() as installation:
         perform_restore.perform_undo(installation, operation_id)
+
+
+def run_storage_test(_test_id: str) -> None:
+    """Test the storage in use; the id only names the job."""
+    with _installation() as installation:
+        storage_tests.perform_test(installation)
 
 
 def bind(app: Flask) -> None:
@@ -255,6 +262,7 @@ def tick_once(installation: Installation, *, with_reconcile: bool = True) -> tup
             if recovery.needs_recovery(session, installation):
                 recovery.recover_restores(installation)
             recovery.remove_old_states(installation)
+            storage_tests.tick(session, installation)
             say_alive(session, installation.clock, ProcessRole.SCHEDULER, perform.process_name())
         if installation.queue is None:
             perform.perform_waiting(session, installation)

@@ -82,5 +82,14 @@ def unseal(key: Secret, sealed: str, place: Place) -> Secret:
     return Secret(plain.decode())
 
 
+def seal_anew(old: Secret, new: Secret, sealed: str, place: Place) -> str:
+    """Return what is sealed under the old key sealed under the new one, and what already is as it is."""
+    try:
+        unseal(new, sealed, place)
+    except BadSecret:
+        return seal(new, unseal(old, sealed, place), place)
+    return sealed
+
+
 def _bound_to(place: Place) -> bytes:
     return dump_canonical([_VERSION, place.table, place.column, place.row])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from backup_admin.cli.groups import RarelyLoaded
 from backup_admin.cli.new_secrets import key_of_file, left_notes, new_passphrase, other_secrets
 from backup_admin.cli.opening import Surroundings, actor, open_with_secret, repository_options
 from backup_admin.core.clock import parse_time
@@ -35,23 +35,14 @@ if TYPE_CHECKING:
     from backup_admin.operations.key_slots import SlotChange
     from backup_admin.repository.repository import Repository
 
-_ELSEWHERE = {"rotate": "exchanging", "retire": "exchanging", "kit": "kit"}
 _HEADINGS = ("SLOT", "SECRET", "MADE", "KEYS", "STATE", "LABEL")
 _FILE = click.Path(path_type=Path)
 
 
-class _KeyVerbs(click.Group):
-    """Loads the modules of rarer verbs when they are used."""
+class _KeyVerbs(RarelyLoaded):
+    """Its verbs, the rarer ones in modules of their own."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*super().list_commands(ctx), *_ELSEWHERE})
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in _ELSEWHERE:
-            module = importlib.import_module(f"backup_admin.cli.{_ELSEWHERE[cmd_name]}")
-            command: click.Command = getattr(module, f"{cmd_name}_verb")
-            return command
-        return super().get_command(ctx, cmd_name)
+    elsewhere = {"rotate": "exchanging", "retire": "exchanging", "kit": "kit"}  # noqa: RUF012 - never changed
 
 
 @click.group("keys", cls=_KeyVerbs, subcommand_metavar="VERB [ARGUMENTS]...")

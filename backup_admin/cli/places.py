@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from backup_admin.cli.groups import RarelyLoaded
 from backup_admin.cli.opening import Surroundings, open_place, plain_options
 from backup_admin.core.errors import StorageDenied, StorageUnavailable
 from backup_admin.core.paths import path_to_json
@@ -23,23 +23,14 @@ if TYPE_CHECKING:
 
     from backup_admin.storage.base import ObjectInfo, Storage
 
-_ELSEWHERE = {"clean": "tidying", "reindex": "tidying"}
 _STOPPED = "What the test wrote is deleted as far as the storage lets us; a repository there was not touched."
 _WIDEST_SIZE = 9
 
 
-class _StorageVerbs(click.Group):
-    """Loads the modules of rarer verbs when they are used."""
+class _StorageVerbs(RarelyLoaded):
+    """Its verbs, the rarer ones in modules of their own."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*super().list_commands(ctx), *_ELSEWHERE})
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in _ELSEWHERE:
-            module = importlib.import_module(f"backup_admin.cli.{_ELSEWHERE[cmd_name]}")
-            command: click.Command = getattr(module, f"{cmd_name}_verb")
-            return command
-        return super().get_command(ctx, cmd_name)
+    elsewhere = {"clean": "tidying", "reindex": "tidying"}  # noqa: RUF012 - never changed
 
 
 @click.group("storage", cls=_StorageVerbs, subcommand_metavar="VERB [ARGUMENTS]...")

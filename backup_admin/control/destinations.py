@@ -16,7 +16,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from backup_admin.access.step_up import Act, Purpose, consume
-from backup_admin.control import engine, onboarding
+from backup_admin.control import engine, onboarding, s3_keys
 from backup_admin.control.copies import Medium, medium_of
 from backup_admin.control.stored import read_value, write_value
 from backup_admin.core.clock import format_time, parse_time
@@ -27,6 +27,7 @@ from backup_admin.core.errors import (
     ConfigurationError,
     Damaged,
     NotARepository,
+    StorageError,
     StorageUnavailable,
     UsageError,
 )
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from backup_admin.core.settings import Settings
     from backup_admin.records import BackupRun
     from backup_admin.storage.base import Storage
+    from backup_admin.storage.s3_place import S3Credentials
 
 MIRRORS_KEY = "storage.mirrors"
 STATES_KEY = "storage.states"
@@ -135,6 +137,33 @@ def set_mirrors(
     return kept
 
 
+def open_for_restore(session: Session, installation: Installation) -> tuple[Repository, str]:
+    """Open the repository in its storage, or in the first mirror that can be used instead.
+
+    The second is a sentence about why it is a mirror, or nothing. Raises what is wrong with the
+    storage when no mirror helps.
+    """
+    try:
+        return engine.open_repository(session, installation), ""
+    except (StorageError, NotARepository) as error:
+        failure = error
+    main = engine.storage_address(session, installation.settings)
+    for address in mirror_addresses(session, installation.settings):
+        with suppress(BackupAdminError):
+            found = _open_mirror(installation, address)
+            return (
+                found,
+                f"{found.label} is used, a mirror, since {main.partition('?')[0]} cannot be: {failure}",
+            )
+    raise failure
+
+
+def _open_mirror(installation: Installation, address: str) -> Repository:
+    secret = parse_application_key(installation.key().reveal())
+    storage = engine.open_chosen(address, installation.settings)
+    return open_repository(storage, secret, state=installation.state, clock=installation.clock)
+
+
 def read_states(session: Session) -> tuple[PlaceState, ...]:
     """Return what the last run came to in each storage that is still in use, the first one first."""
     return _parse(read_value(session, STATES_KEY, []))
@@ -179,7 +208,13 @@ class Destinations:
         found = cls(
             installation,
             [
-                _look(installation, engine.storage_address(session, settings), Role.STORAGE, made),
+                _look(
+                    installation,
+                    engine.storage_address(session, settings),
+                    Role.STORAGE,
+                    made,
+                    s3_keys.find_credentials(session, installation),
+                ),
                 *(_look(installation, address, Role.MIRROR, made) for address in mirrors),
             ],
         )
@@ -307,7 +342,13 @@ class _OneStage:
         self._reporter.check_cancelled()
 
 
-def _look(installation: Installation, address: str, role: Role, made: Collection[str]) -> _Place:
+def _look(
+    installation: Installation,
+    address: str,
+    role: Role,
+    made: Collection[str],
+    credentials: S3Credentials | None = None,
+) -> _Place:
     """Open a storage and look how far its history goes; a problem is kept, not raised.
 
     `made` are the labels of those that held the repository before: where it is gone from one, nothing
@@ -320,7 +361,7 @@ def _look(installation: Installation, address: str, role: Role, made: Collection
     def look() -> None:
         if not address:
             raise ConfigurationError("No storage is set: say on the set-up page where backups shall go.")
-        storage = engine.open_chosen(address, installation.settings)
+        storage = engine.open_chosen(address, installation.settings, credentials=credentials)
         place.label = storage.label
         is_there = not isinstance(storage, CanBeMade) or storage.is_made()
         if is_there and storage.stat(config.NAME) is not None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from backup_admin.control import s3_settings
+from backup_admin.control.s3_keys import find_credentials, pinned_credentials
 from backup_admin.control.stored import read_value, write_value
 from backup_admin.core.errors import BackupAdminError, ConfigurationError, UsageError
 from backup_admin.operations.results import SourceSet
@@ -19,6 +21,7 @@ from backup_admin.repository.seen import forget_mirror
 from backup_admin.sources.app_settings import SettingsSource
 from backup_admin.sources.files import FileSource
 from backup_admin.sources.sqlite import SqliteSource
+from backup_admin.storage.base import NamesHurdles
 from backup_admin.storage.open import folder_of, local_folder
 from backup_admin.storage.open import open_storage as open_address
 
@@ -28,9 +31,11 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from backup_admin.control.installation import Installation
+    from backup_admin.core.errors import StorageError
     from backup_admin.core.parsing import DatabaseSetting
     from backup_admin.core.settings import Settings
-    from backup_admin.storage.base import Storage
+    from backup_admin.storage.base import Hurdle, Storage
+    from backup_admin.storage.s3_place import S3Credentials
 
 STORAGE_KEY = "storage.address"
 EXCLUDE_KEY = "files.exclude"
@@ -49,27 +54,78 @@ class SourceState:
 
 def storage_address(session: Session, settings: Settings) -> str:
     """Return where backups go: pinned by the deployment, else set on the page, else empty."""
-    return settings.storage or str(read_value(session, STORAGE_KEY, ""))
+    if settings.storage:
+        return settings.storage
+    return str(read_value(session, STORAGE_KEY, "")) or s3_settings.read_address(session)
 
 
-def open_storage(session: Session, installation: Installation) -> Storage:
-    """Open the storage; raise `ConfigurationError` when none is set or it is unsafe."""
-    address = storage_address(session, installation.settings)
+def require_address(session: Session, settings: Settings) -> str:
+    """Return where backups go; raise `ConfigurationError` when that is not set yet."""
+    address = storage_address(session, settings)
     if not address:
         raise ConfigurationError("No storage is set: say on the set-up page where backups shall go.")
-    return open_chosen(address, installation.settings)
+    return address
 
 
-def open_chosen(address: str, settings: Settings) -> Storage:
+def keep_address(session: Session, installation: Installation, address: str, *, by: str) -> None:
+    """Store where backups go: a bucket by its single settings, all else by its address.
+
+    The caller commits.
+    """
+    is_bucket = address.startswith(s3_settings.SCHEME)
+    write_value(session, installation.clock, STORAGE_KEY, "" if is_bucket else address, by=by)
+    if is_bucket:
+        s3_settings.write_fields(session, installation.clock, s3_settings.fields_of(address), by=by)
+    else:
+        s3_settings.forget_fields(session)
+
+
+def as_kept(address: str) -> str:
+    """Return an address as it is stored and shown; raise `UsageError` for a bucket's that cannot be read."""
+    plain = address.strip()
+    if not plain.startswith(s3_settings.SCHEME):
+        return plain
+    return s3_settings.address_of(s3_settings.fields_of(plain))
+
+
+def open_storage(session: Session, installation: Installation, *, quick: bool = False) -> Storage:
+    """Open the storage; raise `ConfigurationError` when none is set or it is unsafe.
+
+    `quick` is for a person who waits: what fails is not tried again for long.
+    """
+    address = require_address(session, installation.settings)
+    keys = find_credentials(session, installation) if address.startswith(s3_settings.SCHEME) else None
+    return open_chosen(address, installation.settings, credentials=keys, quick=quick)
+
+
+def open_chosen(
+    address: str, settings: Settings, *, credentials: S3Credentials | None = None, quick: bool = False
+) -> Storage:
     """Open a storage; raise `ConfigurationError` for an unsafe place, `UsageError` for an unsafe address.
 
+    Without `credentials`, a bucket is opened with those of the deployment, else with the usual chain's.
     What is chosen on a page may lie at a private address only when the deployment allows it:
     else a page could be used to look around behind the firewall.
     """
-    allow_private = settings.private_storage or address == settings.storage
-    storage = open_address(address, state=settings.state_dir, allow_private=allow_private)
+    allow_private = settings.private_storage or address in (settings.storage, *settings.mirrors)
+    storage = open_address(
+        address,
+        state=settings.state_dir,
+        allow_private=allow_private,
+        quick=quick,
+        credentials=credentials or pinned_credentials(settings),
+    )
     check_storage_place(storage, settings)
     return storage
+
+
+def hurdle_of(address: str, settings: Settings, error: StorageError) -> Hurdle | None:
+    """Say what an error of the storage at an address means for a first contact; sends nothing."""
+    try:
+        storage = open_chosen(address, settings, quick=True)
+    except BackupAdminError:
+        return None  # it could not even be opened, so nothing was met
+    return storage.hurdle_of(error) if isinstance(storage, NamesHurdles) else None
 
 
 def open_repository(session: Session, installation: Installation) -> Repository:

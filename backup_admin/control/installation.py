@@ -24,6 +24,7 @@ BACKUP_JOB = "backup_admin.jobs.run_backup"
 VERIFY_JOB = "backup_admin.jobs.run_verify"
 RESTORE_JOB = "backup_admin.jobs.run_restore"
 UNDO_JOB = "backup_admin.jobs.run_undo"
+STORAGE_TEST_JOB = "backup_admin.jobs.run_storage_test"
 
 
 class QueueUnavailable(BackupAdminError):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from backup_admin.access.audit import AuditLog
 from backup_admin.access.second_factor import reseal
 from backup_admin.access.secrets_at_rest import derive_key
+from backup_admin.control.stored_secrets import reseal_stored
 from backup_admin.core.errors import UsageError
 from backup_admin.repository.secrets import parse_application_key
 
@@ -36,7 +37,7 @@ def take_new_key(session: Session, installation: Installation, old: Secret, acto
     new = installation.key()
     if parse_application_key(old.reveal()) == parse_application_key(new.reveal()):
         raise UsageError("The old key is the one in use. Nothing was changed.")
-    changed = reseal(session, old, new)
+    changed = reseal(session, old, new) + reseal_stored(session, old, new)
     session.commit()
     log = installation.audit()
     old_log = ""

@@ -12,7 +12,8 @@ from sqlalchemy import select
 from backup_admin.access import step_up
 from backup_admin.access.secrets_at_rest import derive_key
 from backup_admin.access.step_up import Act, Purpose
-from backup_admin.control import catalogue, engine
+from backup_admin.control import catalogue, engine, s3_keys, storage_tests
+from backup_admin.control.s3_settings import SCHEME
 from backup_admin.control.stored import read_value, write_value
 from backup_admin.core.errors import (
     BackupAdminError,
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 
     from backup_admin.access.permissions import Actor
     from backup_admin.control.installation import Installation
+    from backup_admin.repository.repository import Repository
+    from backup_admin.storage.base import Storage
+    from backup_admin.storage.s3_place import S3Credentials
 
 REPOSITORY_KEY = "repository.id"
 ASKED_KEY = "recovery.asked"
@@ -123,28 +127,67 @@ def require_recovery_key(session: Session, installation: Installation) -> None:
         )
 
 
-def choose_storage(session: Session, installation: Installation, address: str, actor: Actor) -> str:
-    """Set where backups go, after writing, reading back and deleting an object there.
+def choose_storage(
+    session: Session,
+    installation: Installation,
+    address: str,
+    actor: Actor,
+    *,
+    credentials: S3Credentials | None = None,
+) -> str:
+    """Set where backups go, after writing, reading back and deleting an object there; then test it.
 
-    Once a repository is in use this needs a step-up (`Purpose.STORAGE`). Returns
+    `credentials` open a bucket and are kept sealed; without them, those that are kept stay, as long as
+    it is a bucket. Once a repository is in use this needs a step-up (`Purpose.STORAGE`). Returns
     the address as it is kept. Raises `StorageError`, `UsageError`,
     `ConfigurationError` or `NotPermitted`.
     """
     installation.require_writable()
     if installation.settings.storage:
         raise ConfigurationError("BACKUP_ADMIN_STORAGE sets the storage; it cannot be changed here.")
-    kept = address.strip()
+    kept = engine.as_kept(address)
     if kept == engine.storage_address(session, installation.settings):
+        if credentials is not None:
+            change_keys(session, installation, credentials, actor)
         return kept
-    storage = engine.open_chosen(kept, installation.settings)
-    if _repo_id(session):
-        step_up.consume(session, installation.clock, actor=actor, act=Act(Purpose.STORAGE))
-    installation.audit().append(actor, "storage.choose", target=kept)
+    if credentials is not None:
+        s3_keys.require_changeable(installation.settings, kept)
+    storage = _open_with(session, installation, kept, credentials)
+    _confirm_storage(session, installation, actor)
+    installation.audit().append(actor, "storage.choose", target=kept, details=s3_keys.told(credentials))
     probe_storage(storage, new_ulid(installation.clock.now()))
-    write_value(session, installation.clock, engine.STORAGE_KEY, kept, by=actor.name)
-    _use_repository(session, installation, "")
+    engine.keep_address(session, installation, kept, by=actor.name)
+    _keep_keys(session, installation, kept, credentials, actor)
+    repository = _repository_in_use(session, installation, storage)
+    if repository is None:
+        _use_repository(session, installation, "")
+    else:  # the same place by another address, or its mirror
+        catalogue.reindex(session, repository)
     session.commit()
+    storage_tests.examine_and_keep(session, installation, kept, storage)
     return kept
+
+
+def change_keys(
+    session: Session, installation: Installation, credentials: S3Credentials | None, actor: Actor
+) -> None:
+    """Keep other keys for the bucket in use, after a probe with them; None removes those that are kept.
+
+    Once a repository is in use this needs a step-up (`Purpose.STORAGE`). Raises as `choose_storage`.
+    """
+    installation.require_writable()
+    address = engine.storage_address(session, installation.settings)
+    s3_keys.require_changeable(installation.settings, address)
+    storage = engine.open_chosen(address, installation.settings, credentials=credentials, quick=True)
+    _confirm_storage(session, installation, actor)
+    installation.audit().append(actor, "storage.keys", target=address, details=s3_keys.told(credentials))
+    if credentials is None:
+        s3_keys.forget_keys(session)
+    else:
+        probe_storage(storage, new_ulid(installation.clock.now()))
+        s3_keys.write_keys(session, installation, credentials, by=actor.name)
+    session.commit()
+    storage_tests.examine_and_keep(session, installation, address, storage)
 
 
 def make_repository(session: Session, installation: Installation, actor: Actor) -> NewRecoveryKey:
@@ -243,6 +286,44 @@ def confirm_whole_recovery_key(
     )
     installation.audit().append(actor, "recovery_key.confirm", target=repository.repo_id)
     _confirmed(session, installation, repository.repo_id, actor)
+
+
+def _open_with(
+    session: Session, installation: Installation, address: str, credentials: S3Credentials | None
+) -> Storage:
+    if credentials is None and address.startswith(SCHEME):
+        credentials = s3_keys.find_credentials(session, installation)
+    return engine.open_chosen(address, installation.settings, credentials=credentials, quick=True)
+
+
+def _repository_in_use(session: Session, installation: Installation, storage: Storage) -> Repository | None:
+    """Return the repository in a storage when it is the one that was in use until now."""
+    if not _repo_id(session):
+        return None
+    try:
+        secret = parse_application_key(installation.key().reveal())
+        found = open_repository(storage, secret, state=installation.state, clock=installation.clock)
+    except BackupAdminError:
+        return None  # the set-up says what is in the way, when it is to be used
+    return found if found.repo_id == _repo_id(session) else None
+
+
+def _keep_keys(
+    session: Session,
+    installation: Installation,
+    address: str,
+    credentials: S3Credentials | None,
+    actor: Actor,
+) -> None:
+    if credentials is not None:
+        s3_keys.write_keys(session, installation, credentials, by=actor.name)
+    elif not address.startswith(SCHEME):
+        s3_keys.forget_keys(session)  # what nothing needs should not lie about
+
+
+def _confirm_storage(session: Session, installation: Installation, actor: Actor) -> None:
+    if _repo_id(session):
+        step_up.consume(session, installation.clock, actor=actor, act=Act(Purpose.STORAGE))
 
 
 def _repo_id(session: Session) -> str:

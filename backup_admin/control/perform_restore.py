@@ -10,6 +10,7 @@ from sqlalchemy import update
 from backup_admin.access.audit import AuditOutcome
 from backup_admin.access.permissions import Actor
 from backup_admin.control import catalogue, engine
+from backup_admin.control.destinations import open_for_restore
 from backup_admin.control.journals import journal_of, status_of
 from backup_admin.control.perform import failure, process_name
 from backup_admin.control.reporting import RowReporter
@@ -149,7 +150,9 @@ def _restore(
     session: Session, installation: Installation, operation: RestoreOperation, reporter: RowReporter
 ) -> RestoreReport:
     plan = stored_plan(operation)
-    repository = engine.open_repository(session, installation)
+    repository, why_mirror = open_for_restore(session, installation)
+    if why_mirror:
+        reporter.warn(why_mirror)
     targets = engine.source_set(session, installation)
     session.commit()  # hold no transaction during the work
     tools = RestoreTools(

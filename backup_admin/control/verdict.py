@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim
 from sqlalchemy import func, select
 
-from backup_admin.control import onboarding
+from backup_admin.control import onboarding, storage_tests
 from backup_admin.control.liveness import ProcessRole, last_seen
 from backup_admin.records import (
     BackupManifest,
@@ -22,6 +22,7 @@ from backup_admin.records import (
     RunKind,
     RunStatus,
 )
+from backup_admin.storage.storage_report import StepOutcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -142,6 +143,7 @@ def _risks(
     yield from _damage(session)
     if good is not None:
         yield from _overdue(session, good, now)
+    yield from _storage_risks(session, installation, now)
     yield from _silence(session, installation, now)
 
 
@@ -167,6 +169,16 @@ def _damage(session: Session) -> Iterator[str]:
     missing = session.scalar(select(func.count(row.id)).where(row.present.is_(False)))
     if missing:
         yield f"{missing} backups are missing from the repository."
+
+
+def _storage_risks(session: Session, installation: Installation, now: datetime) -> Iterator[str]:
+    report = storage_tests.newest_test(session, installation.settings)
+    if report is None:
+        return
+    if report.outcome is StepOutcome.FAILED:
+        yield f"the test of the storage failed {ago(report.at, now)}, {storage_tests.first_failure(report)}"
+    elif now - report.at > storage_tests.STALE_AFTER:
+        yield f"the storage was last tested {ago(report.at, now)}."
 
 
 def _overdue(session: Session, good: BackupManifest, now: datetime) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete
 
 from backup_admin.control import catalogue, engine
+from backup_admin.control.destinations import open_for_restore
 from backup_admin.core.canonical import dump_canonical, load_strict
 from backup_admin.core.errors import SnapshotMissing, UsageError
 from backup_admin.core.ids import SnapshotId, new_ulid
@@ -138,7 +139,7 @@ def choose_type(
 def available(session: Session, installation: Installation, operation_id: str) -> Available:
     """Return what can be chosen in step 3; reads the manifest from the storage."""
     operation = _draft(session, operation_id)
-    manifest = engine.open_repository(session, installation).manifest(operation.snapshot_id)
+    manifest = open_for_restore(session, installation)[0].manifest(operation.snapshot_id)
     targets = engine.source_set(session, installation)
     live_files = {source.name for source in targets.files}
     live_databases = {source.name for source in targets.databases}
@@ -169,9 +170,11 @@ def review(session: Session, installation: Installation, operation_id: str) -> R
     operation = _draft(session, operation_id)
     if not operation.snapshot_id:
         raise UsageError("Choose a backup first.")
-    repository = engine.open_repository(session, installation)
+    repository, why_mirror = open_for_restore(session, installation)
     snapshot_id, selection = SnapshotId(operation.snapshot_id), selection_of(operation)
     found = make_review(session, installation, repository, snapshot_id, selection)
+    if why_mirror:
+        found = replace(found, issues=(Issue(Level.WARN, "storage", why_mirror), *found.issues))
     keep_review(operation, found, installation.clock.now())
     operation.step = 4
     _save(session, installation, operation)

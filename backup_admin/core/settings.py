@@ -46,6 +46,8 @@ SETTINGS = (
     Setting("STORAGE", parsing.text, "", "Address of the storage; pins it."),
     Setting("MIRRORS", parsing.addresses, (), "More storages, which get a copy of it."),
     Setting("PRIVATE_STORAGE", parsing.flag, False, "A page may choose a storage at a private address."),
+    Setting("S3_ACCESS_KEY", parsing.secret, None, "Access key of the bucket; pins it."),
+    Setting("S3_SECRET_KEY", parsing.secret, None, "The secret key that belongs to it."),
     Setting("KEY", parsing.secret, None, "The application key itself."),
     Setting("KEY_FILE", parsing.folder, None, "A file (0600) with the key."),
     Setting("DATABASES", parsing.databases, (), "Databases: name to SQLite file."),
@@ -77,6 +79,8 @@ class Settings:
     storage: str
     mirrors: tuple[str, ...]
     private_storage: bool
+    s3_access_key: Secret | None
+    s3_secret_key: Secret | None
     key: Secret | None
     key_file: Path | None
     databases: tuple[DatabaseSetting, ...]
@@ -117,6 +121,10 @@ def load_settings(
     values["state_dir"] = values["state_dir"] or _default_state(instance)
     if values["database_uri"] is None:
         values["database_uri"] = Secret(f"sqlite:///{values['state_dir'] / 'state.db'}")
+    if (values["s3_access_key"] is None) != (values["s3_secret_key"] is None):
+        raise ConfigurationError(
+            "BACKUP_ADMIN_S3_ACCESS_KEY and BACKUP_ADMIN_S3_SECRET_KEY belong together; set both or neither."
+        )
     values["host_secret"] = _host_secret(config)
     values["key_problem"] = _key_problem(values)
     if values["key_problem"]:

@@ -13,22 +13,34 @@ from backup_admin.storage.s3_place import parse_s3_address
 
 if TYPE_CHECKING:
     from backup_admin.storage.base import Storage
+    from backup_admin.storage.s3_place import S3Credentials
 
 
-def open_storage(address: str, *, state: Path, allow_private: bool = True, quick: bool = False) -> Storage:
+def open_storage(
+    address: str,
+    *,
+    state: Path,
+    allow_private: bool = True,
+    quick: bool = False,
+    credentials: S3Credentials | None = None,
+) -> Storage:
     """Open the storage an address names: a folder, `file:///…`, `s3://bucket/…` or `ssh://user@host/…`.
 
     Nothing is written there. `state` is the state folder, where our own ssh key lies.
     `allow_private` lets an endpoint be a private address: for who gives the
     address also runs this machine. `quick` is for a person who waits for the answer: what fails is
-    not tried again for long. Raises `UsageError` for an address of another kind.
+    not tried again for long. `credentials` are for a bucket, where the address names no profile; without
+    them the usual chain finds some. Raises `UsageError` for an address of another kind.
     """
     if "://" not in address:
         return LocalStorage(_absolute(address))
     if address.startswith("s3://"):
         # The client library takes a quarter of a second to load, so only who needs it does.
         s3 = import_module("backup_admin.storage.s3")
-        return cast("Storage", s3.open_s3(address, allow_private=allow_private, quick=quick))
+        return cast(
+            "Storage",
+            s3.open_s3(address, allow_private=allow_private, quick=quick, credentials=credentials),
+        )
     if address.startswith("ssh://"):
         ssh = import_module("backup_admin.storage.ssh")
         own = state / "ssh"

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from backup_admin.core.clock import Clock
     from backup_admin.storage.base import BucketFacts, Hurdle
-    from backup_admin.storage.s3_place import S3Place
+    from backup_admin.storage.s3_place import S3Credentials, S3Place
 
 T = TypeVar("T")
 
@@ -47,10 +47,13 @@ _IF_ABSENT = {"IfNoneMatch": "*"}
 _BUCKET_SEEN_SECONDS = 10.0
 
 
-def open_s3(address: str, *, allow_private: bool, quick: bool = False) -> S3Storage:
-    """Open the storage an `s3://` address names, with the keys of the environment or of its profile.
+def open_s3(
+    address: str, *, allow_private: bool, quick: bool = False, credentials: S3Credentials | None = None
+) -> S3Storage:
+    """Open the storage an `s3://` address names.
 
-    Nothing is sent. `quick` gives up soon. Raises `UsageError` for an address that makes no sense or
+    The keys are those of the profile it names, else the given ones, else those of the environment or
+    role. Nothing is sent. `quick` gives up soon. Raises `UsageError` for an address that makes no sense or
     an endpoint that is refused.
     """
     place = parse_s3_address(address)
@@ -58,7 +61,10 @@ def open_s3(address: str, *, allow_private: bool, quick: bool = False) -> S3Stor
         raise UsageError(f"ca_file={place.ca_file}: there is no such file. Nothing was sent.")
     if place.host:
         check_endpoint(place.host, allow_private=allow_private)
-    return S3Storage(place, retries=Retries.quick() if quick else None)
+    keys = None
+    if credentials is not None and not place.profile:
+        keys = (credentials.access_key, credentials.secret_key.reveal())
+    return S3Storage(place, credentials=keys, retries=Retries.quick() if quick else None)
 
 
 class S3Storage:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import unquote, urlsplit
 
 from backup_admin.core.errors import UsageError
+from backup_admin.storage.address_parts import split_address
 from backup_admin.storage.throttle import parse_bandwidth
+
+if TYPE_CHECKING:
+    from backup_admin.core.secret import Secret
 
 C = TypeVar("C", bound=StrEnum)
 
@@ -39,6 +43,14 @@ class Sealing(StrEnum):
 
     ITS_OWN_KEY = "AES256"
     KMS = "aws:kms"
+
+
+@dataclass(frozen=True, slots=True)
+class S3Credentials:
+    """An access key, which is a name, and the secret key that belongs to it."""
+
+    access_key: str
+    secret_key: Secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +105,12 @@ class S3Place:
 
 def parse_s3_address(address: str) -> S3Place:
     """Read an `s3://` address; raise `UsageError`."""
-    try:
-        parts = urlsplit(address)
-        options = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
-    except ValueError as error:
-        raise UsageError(f"The address {_shown(address)} cannot be read: {error}.") from error
+    parts, given = split_address(address, _OPTIONS)
     if "@" in parts.netloc or ":" in parts.netloc:
         raise UsageError(
             "An s3:// address holds neither keys nor a port: keys come from the environment, a profile or "
             "the settings, and the server from ?endpoint=https://HOST:PORT."
         )
-    if parts.fragment:
-        raise UsageError(f"The address {_shown(address)} has a '#'; write it as %23.")
-    given = _options(options)
     return S3Place(
         _bucket(parts.netloc),
         _prefix(unquote(parts.path)),
@@ -140,16 +145,6 @@ def endpoint(text: str, *, use_ssl: bool | None) -> str:
     if use_ssl is not None and use_ssl != (parts.scheme == "https"):
         raise UsageError(f"The endpoint {text} and use_ssl={str(use_ssl).lower()} contradict each other.")
     return f"{parts.scheme}://{parts.netloc}"
-
-
-def _options(pairs: list[tuple[str, str]]) -> dict[str, str]:
-    given = dict(pairs)
-    unknown = sorted(set(given) - set(_OPTIONS))
-    if unknown:
-        raise UsageError(f"An s3:// address has no option {unknown[0]!r}; it has {', '.join(_OPTIONS)}.")
-    if len(given) != len(pairs):
-        raise UsageError("An option of the s3:// address is given twice.")
-    return given
 
 
 def _bucket(name: str) -> str:
@@ -222,7 +217,3 @@ def _flag(name: str, text: str | None) -> bool | None:
     if text.lower() not in (*_TRUE, *_FALSE):
         raise UsageError(f"{name} is true or false, not {text!r}.")
     return text.lower() in _TRUE
-
-
-def _shown(address: str) -> str:
-    return repr(address.partition("?")[0][:200])

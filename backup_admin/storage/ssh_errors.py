@@ -20,14 +20,31 @@ if TYPE_CHECKING:
 
     from backup_admin.storage.ssh_place import SshPlace
 
+
+class HostUnknown(StorageDenied):
+    """The address names no key of the host: a person has to compare the one it shows, and use `address`."""
+
+    def __init__(self, message: str, *, fingerprint: str = "", address: str = "") -> None:
+        super().__init__(message)
+        self.fingerprint = fingerprint
+        self.address = address
+
+
+class NotLetIn(StorageDenied):
+    """The host does not know our key yet: `line` belongs into `authorized_keys` there."""
+
+    def __init__(self, message: str, *, line: str = "") -> None:
+        super().__init__(message)
+        self.line = line
+
+
 _CHANGED = (
     StorageDenied,
     "the host shows another key than the address names. Somebody may stand in between. Nothing was sent.",
 )
 _NOT_LET_IN = (
-    StorageDenied,
-    "the host does not let us in. Add this line to ~/.ssh/authorized_keys of that user there: "
-    "restrict {public}",
+    NotLetIn,
+    "the host does not let us in. Add this line to ~/.ssh/authorized_keys of that user there: ",
 )
 _BAD_IDENTITY = (StorageDenied, "the key file cannot be used: {text}")
 _FULL = (StorageFull, "no space is left there, or the quota is used up. Make room and try again.")
@@ -127,15 +144,22 @@ def explain(
     lower = text.lower()
     for words, (kind, advice) in _LASTING:
         if _says(lower, words):
-            try:
-                shown = advice.replace("{public}", public()) if "{public}" in advice else advice
-            except StorageError as unusable:
-                return Failure(StorageDenied(f"{what}: {unusable}"), passes=False)
-            return Failure(kind(f"{what}: {shown.replace('{text}', _last_line(text))}"), passes=False)
+            return Failure(_lasting(kind, f"{what}: {advice}", _last_line(text), public), passes=False)
     if isinstance(error, OSError) or any(words in lower for words in _PASSING):
         failure = StorageUnavailable(f"{what}: the connection failed: {_last_line(text)}. Try again later.")
         return Failure(failure, passes=True)
     return Failure(StorageError(f"{what}: {_last_line(text)}."), passes=False)
+
+
+def _lasting(kind: type[StorageError], what: str, last_line: str, public: Callable[[], str]) -> StorageError:
+    """Return the error for what no other attempt mends."""
+    if kind is not NotLetIn:
+        return kind(what.replace("{text}", last_line))
+    try:
+        line = f"restrict {public()}"
+    except StorageError as unusable:
+        return StorageDenied(str(unusable))
+    return NotLetIn(f"{what}{line}", line=line)
 
 
 def hurdle_of(error: StorageError) -> Hurdle | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from backup_admin.core.durable import make_folders
 from backup_admin.core.errors import StorageDenied, StorageError, StorageUnavailable
 from backup_admin.core.programs import run_program
+from backup_admin.storage.ssh_errors import HostUnknown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,10 +87,13 @@ def pinned_key(place: SshPlace) -> HostKey:
             return key
     best = found[0]
     if not place.host_key:
-        raise StorageDenied(
+        address = place.address_with(best.fingerprint)
+        raise HostUnknown(
             f"The address names no key of the host {place.host}, which shows {best.fingerprint} "
             f"({best.type}). Compare that with `ssh-keygen -lf` on the host itself, then use "
-            f"'{place.address_with(best.fingerprint)}'. Nothing was sent."
+            f"'{address}'. Nothing was sent.",
+            fingerprint=best.fingerprint,
+            address=address,
         )
     raise StorageDenied(
         f"The host {place.host} shows another key than {place.host_key}: now {best.fingerprint}. Either it "

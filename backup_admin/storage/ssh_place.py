@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import quote, unquote, urlencode
 
 from backup_admin.core.errors import UsageError
+from backup_admin.storage.address_parts import split_address
 from backup_admin.storage.throttle import MIB, parse_bandwidth
 
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})|[0-9a-fA-F:]*:[0-9a-fA-F:.]*")
@@ -59,39 +60,21 @@ class SshPlace:
 
 def parse_ssh_address(address: str) -> SshPlace:
     """Read an `ssh://` address; raise `UsageError`."""
-    try:
-        parts = urlsplit(address)
-        options = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
-        port = 22 if parts.port is None else parts.port
-    except ValueError as error:
-        raise UsageError(f"The address {_shown(address)} cannot be read: {error}.") from error
-    if parts.fragment:
-        raise UsageError(f"The address {_shown(address)} has a '#'; write it as %23.")
+    parts, given = split_address(address, _OPTIONS)
     if parts.password is not None:
         raise UsageError(
             "An ssh:// address holds no password: a key opens the host, and the host tells on the first try "
             "which line lets it in."
         )
-    given = _options(options)
     return SshPlace(
         _host(parts.hostname or ""),
         _folder(unquote(parts.path)),
         _user(unquote(parts.username or "")),
-        _port(port),
+        _port(22 if parts.port is None else parts.port),
         _file(given.get("identity", "")),
         _fingerprint(given.get("host_key", "")),
         parse_bandwidth(given.get("bandwidth")),
     )
-
-
-def _options(pairs: list[tuple[str, str]]) -> dict[str, str]:
-    given = dict(pairs)
-    unknown = sorted(set(given) - set(_OPTIONS))
-    if unknown:
-        raise UsageError(f"An ssh:// address has no option {unknown[0]!r}; it has {', '.join(_OPTIONS)}.")
-    if len(given) != len(pairs):
-        raise UsageError("An option of the ssh:// address is given twice.")
-    return given
 
 
 def _host(text: str) -> str:
@@ -141,7 +124,3 @@ def _fingerprint(text: str) -> str:
             f"host_key={text!r} is no fingerprint; it begins with SHA256: as `ssh-keygen -lf FILE.pub` shows."
         )
     return fingerprint
-
-
-def _shown(address: str) -> str:
-    return repr(address.partition("?")[0][:200])

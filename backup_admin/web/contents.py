@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from backup_admin.control import engine
+from backup_admin.control.destinations import open_for_restore
 from backup_admin.core.errors import BackupAdminError
 from backup_admin.core.ids import SnapshotId
 from backup_admin.operations.export import export_manifest
@@ -14,6 +14,7 @@ from backup_admin.web import current
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from backup_admin.repository.repository import Repository
     from backup_admin.repository.types import Manifest
 
 
@@ -28,13 +29,15 @@ class Content:
 def read_content(snapshot_id: str) -> Content:
     """Return the manifest of a snapshot; the page is shown also without it."""
     try:
-        repository = engine.open_repository(current.session(), current.installation())
-        return Content(repository.manifest(SnapshotId(snapshot_id)))
+        return Content(_open().manifest(SnapshotId(snapshot_id)))
     except BackupAdminError as error:
         return Content(None, str(error))
 
 
 def manifest_json(snapshot_id: str) -> Iterator[str]:
     """Return the manifest as JSON, piece by piece."""
-    repository = engine.open_repository(current.session(), current.installation())
-    return export_manifest(repository, SnapshotId(snapshot_id))
+    return export_manifest(_open(), SnapshotId(snapshot_id))
+
+
+def _open() -> Repository:
+    return open_for_restore(current.session(), current.installation())[0]

@@ -9,19 +9,24 @@ from flask import Blueprint, redirect, request, url_for
 from backup_admin.access import second_factor
 from backup_admin.access.permissions import Permission
 from backup_admin.access.step_up import Act, Purpose
-from backup_admin.control import engine, onboarding, overview, schedules
+from backup_admin.control import engine, onboarding, overview, schedules, storage_tests
+from backup_admin.control.installation import QueueUnavailable
+from backup_admin.control.s3_keys import parse_keys
 from backup_admin.core.errors import BackupAdminError, NotPermitted, UsageError
 from backup_admin.records import BackupSchedule, RunKind
-from backup_admin.web import current
+from backup_admin.web import current, storage_form
 from backup_admin.web.errors import NotFound
 from backup_admin.web.flashes import say
 from backup_admin.web.guards import requires
 from backup_admin.web.proof import prove
 from backup_admin.web.render import render_page
+from backup_admin.web.storage_view import view_storage
 
 if TYPE_CHECKING:
     from flask import Response
     from flask.typing import ResponseReturnValue
+
+_NEW_KEYS = "The keys have been replaced, after a try with them."
 
 
 def register(blueprint: Blueprint) -> None:
@@ -32,6 +37,8 @@ def register(blueprint: Blueprint) -> None:
     add("/settings/sources", "save_excludes", save_excludes, methods=["POST"])
     add("/settings/storage", "storage", storage)
     add("/settings/storage", "save_storage", save_storage, methods=["POST"])
+    add("/settings/storage/keys", "save_storage_keys", save_storage_keys, methods=["POST"])
+    add("/settings/storage/test", "test_storage", test_storage, methods=["POST"])
     add("/settings/schedule", "schedule", schedule)
     add("/settings/schedule/new", "schedule_new", schedule_new)
     add("/settings/schedule/new", "schedule_create", schedule_create, methods=["POST"])
@@ -79,15 +86,62 @@ def storage() -> ResponseReturnValue:
 def save_storage() -> ResponseReturnValue:
     """Change where backups go; it takes a code of the second factor."""
     installation, session, actor = current.installation(), current.session(), current.person()
-    address = request.form.get("storage", "").strip()
+    form = storage_form.read_form(request.form)
+    before = engine.storage_address(session, installation.settings)
     try:
+        chosen = storage_form.understand(form, request.form)
         prove(Act(Purpose.STORAGE))
-        onboarding.choose_storage(session, installation, address, actor)
+        kept = onboarding.choose_storage(
+            session, installation, chosen.address, actor, credentials=chosen.credentials
+        )
     except NotPermitted as error:
-        return _show_storage(status=422, code_error=str(error), typed=address)
+        return _show_storage(status=422, code_error=str(error), form=form)
     except BackupAdminError as error:
-        return _show_storage(status=422, error=str(error), typed=address)
-    say("ok", "The storage has been changed. New backups go to the new place.")
+        return _show_storage(status=422, form=storage_form.after(form, error, installation.settings))
+    if kept != before:
+        say("ok", "The storage has been changed. New backups go to the new place.")
+    elif chosen.credentials is not None:
+        say("ok", _NEW_KEYS)
+    else:
+        say("info", "This is the storage in use already. Nothing has been changed.")
+    return redirect(url_for("backup_admin.storage"), code=303)
+
+
+@requires(Permission.STORAGE)
+def save_storage_keys() -> ResponseReturnValue:
+    """Replace or remove the keys of the bucket; it takes a code of the second factor."""
+    installation, session, actor = current.installation(), current.session(), current.person()
+    is_removal = request.form.get("act") == "remove"
+    try:
+        given = None
+        if not is_removal:
+            given = parse_keys(request.form.get("access_key", ""), request.form.get("secret_key", ""))
+            if given is None:
+                raise UsageError("Give the access key and the secret key.")
+        prove(Act(Purpose.STORAGE))
+        onboarding.change_keys(session, installation, given, actor)
+    except NotPermitted as error:
+        return _show_storage(status=422, keys_code_error=str(error))
+    except BackupAdminError as error:
+        return _show_storage(status=422, keys_error=str(error))
+    say(
+        "ok",
+        "The keys have been removed. Environment, profile or role give them now."
+        if is_removal
+        else _NEW_KEYS,
+    )
+    return redirect(url_for("backup_admin.storage"), code=303)
+
+
+@requires(Permission.VERIFY)
+def test_storage() -> ResponseReturnValue:
+    """Test the storage now, or let the worker do it."""
+    session, installation = current.session(), current.installation()
+    try:
+        if storage_tests.ask_for_test(session, installation, current.person()):
+            say("info", "A worker tests the storage now. The result shows here in a moment.")
+    except QueueUnavailable as error:
+        say("warn", str(error))
     return redirect(url_for("backup_admin.storage"), code=303)
 
 
@@ -165,14 +219,16 @@ def _show_sources(*, status: int = 200, **more: Any) -> Response:
 
 def _show_storage(*, status: int = 200, **more: Any) -> Response:
     session, installation = current.session(), current.installation()
-    context = {"error": "", "code_error": "", "typed": "", **more}
+    set_up = onboarding.look(session, installation)
+    context = {"code_error": "", "keys_error": "", "keys_code_error": "", **more}
     return render_page(
         "settings_storage",
         status=status,
-        set_up=onboarding.look(session, installation),
+        set_up=set_up,
+        view=view_storage(session, installation),
         counts=overview.stored(session),
         enrolled=second_factor.is_enrolled(session, current.person().id),
-        **context,
+        **{"form": storage_form.form_of(set_up.storage), **context},
     )
 
 

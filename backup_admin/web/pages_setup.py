@@ -9,10 +9,11 @@ from flask import Blueprint, redirect, request, url_for
 from backup_admin.access.permissions import Permission
 from backup_admin.control import engine, onboarding
 from backup_admin.core.errors import BackupAdminError, BadSecret, RepositoryExists
-from backup_admin.web import current
+from backup_admin.web import current, storage_form
 from backup_admin.web.flashes import say
 from backup_admin.web.guards import requires
 from backup_admin.web.render import render_page
+from backup_admin.web.storage_view import view_storage
 
 if TYPE_CHECKING:
     from flask import Response
@@ -48,14 +49,19 @@ def make_repository() -> ResponseReturnValue:
     nothing could show it after a redirect.
     """
     session, installation, actor = current.session(), current.installation(), current.person()
+    pinned = installation.settings.storage
+    form = storage_form.read_form(request.form)
     try:
-        if not installation.settings.storage:
-            onboarding.choose_storage(session, installation, request.form.get("storage", "").strip(), actor)
+        chosen = storage_form.understand(form, request.form, pinned=pinned)
+        if not pinned:
+            onboarding.choose_storage(
+                session, installation, chosen.address, actor, credentials=chosen.credentials
+            )
         made = onboarding.make_repository(session, installation, actor)
+    except RepositoryExists as error:
+        return _show(_look(), status=422, error=str(error), form=form, exists=True)
     except BackupAdminError as error:
-        exists = isinstance(error, RepositoryExists)
-        typed = request.form.get("storage", "")
-        return _show(_look(), status=422, error=str(error), storage=typed, exists=exists)
+        return _show(_look(), status=422, form=storage_form.after(form, error, installation.settings))
     return _show(_look(), made=made)
 
 
@@ -118,7 +124,8 @@ def _show(set_up: SetUp, *, status: int = 200, made: NewRecoveryKey | None = Non
         steps=steps,
         groups=[group.reveal() for group in made.groups] if made else [],
         repository=made.repo_id if made else "",
+        view=view_storage(current.session(), current.installation()),
         sources=engine.describe_sources(current.session(), current.installation()),
         now=current.now(),
-        **{"error": "", "exists": False, "storage": set_up.storage, **more},
+        **{"error": "", "exists": False, "form": storage_form.form_of(set_up.storage), **more},
     )

@@ -54,6 +54,9 @@ _WORDS = {
     "problem_there": Word("bad", "bad", "Behind"),
     "rule_kept": Word("ok", "ok", "3-2-1 kept"),
     "rule_open": Word("warn", "warn", "3-2-1 not kept"),
+    # steps of a test of the storage
+    "warning": Word("warn", "warn", "Warning"),
+    "unknown": Word("none", "none", "Not told"),
     # audit
     "done": Word("ok", "ok", "Done"),
     "denied": Word("warn", "warn", "Denied"),

@@ -24,7 +24,16 @@ from rq.serializers import DefaultSerializer, JSONSerializer
 
 from backup_admin import jobs
 from backup_admin.access.step_up import Act, Purpose
-from backup_admin.control import onboarding, perform, restores, runs, schedules, verdict, wizard
+from backup_admin.control import (
+    onboarding,
+    perform,
+    restores,
+    runs,
+    schedules,
+    storage_tests,
+    verdict,
+    wizard,
+)
 from backup_admin.control.journals import is_closed
 from backup_admin.control.restores import Confirmation, Origin
 from backup_admin.control.runs import NewRun
@@ -151,6 +160,21 @@ def test_a_backup_goes_through_queue_and_worker(site: Site) -> None:
     assert run.bytes_read > 0
     assert run.worker
     site.wait_for(lambda: not site.redis.exists(f"rq:job:{run_id}"))
+
+
+def test_a_test_of_the_storage_goes_through_queue_and_worker(site: Site) -> None:
+    with site.app.app_context():
+        before = storage_tests.newest_test(site.session(), site.installation.settings)
+        assert before is not None
+        assert storage_tests.ask_for_test(site.session(), site.installation, ADMIN)
+    site.start_worker()
+
+    def is_tested() -> bool:
+        with site.installation.database.new_session() as session:
+            found = storage_tests.newest_test(session, site.installation.settings)
+            return found is not None and found.at > before.at
+
+    site.wait_for(is_tested)
 
 
 def test_the_verdict_sees_workers_come_and_go(site: Site) -> None:

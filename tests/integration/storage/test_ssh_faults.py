@@ -22,6 +22,7 @@ from backup_admin.core.errors import (
 from backup_admin.storage.base import ObjectInfo, PutResult
 from backup_admin.storage.retrying import Retries
 from backup_admin.storage.ssh import SshStorage, open_ssh
+from backup_admin.storage.ssh_errors import HostUnknown, NotLetIn
 from backup_admin.storage.ssh_link import SshLink
 from backup_admin.storage.ssh_place import parse_ssh_address
 from tests.proof.mounts import mounted, skip_unless_mounts_work
@@ -173,12 +174,13 @@ def test_the_server_may_be_started_anew_in_between(
 def test_without_a_fingerprint_the_host_is_shown_and_not_used(
     sshd: SshServer, folder: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(StorageDenied) as raised:
+    with pytest.raises(HostUnknown) as raised:
         open_at(sshd.address(folder, host_key=""), tmp_path).stat("a")
 
     assert f"shows {sshd.host_key} (ssh-ed25519)" in str(raised.value)
-    address = str(raised.value).partition("then use '")[2].partition("'")[0]
-    confirmed = open_at(address, tmp_path)
+    assert f"then use '{raised.value.address}'" in str(raised.value)
+    assert raised.value.fingerprint == sshd.host_key
+    confirmed = open_at(raised.value.address, tmp_path)
     assert confirmed.put("a", b"x") is PutResult.STORED
     confirmed.close()
 
@@ -226,9 +228,10 @@ def test_a_key_of_our_own_is_made_and_shown_to_be_let_in(
     process, server = start_sshd(pytestconfig, tmp_path)
     opened = open_at(server.address(folder, identity=""), tmp_path)
     try:
-        with pytest.raises(StorageDenied, match="does not let us in") as raised:
+        with pytest.raises(NotLetIn, match="does not let us in") as raised:
             opened.stat("a")
-        line = str(raised.value).partition("of that user there: ")[2]
+        line = raised.value.line
+        assert str(raised.value).endswith(f"of that user there: {line}")
         assert line.startswith("restrict ssh-ed25519 ")
         server.authorized_keys.write_text(f"{line}\n")
 

@@ -168,6 +168,18 @@ def test_after_set_up_another_storage_or_key_needs_a_step_up(host: Host, session
     assert (seen.storage, seen.has_repository, seen.complete) == (elsewhere, False, False)
 
 
+def test_the_same_repository_by_another_address_stays_in_use(host: Host, session: Session) -> None:
+    run = back_up(host)
+    grant(session, host, Purpose.STORAGE)
+    same = f"file://{host.folder / 'storage'}"
+
+    onboarding.choose_storage(session, host.installation, same, ADMIN)
+
+    seen = onboarding.look(session, host.installation)
+    assert (seen.storage, seen.complete) == (same, True)
+    assert catalogue.newest_snapshot_id(session) == run.snapshot_id
+
+
 def test_a_storage_set_by_the_deployment_is_not_changed_here(tmp_path: Path) -> None:
     host = make_host(tmp_path, BACKUP_ADMIN_STORAGE=str(tmp_path / "pinned"))
     with host.installation.database.new_session() as session:

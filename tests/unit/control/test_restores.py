@@ -24,10 +24,12 @@ from backup_admin.core.errors import (
     Busy,
     NotPermitted,
     SnapshotMissing,
+    StorageUnavailable,
     UsageError,
 )
-from backup_admin.records import BackupManifest, RestoreOperation, RestoreStatus
-from tests.installations import ADMIN, Host, back_up, find_run, make_host
+from backup_admin.operations.validate import Level
+from backup_admin.records import BackupManifest, RestoreOperation, RestoreStatus, RunStatus
+from tests.installations import ADMIN, Host, back_up, find_run, make_host, set_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -471,3 +473,42 @@ def test_a_backup_after_the_restore_is_good(person: Person) -> None:
     person.restore()
     run = back_up(person.host)
     assert find_run(person.host, run.id).error_message == ""
+
+
+def test_with_the_storage_lost_a_mirror_restores_and_the_next_backup_goes_on_there(tmp_path: Path) -> None:
+    host = make_host(tmp_path, BACKUP_ADMIN_MIRRORS=[str(tmp_path / "mirror")])
+    set_up(host)
+    assert back_up(host).status is RunStatus.COMPLETED
+    before = contents(host)
+    change_everything(host)
+    (tmp_path / "storage").rename(tmp_path / "lost")
+    with host.installation.database.new_session() as session:
+        person = Person(host, session)
+        operation_id = person.plan()
+        review = wizard.stored_review(wizard.find_operation(session, operation_id))
+        person.start(operation_id)
+        perform_restore.perform_restore(host.installation, operation_id)
+        session.expire_all()
+        operation = wizard.find_operation(session, operation_id)
+
+    assert review is not None
+    assert (review.issues[0].level, review.issues[0].topic) == (Level.WARN, "storage")
+    assert "a mirror, since" in review.issues[0].message
+    assert operation.status is RestoreStatus.RESTORED, operation.error_message
+    assert contents(host) == before
+    assert back_up(host).status is RunStatus.DEGRADED
+    (tmp_path / "lost").rename(tmp_path / "storage")
+    assert back_up(host).status is RunStatus.COMPLETED
+
+
+def test_without_a_mirror_that_helps_the_storage_is_what_is_told(tmp_path: Path) -> None:
+    host = make_host(tmp_path, BACKUP_ADMIN_MIRRORS=[str(tmp_path / "mirror")])
+    set_up(host)
+    back_up(host)
+    for name in ("storage", "mirror"):
+        (tmp_path / name).rename(tmp_path / f"{name}-lost")
+    with host.installation.database.new_session() as session:
+        person = Person(host, session)
+
+        with pytest.raises(StorageUnavailable, match=f"{tmp_path / 'storage'} is not there"):
+            person.plan()

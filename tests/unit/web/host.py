@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask, request, session, url_for
 
 from backup_admin import BackupAdmin, jobs
-from backup_admin.control import onboarding, perform, perform_restore
-from backup_admin.control.installation import BACKUP_JOB, RESTORE_JOB, UNDO_JOB, VERIFY_JOB, Installation
+from backup_admin.control import onboarding, perform, perform_restore, storage_tests
+from backup_admin.control.installation import (
+    BACKUP_JOB,
+    RESTORE_JOB,
+    STORAGE_TEST_JOB,
+    UNDO_JOB,
+    VERIFY_JOB,
+    Installation,
+)
 from backup_admin.core.clock import SystemClock
 from backup_admin.records.upgrade import upgrade
 from backup_admin.repository.secrets import generate_application_key
@@ -143,6 +150,7 @@ _WORKERS: dict[str, Callable[[Installation, str], None]] = {
     VERIFY_JOB: perform.perform_verify,
     RESTORE_JOB: perform_restore.perform_restore,
     UNDO_JOB: perform_restore.perform_undo,
+    STORAGE_TEST_JOB: lambda installation, _: storage_tests.perform_test(installation),
 }
 
 
@@ -153,7 +161,7 @@ def create_host(folder: Path, *, clock: Clock | None = None, **config: Any) -> H
     app.config.from_mapping(_config(folder))
     app.config.update(config)
     app.add_url_rule("/", "index", lambda: "The page of the host")
-    app.add_url_rule("/sign-in", "sign_in", _sign_in)
+    app.add_url_rule("/sign-in", "sign_in", sign_in)
     app.add_url_rule("/form", "form", lambda: f"Got {request.form['value']}", methods=["POST"])
     backup_admin = BackupAdmin(app, users=SessionUsers(), clock=clock)
     backup_admin.permission_loader(lambda person: [person.name])
@@ -163,7 +171,8 @@ def create_host(folder: Path, *, clock: Clock | None = None, **config: Any) -> H
     return Host(app, queue, folder)
 
 
-def _sign_in() -> str:
+def sign_in() -> str:
+    """Sign in to the host as the person with the role of that name."""
     session["person"] = request.args.get("as", "admin")
     return "Signed in"
 
