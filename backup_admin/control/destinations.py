@@ -32,7 +32,7 @@ from backup_admin.core.errors import (
     UsageError,
 )
 from backup_admin.operations.mirror import mirror
-from backup_admin.operations.mirror_place import need_apart
+from backup_admin.operations.mirror_place import need_apart, prove_apart
 from backup_admin.operations.mirror_plan import plan_mirror
 from backup_admin.repository import config
 from backup_admin.repository.chain import find_last
@@ -166,12 +166,12 @@ def _open_mirror(installation: Installation, address: str) -> Repository:
 
 def read_states(session: Session) -> tuple[PlaceState, ...]:
     """Return what the last run came to in each storage that is still in use, the first one first."""
-    return tuple(_from_plain(row) for row in read_value(session, STATES_KEY, []))
+    return _parse(read_value(session, STATES_KEY, []))
 
 
 def states_of(run: BackupRun) -> tuple[PlaceState, ...]:
     """Return what a run came to in each storage."""
-    return tuple(_from_plain(row) for row in run.storages or ())
+    return _parse(run.storages)
 
 
 def remember(session: Session, installation: Installation, states: Sequence[PlaceState]) -> None:
@@ -300,6 +300,8 @@ class Destinations:
             return target.problem or source.problem
         try:
             plan = plan_mirror(source.storage, target.storage)
+            if plan.in_sync:  # though a backup was just made: it may be the same place by another name
+                prove_apart(source.storage, target.storage)
             report = mirror(
                 source.storage,
                 target.storage,
@@ -403,6 +405,15 @@ def _all_problems(places: Sequence[_Place]) -> str:
         place.problem or f"{place.label} holds {'no' if place.head is None else 'another'} repository."
         for place in places
     )
+
+
+def _parse(rows: Any) -> tuple[PlaceState, ...]:
+    """Read what is kept; what another version wrote and this one cannot read counts as no copy."""
+    states = []
+    for row in rows if isinstance(rows, list) else ():
+        with suppress(KeyError, TypeError, ValueError, AttributeError):
+            states.append(_from_plain(row))
+    return tuple(states)
 
 
 def _from_plain(row: dict[str, Any]) -> PlaceState:

@@ -157,14 +157,12 @@ def _back_up(session: Session, installation: Installation, run: BackupRun, repor
     )
     manifest = repository.manifest(result.snapshot.id)
     verified_at = installation.clock.now() if result.evidence.objects_read else None
+    row = catalogue.remember_manifest(session, manifest, run_id=run.id)
+    row.verified_at, row.verified_bytes = verified_at, result.evidence.bytes_read
+    session.commit()  # it is a backup from now on, also when this process dies while it mirrors
     states = places.mirror(reporter)
-
-    def note(session: Session) -> None:
-        row = catalogue.remember_manifest(session, manifest, run_id=run.id)
-        row.verified_at, row.verified_bytes = verified_at, result.evidence.bytes_read
-        remember(session, installation, states)
-
-    return Done(_backup_values(result, verified_at, states), note)
+    values = _backup_values(result, verified_at, states)
+    return Done(values, lambda session: remember(session, installation, states))
 
 
 def _backup_values(

@@ -14,10 +14,11 @@ from backup_admin.core.errors import ChainConflict, StorageDenied
 from backup_admin.core.ids import new_ulid
 from backup_admin.core.shown import count_of
 from backup_admin.operations.mirror_copy import Copier, put_same
+from backup_admin.operations.mirror_place import prove_apart
 from backup_admin.operations.mirror_plan import MirrorPlan, is_moved, plan_mirror
 from backup_admin.operations.object_kinds import kind_of
 from backup_admin.repository import chain, config
-from backup_admin.repository.seen import note_mirror
+from backup_admin.repository.seen import is_noted, note_mirror
 from backup_admin.storage import probe
 
 if TYPE_CHECKING:
@@ -73,13 +74,15 @@ def mirror(
     Safe to interrupt anywhere and to repeat. When the source goes on meanwhile, it is planned anew. An
     object that is damaged in the source is named and not copied; the chain then stays as it
     is, since nobody without a key can tell which commit needs what. Raises `ChainConflict`
-    when the source does not rest, and whatever the storages raise.
+    when the source does not rest, `UsageError` when both are one place, and whatever the storages raise.
 
     The state folder remembers which storage is the mirror: there it may be behind, and a restore
     from it commits nothing.
     """
     work = _Mirroring(source, target, reporter, options)
     if state is not None:
+        if plan.in_sync and not is_noted(state.heads, plan.repo_id, target.label):
+            prove_apart(source, target)  # every place is in sync with itself, under whatever name
         note_mirror(state.heads, plan.repo_id, source=source.label, mirror=target.label)
     if plan.is_first:
         _prepare(target)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from backup_admin.core.clock import SystemClock
 from backup_admin.core.errors import (
     HistoryChanged,
     ObjectMissing,
     RepositoryExists,
+    StorageDenied,
     StorageNotEmpty,
     UsageError,
 )
+from backup_admin.core.ids import new_ulid
 from backup_admin.operations.object_kinds import SLOTS, kind_of
 from backup_admin.repository import config
 from backup_admin.repository.chain import entry_name, find_last
 from backup_admin.storage.open import local_folder
-from backup_admin.storage.probe import is_left_probe
+from backup_admin.storage.probe import PREFIX, is_left_probe
 
 if TYPE_CHECKING:
     from backup_admin.storage.base import Storage
@@ -30,10 +34,31 @@ def need_apart(source: Storage, mirror: Storage) -> None:
         one, other = ours.resolve(), theirs.resolve()
         is_same = one.is_relative_to(other) or other.is_relative_to(one)
     if is_same:
-        raise UsageError(
-            f"{source.label} and {mirror.label} are one place, or one lies in the other: that would be no "
-            "second copy. Nothing was copied; give a place on another disk or another machine."
-        )
+        raise _no_second_copy(source, mirror)
+
+
+def prove_apart(source: Storage, mirror: Storage) -> None:
+    """Raise `UsageError` when what is written to one storage is in the other: an address does not tell.
+
+    A name of this machine leads here as well, and a bucket answers at several endpoints. What is
+    written is deleted again, unless our key may not: then it stays until a prune.
+    """
+    name = PREFIX + new_ulid(SystemClock().now())
+    mirror.put(name, b"")
+    try:
+        is_same = source.stat(name) is not None
+    finally:
+        with suppress(StorageDenied):
+            mirror.delete(name)
+    if is_same:
+        raise _no_second_copy(source, mirror)
+
+
+def _no_second_copy(source: Storage, mirror: Storage) -> UsageError:
+    return UsageError(
+        f"{source.label} and {mirror.label} are one place, or one lies in the other: that would be no "
+        "second copy. Nothing was copied; give a place on another disk or another machine."
+    )
 
 
 def is_first_mirror(source: Storage, mirror: Storage, raw: bytes, repo_id: bytes) -> bool:

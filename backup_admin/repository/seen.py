@@ -59,6 +59,11 @@ def note_mirror(heads: Path, repo_id: str, *, source: str, mirror: str) -> None:
         replace_file(path, dump_canonical({"repo_id": ""}))
 
 
+def is_noted(heads: Path, repo_id: str, label: str) -> bool:
+    """Say whether a storage is known here as a mirror."""
+    return _mirror_file(heads, repo_id, label).exists()
+
+
 def forget_mirror(heads: Path, label: str) -> None:
     """Forget that a storage was a mirror: what is missing there counts as lost from now on."""
     for path in heads.glob(_mirror_file(Path(), "*", label).name):

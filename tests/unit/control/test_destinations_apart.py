@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import select
 
 from backup_admin.control import destinations, engine
 from backup_admin.control.copies import count_copies
 from backup_admin.control.destinations import PlaceState, read_states
+from backup_admin.control.stored import write_value
 from backup_admin.core.errors import HistoryChanged, UsageError
 from backup_admin.core.ids import SnapshotId
+from backup_admin.operations.mirror_copy import Copier
 from backup_admin.operations.pinning import pin_snapshot
-from backup_admin.records import BackupRun, RunStatus
+from backup_admin.records import BackupManifest, BackupRun, RunStatus
 from backup_admin.repository.repository import Repository, open_repository
 from backup_admin.repository.secrets import parse_application_key
 from backup_admin.repository.seen import is_of_mirror
@@ -174,3 +179,55 @@ def test_a_state_folder_that_fails_while_mirroring_fails_no_backup(
     assert run.status is RunStatus.DEGRADED
     assert "Input/output error" in run.storages[1]["problem"]
     assert snapshots(host, "storage") == [run.snapshot_id]
+
+
+def test_a_mirror_that_is_the_storage_by_another_name_is_no_copy(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back_up(host)
+    shutil.rmtree(host.folder / "mirror")
+    (host.folder / "mirror").symlink_to(host.folder / "storage")
+    # As with a host that is this machine: the addresses do not tell.
+    monkeypatch.setattr("backup_admin.operations.mirror_place.local_folder", lambda _: None)
+    change(host, "more")
+
+    run = back_up(host)
+
+    assert run.status is RunStatus.DEGRADED
+    assert "are one place" in run.storages[1]["problem"]
+    assert count_copies(states(host)).copies == 2
+    assert not [path for path in (host.folder / "storage").iterdir() if path.name.startswith("probe-")]
+
+
+@pytest.mark.parametrize("ended_by", [KeyboardInterrupt, ValueError])
+def test_a_backup_is_known_also_when_its_process_ends_while_it_mirrors(
+    host: Host, monkeypatch: pytest.MonkeyPatch, ended_by: type[BaseException]
+) -> None:
+    def end(*_: object) -> None:
+        raise ended_by
+
+    monkeypatch.setattr(Copier, "copy", end)
+
+    with suppress(KeyboardInterrupt):
+        back_up(host)
+
+    with host.installation.database.new_session() as session:
+        assert list(session.scalars(select(BackupManifest.snapshot_id))) == snapshots(host, "storage")
+        assert session.scalars(select(BackupManifest.verified_at)).one() is not None
+        assert session.scalars(select(BackupRun.status)).one() is not RunStatus.COMPLETED
+
+
+ODD: list[object] = [None, "x", {}, [1], [{"label": "x"}], [{"label": "x", "role": "of a later version"}]]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_what_cannot_be_read_of_a_run_is_no_copy_and_stops_nothing(host: Host, odd: object) -> None:
+    run = back_up(host)
+    run.storages = odd  # type: ignore[assignment]  # as another version may have left it
+    with host.installation.database.new_session() as session:
+        write_value(session, host.clock, destinations.STATES_KEY, odd)
+        session.commit()
+    change(host, "more")
+
+    assert destinations.states_of(run) == states(host) == ()
+    assert back_up(host).status is RunStatus.COMPLETED

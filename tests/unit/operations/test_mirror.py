@@ -262,6 +262,17 @@ def test_one_place_is_no_second_copy(tmp_path: Path, inner: str) -> None:
     assert contents(source) == before
 
 
+def test_one_place_under_two_names_is_no_second_copy(tmp_path: Path) -> None:
+    site = make_site(tmp_path, snapshots=1)
+    twin = MemoryStorage("another name")
+    twin._objects = site.storage._objects
+
+    with pytest.raises(UsageError, match="one place"):
+        keep(site.storage, twin, state=StateFolder(site.state))
+
+    assert not list(twin.list_objects("probe-"))
+
+
 def test_a_source_without_config_is_no_repository(site: Site, target: MemoryStorage) -> None:
     before = contents(target)
     site.storage.delete("config")
