@@ -27,7 +27,6 @@ from backup_admin.core.errors import (
     ConfigurationError,
     Damaged,
     NotARepository,
-    StorageError,
     StorageUnavailable,
     UsageError,
 )
@@ -126,7 +125,9 @@ def set_mirrors(
     main = engine.storage_address(session, installation.settings)
     if main in kept:
         raise UsageError(f"{main} is the storage itself; a mirror is a second place.")
-    _need_apart([engine.open_chosen(one, installation.settings) for one in (main, *kept) if one])
+    chosen = [engine.open_chosen(one, installation.settings) for one in (main, *kept) if one]
+    for one, other in combinations(chosen, 2):
+        need_apart(one, other)
     consume(session, installation.clock, actor=actor, act=Act(Purpose.STORAGE))
     installation.audit().append(actor, "storage.mirrors", target=", ".join(kept))
     write_value(session, installation.clock, MIRRORS_KEY, list(kept), by=actor.name)
@@ -135,33 +136,6 @@ def set_mirrors(
     write_value(session, installation.clock, STATES_KEY, rows)  # one that was left out may be made anew
     session.commit()
     return kept
-
-
-def open_for_restore(session: Session, installation: Installation) -> tuple[Repository, str]:
-    """Open the repository in its storage, or in the first mirror that can be used instead.
-
-    The second is a sentence about why it is a mirror, or nothing. Raises what is wrong with the
-    storage when no mirror helps.
-    """
-    try:
-        return engine.open_repository(session, installation), ""
-    except (StorageError, NotARepository) as error:
-        failure = error
-    main = engine.storage_address(session, installation.settings)
-    for address in mirror_addresses(session, installation.settings):
-        with suppress(BackupAdminError):
-            found = _open_mirror(installation, address)
-            return (
-                found,
-                f"{found.label} is used, a mirror, since {main.partition('?')[0]} cannot be: {failure}",
-            )
-    raise failure
-
-
-def _open_mirror(installation: Installation, address: str) -> Repository:
-    secret = parse_application_key(installation.key().reveal())
-    storage = engine.open_chosen(address, installation.settings)
-    return open_repository(storage, secret, state=installation.state, clock=installation.clock)
 
 
 def read_states(session: Session) -> tuple[PlaceState, ...]:
@@ -384,12 +358,6 @@ def _repo_id(storage: Storage, role: Role) -> str:
         if role is Role.STORAGE:
             raise
         return ""
-
-
-def _need_apart(storages: Sequence[Storage]) -> None:
-    """Raise `UsageError` when two of them are one place."""
-    for one, other in combinations(storages, 2):
-        need_apart(one, other)
 
 
 def _problem_of(act: Callable[[], None]) -> str:

@@ -10,10 +10,10 @@ from sqlalchemy import update
 from backup_admin.access.audit import AuditOutcome
 from backup_admin.access.permissions import Actor
 from backup_admin.control import catalogue, engine
-from backup_admin.control.destinations import open_for_restore
 from backup_admin.control.journals import journal_of, status_of
 from backup_admin.control.perform import failure, process_name
 from backup_admin.control.reporting import RowReporter
+from backup_admin.control.restore_from import open_for_restore
 from backup_admin.control.wizard import find_operation, stored_plan
 from backup_admin.core.errors import BackupAdminError, Busy, RepositoryError
 from backup_admin.core.ids import RestoreId

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete
 
 from backup_admin.control import catalogue, engine
-from backup_admin.control.destinations import open_for_restore
+from backup_admin.control.restore_from import open_for_restore
 from backup_admin.core.canonical import dump_canonical, load_strict
 from backup_admin.core.errors import SnapshotMissing, UsageError
 from backup_admin.core.ids import SnapshotId, new_ulid

@@ -16,7 +16,11 @@ _ENTER = (
     'cd -- "$d" 2>/dev/null || { echo absent; cat >/dev/null; exit 0; }; '
     "case $d in /*) ;; *) d=$(pwd -P);; esac; "
 )
-_SYNC = 's() { sync "$1" 2>/dev/null || sync; }; '
+# A `sync` that knows no files syncs all; one that fails at the disk must not pass for that.
+_SYNC = (
+    's() { e=$(sync "$1" 2>&1) || case $e in *nput/output*|*o?space*|*uota*) echo "$e" >&2; exit 1;; '
+    "*) sync || exit 1;; esac; }; "
+)
 _PARENT = 'p=.; case $n in */*) p=${n%/*}; mkdir -p -- "$p" || exit 1;; esac; '
 _SIZE = 'set -- $(ls -dnL -- "$f"); '
 # Only what is said not to be there is not there: a folder that cannot be searched may hold it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from backup_admin.control.destinations import open_for_restore
+from backup_admin.control.restore_from import open_for_restore
 from backup_admin.core.errors import BackupAdminError
 from backup_admin.core.ids import SnapshotId
 from backup_admin.operations.export import export_manifest

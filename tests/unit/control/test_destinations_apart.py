@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import select
 
-from backup_admin.control import destinations, engine
+from backup_admin.control import destinations, engine, restore_here
 from backup_admin.control.copies import count_copies
 from backup_admin.control.destinations import PlaceState, read_states
+from backup_admin.control.restore_from import open_for_restore
 from backup_admin.control.stored import write_value
 from backup_admin.core.errors import HistoryChanged, UsageError
 from backup_admin.core.ids import SnapshotId
 from backup_admin.operations.mirror_copy import Copier
 from backup_admin.operations.pinning import pin_snapshot
+from backup_admin.operations.plans import Selection
 from backup_admin.records import BackupManifest, BackupRun, RunStatus
 from backup_admin.repository.repository import Repository, open_repository
 from backup_admin.repository.secrets import parse_application_key
@@ -231,3 +233,23 @@ def test_what_cannot_be_read_of_a_run_is_no_copy_and_stops_nothing(host: Host, o
 
     assert destinations.states_of(run) == states(host) == ()
     assert back_up(host).status is RunStatus.COMPLETED
+
+
+def test_what_a_restore_from_a_mirror_commits_is_missed_in_the_storage_that_comes_back(host: Host) -> None:
+    first = SnapshotId(back_up(host).snapshot_id)
+    storage, away = host.folder / "storage", host.folder / "storage.away"
+    storage.rename(away)
+    with host.installation.database.new_session() as session:
+        repository, _ = open_for_restore(session, host.installation)
+        review = restore_here.plan_here(session, host.installation, repository, first, Selection((), ()))
+        report = restore_here.carry_out_here(session, host.installation, repository, review, ADMIN)
+    assert report.safety_snapshot
+    away.rename(storage)
+
+    with pytest.raises(HistoryChanged, match="No longer there"):
+        pin_snapshot(opened(host), first, until=None, reason="a restore", actor="Ada")
+
+    change(host, "after it came back")
+    run = back_up(host)
+    assert run.status is RunStatus.COMPLETED, run.error_message
+    assert report.safety_snapshot in snapshots(host, "storage")

@@ -118,3 +118,25 @@ def test_a_folder_that_is_not_there_is_said_at_once(shell: list[str], tmp_path: 
     assert run(shell, ANSWERING, [missing, "size a"]) == ["absent"]
     assert run(shell, PUTTING, [missing, "a", ".tmp-1", "1 new"], b"x") == ["absent"]
     assert run(shell, PUBLISHING, [missing, ".tmp-1", "0 1 a"]) == ["absent"]
+
+
+@pytest.mark.parametrize(("said", "stored"), [("Input/output error", False), ("usage: sync", True)])
+def test_a_sync_that_fails_at_the_disk_stores_nothing(
+    shell: list[str], tmp_path: Path, said: str, stored: bool
+) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "sync").write_text(f'#!/bin/sh\n[ $# = 0 ] || {{ echo "sync: {said}" >&2; exit 1; }}\n')
+    (programs / "sync").chmod(0o755)
+    given = f"{tmp_path}\na\n.tmp-1\n4 new\ndata".encode()
+    environment = {"PATH": f"{programs}:{os.environ['PATH']}"}
+    if shell[0].endswith("busybox"):
+        pytest.skip("it has a sync of its own built in")
+
+    done = subprocess.run(
+        [*shell, "-c", PUTTING], input=given, capture_output=True, env=environment, check=False
+    )
+
+    assert (tmp_path / "a").exists() is stored
+    assert (done.returncode == 0) is stored
+    assert stored or said in done.stderr.decode()
