@@ -195,7 +195,7 @@ KEYS = (
     _check(
         "more slots than allowed are refused",
         "repository/slots.py",
-        "        if number >= MOST_FILES:",
+        "        if len(listed) >= MOST_FILES:",
         "        if False:",
         "unit/repository/test_slots.py",
     ),
