@@ -14,7 +14,7 @@ from backup_admin.core.errors import BackupAdminError
 from backup_admin.core.shown import columns, count_of, show_size
 from backup_admin.operations.answers import Answer
 from backup_admin.operations.backup import back_up
-from backup_admin.operations.mirror import mirror
+from backup_admin.operations.mirror import MirrorOptions, mirror
 from backup_admin.operations.mirror_plan import plan_mirror
 from backup_admin.operations.results import BackupOptions, BackupResult, Outcome
 
@@ -100,7 +100,8 @@ def _copy(
         target = open_place(surroundings, address, state.root)
         label = target.label
         plan = plan_mirror(repository.storage, target)
-        report = mirror(repository.storage, target, plan, reporter=reporter, state=state)
+        options = MirrorOptions(read_back=True)
+        report = mirror(repository.storage, target, plan, reporter=reporter, state=state, options=options)
     except BackupAdminError as error:
         return _Copy(label, str(error))
     return _Copy(label, " ".join(report.problems))

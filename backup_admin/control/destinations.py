@@ -30,7 +30,7 @@ from backup_admin.core.errors import (
     StorageUnavailable,
     UsageError,
 )
-from backup_admin.operations.mirror import mirror
+from backup_admin.operations.mirror import MirrorOptions, mirror
 from backup_admin.operations.mirror_place import need_apart, prove_apart
 from backup_admin.operations.mirror_plan import plan_mirror
 from backup_admin.repository import config
@@ -282,6 +282,7 @@ class Destinations:
                 plan,
                 reporter=_OneStage(reporter, target.label),
                 state=self._installation.state if target.role is Role.MIRROR else None,
+                options=MirrorOptions(read_back=True),
             )
         except Cancelled:
             return "It was stopped before this storage was up to date."

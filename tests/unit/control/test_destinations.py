@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
+    from backup_admin.storage.base import Buffer, PutResult
+
 
 ALL = ("storage", "first-mirror", "second-mirror")
 
@@ -274,3 +276,21 @@ def test_a_run_of_one_storage_says_what_it_came_to_as_well(bare_host: Host) -> N
 
     assert [row["role"] for row in run.storages] == ["storage"]
     assert run.status is RunStatus.COMPLETED
+
+
+def test_a_mirror_that_keeps_other_bytes_of_a_pack_is_not_called_complete(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = LocalStorage.put
+
+    def put_other(storage: LocalStorage, name: str, data: Buffer, *, if_absent: bool = True) -> PutResult:
+        if storage.folder.name == "first-mirror" and name.startswith("packs/"):
+            data = bytes(data[:-1]) + bytes([data[-1] ^ 1])
+        return put(storage, name, data, if_absent=if_absent)
+
+    monkeypatch.setattr(LocalStorage, "put", put_other)
+
+    run = back_up(host)
+
+    assert run.status is RunStatus.DEGRADED
+    assert [bool(state.problem) for state in states(host)] == [False, True, False]
