@@ -8,7 +8,6 @@ import select
 import signal
 import subprocess
 import tempfile
-import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
@@ -43,19 +42,16 @@ def run_program(
     *,
     timeout_seconds: float,
     data: bytes = b"",
-    more: memoryview | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Finished:
     """Run a program to its end and return its output, whatever its status.
 
     It gets a small environment of its own; its whole process group is ended
-    at the deadline. `more` comes behind `data` and is not copied. Raises `ProgramFailed`
-    when it cannot start or is too slow.
+    at the deadline. Raises `ProgramFailed` when it cannot start or is too slow.
     """
     process = _start(command, environment)
-    feeding = None if more is None else _feed(process, data, more)
     try:
-        output, errors = process.communicate(None if feeding else data, timeout=timeout_seconds)
+        output, errors = process.communicate(data, timeout=timeout_seconds)
     except subprocess.TimeoutExpired as error:
         _end_group(process)
         raise ProgramFailed(
@@ -64,9 +60,6 @@ def run_program(
     except BaseException:
         _end_group(process)
         raise
-    finally:
-        if feeding is not None:
-            feeding.join()
     return Finished(process.returncode, output, errors)
 
 
@@ -91,8 +84,7 @@ class ProgramOutput:
         Raises `ProgramFailed` when nothing comes for too long. How long the reader
         takes with what came does not count.
         """
-        if not self._poll.poll(self._seconds * 1000):
-            raise ProgramFailed(f"{self._name} said nothing for {self._seconds:.0f} s and was stopped.")
+        _await(self._poll, self._name, "said nothing for", self._seconds)
         return os.readv(self._handle, [buffer])
 
     def end(self) -> str:
@@ -141,18 +133,24 @@ class Conversation:
             raise
         self._poll = select.poll()
         self._poll.register(self._output(), select.POLLIN)
+        self._taking = select.poll()
+        self._taking.register(self._input(), select.POLLOUT)
+        os.set_blocking(self._input(), False)
+        _widen(self._input())
         self._ahead = b""
 
-    def say(self, line: bytes) -> None:
-        """Hand a line in."""
-        if self._process.stdin is not None:
-            self._process.stdin.write(line)
-            self._process.stdin.flush()
+    def say(self, data: bytes | memoryview, seconds: float | None = None) -> None:
+        """Hand a line in, or bytes; raise `ProgramFailed` when it takes nothing for too long."""
+        left = memoryview(data)
+        while left:
+            _await(self._taking, self._name, "took nothing for", seconds or self._seconds)
+            with suppress(BlockingIOError):
+                left = left[os.write(self._input(), left[:_PIPE_BYTES]) :]
 
-    def line(self) -> bytes:
+    def line(self, seconds: float | None = None) -> bytes:
         """Read a line without its end; raise `ProgramFailed` when it ends or is silent for too long."""
         while b"\n" not in self._ahead:
-            self._ahead += self._more(_LINE_BYTES)
+            self._ahead += self._more(_LINE_BYTES, seconds)
         line, _, self._ahead = self._ahead.partition(b"\n")
         return line
 
@@ -185,16 +183,18 @@ class Conversation:
     def _output(self) -> int:
         return -1 if self._process.stdout is None else self._process.stdout.fileno()
 
-    def _more(self, most: int) -> bytes:
-        self._wait()
+    def _input(self) -> int:
+        return -1 if self._process.stdin is None else self._process.stdin.fileno()
+
+    def _more(self, most: int, seconds: float | None) -> bytes:
+        self._wait(seconds)
         data = os.read(self._output(), most)
         if not data:
             raise self._ended()
         return data
 
-    def _wait(self) -> None:
-        if not self._poll.poll(self._seconds * 1000):
-            raise ProgramFailed(f"{self._name} said nothing for {self._seconds:.0f} s and was stopped.")
+    def _wait(self, seconds: float | None = None) -> None:
+        _await(self._poll, self._name, "said nothing for", seconds or self._seconds)
 
     def _ended(self) -> ProgramFailed:
         with suppress(subprocess.TimeoutExpired):
@@ -204,30 +204,23 @@ class Conversation:
         return ProgramFailed(f"{self._name}: the link ended {last.end()}")
 
 
-def _feed(process: subprocess.Popen[bytes], data: bytes, more: memoryview) -> threading.Thread:
-    """Write to a program in a thread of its own, until it has all or has ended."""
-    pipe, process.stdin = process.stdin, None
-
-    def write() -> None:
-        with suppress(OSError):  # it ended: its status and output say why
-            if pipe is not None:
-                with pipe:
-                    pipe.write(data)
-                    pipe.write(more)
-
-    thread = threading.Thread(target=write, name="feeding", daemon=True)
-    thread.start()
-    return thread
-
-
 def _hand_in(process: subprocess.Popen[bytes], data: bytes) -> None:
     """Give a program its input, and room to write ahead of who reads."""
     if process.stdin is not None and process.stdout is not None:
         with suppress(BrokenPipeError):  # it ended at once: its output says why
             process.stdin.write(data)
             process.stdin.close()
-        with suppress(OSError, AttributeError):  # only faster
-            fcntl.fcntl(process.stdout.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        _widen(process.stdout.fileno())
+
+
+def _widen(pipe: int) -> None:
+    with suppress(OSError, AttributeError):  # only faster
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+
+def _await(poll: select.poll, name: str, lack: str, seconds: float) -> None:
+    if not poll.poll(seconds * 1000):
+        raise ProgramFailed(f"{name} {lack} {seconds:.0f} s and was stopped.")
 
 
 def _start(

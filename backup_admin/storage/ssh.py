@@ -1,9 +1,9 @@
 """A storage in a folder of a host that is reached by ssh: a shell, rsync and nothing of ours over there.
 
-Objects go through a pipe into a temporary file and become objects by `ln`, which never overwrites.
+Objects go to a shell there, into a temporary file, and become objects by `ln`, which never overwrites.
 A lost connection is made anew and what was under way is tried again: rsync goes on with a large object
-where the pipe ended, and brings it at once where the bandwidth is limited. Whether an earlier attempt
-was stored is found out by comparing it there.
+where the connection ended, and brings it at once where the bandwidth is limited. Whether an earlier
+attempt was stored is found out by comparing it there.
 """
 
 from __future__ import annotations
@@ -41,9 +41,6 @@ from backup_admin.storage.ssh_scripts import (
     LOOKING,
     MAKING,
     NONE,
-    PUBLISHING,
-    PUTTING,
-    STREAMING,
 )
 
 if TYPE_CHECKING:
@@ -56,6 +53,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _LARGE = 1 << 20
+_STORING_SECONDS = 600.0
 _BLOCK, _LARGE_BLOCK = 16 << 10, 128 << 10
 _TIME = "%Y%m%d%H%M%S"
 _ROW = re.compile(r"-\S+ +\d+ +\S+ +\S+ +(\d+) +\S+ +\S+ +\S+ +\./(.+)")
@@ -86,12 +84,12 @@ class SshStorage:
 
     def make(self) -> None:
         """Create the folder (mode 0700) when it is not there."""
-        self._call("", "created", lambda _: self._link.run(MAKING, (), answers=(DONE,)))
+        self._call("", "created", lambda _: self._link.run(MAKING, answers=(DONE,)))
 
     def is_made(self) -> bool:
         """Say whether the folder is there."""
-        answer = self._call("", "reached", lambda _: self._link.run(LOOKING, (), answers=(DONE, NONE)))
-        return answer == [DONE]
+        answer = self._call("", "reached", lambda _: self._link.run(LOOKING, answers=(DONE, NONE)))
+        return answer == DONE
 
     def put(self, name: str, data: Buffer, *, if_absent: bool = True) -> PutResult:
         """Store an object durably: synced there, linked in place, folder synced."""
@@ -178,19 +176,26 @@ class SshStorage:
     def _put(self, name: str, view: memoryview, if_absent: bool, number: int) -> PutResult:
         """Send an object; a taken name is compared there when an earlier attempt may have taken it."""
         how = ("again" if number else "new") if if_absent else "over"
-        answer = self._link.run(PUTTING, (name, _temporary(), f"{len(view)} {how}"), view)
-        return self._result(name, answer[-1] if answer else "", is_again=number > 0)
+        return self._hand_over(name, view, _temporary(), how)
 
     def _put_large(self, name: str, view: memoryview, target: str, number: int) -> PutResult:
         """Send a large object; a later attempt goes on where the last one ended."""
-        if number or self.place.bandwidth:
-            answers = self._go_on(name, view, target)
-        else:
-            answers = self._link.run(STREAMING, (target, name, str(len(view))), view)
-        return self._result(name, answers[-1] if answers else "", is_again=number > 0)
+        if number == 0 and not self.place.bandwidth:
+            return self._hand_over(name, view, target, "large")
+        self._bring(view, target)
+        with self._link.shell() as talk:
+            talk.say(f"publish {name} {target} {len(view)} large\n".encode())
+            return _put_result(_answer(talk, _STORING_SECONDS), is_again=number > 0)
 
-    def _go_on(self, name: str, view: memoryview, target: str) -> list[str]:
-        """Bring what is missing of an object by rsync, and publish it."""
+    def _hand_over(self, name: str, view: memoryview, target: str, how: str) -> PutResult:
+        with self._link.shell() as talk:
+            talk.say(f"put {name} {target} {len(view)} {how}\n".encode())
+            with suppress(BrokenPipeError):  # it did not take all: its answer says why
+                talk.say(view, seconds=_STORING_SECONDS)
+            return _put_result(_answer(talk, _STORING_SECONDS), is_again=how == "again")
+
+    def _bring(self, view: memoryview, target: str) -> None:
+        """Bring what is missing of an object by rsync."""
         with tempfile.TemporaryDirectory(prefix="backup-admin-") as folder:
             file = Path(folder, "0")
             try:
@@ -200,7 +205,6 @@ class SshStorage:
                     explain_disk(error) or StorageError(f"{folder} could not be written: {error}.")
                 ) from error
             self._link.rsync(file.parent, [file.name], target)
-        return self._link.run(PUBLISHING, (target, f"0 {len(view)} {name}"))
 
     def _send(self, name: str, view: memoryview) -> PutResult:
         """Send a large object; what will not go on is removed there."""
@@ -216,15 +220,6 @@ class SshStorage:
         """Remove what a transfer left that will not go on: on a full disk it would keep the rest out."""
         with suppress(FarFailure, ProgramFailed, OSError):  # what failed before is what is told
             self._ask_done(f"clear {name}")
-
-    def _result(self, name: str, answer: str, *, is_again: bool = False) -> PutResult:
-        if answer == "stored" or (answer == "same" and is_again):
-            return PutResult.STORED
-        if answer in ("same", "exists"):
-            return PutResult.EXISTS
-        if answer == "short":
-            raise FarFailure("The transfer was cut short.")
-        raise StorageError(f"{name} in {self.label} could not be written: the host said {answer[:200]!r}.")
 
     def _read(self, name: str, offset: int, length: int | None) -> bytearray:
         with self._link.shell() as talk:
@@ -310,7 +305,21 @@ def _is_temporary(name: str) -> bool:
 
 def _asked(talk: Conversation, question: str) -> str:
     talk.say(f"{question}\n".encode())
-    answer = talk.line().decode("utf-8", "replace")
+    return _answer(talk)
+
+
+def _put_result(answer: str, *, is_again: bool) -> PutResult:
+    if answer == "stored" or (answer == "same" and is_again):
+        return PutResult.STORED
+    if answer in ("same", "exists"):
+        return PutResult.EXISTS
+    if answer == "short":
+        raise FarFailure("The transfer was cut short.")
+    raise FarFailure(answer[:300] or "The host stored nothing and did not say why.")
+
+
+def _answer(talk: Conversation, seconds: float | None = None) -> str:
+    answer = talk.line(seconds).decode("utf-8", "replace")
     if answer == ABSENT:
         raise FarFailure("The folder is absent.")
     return answer

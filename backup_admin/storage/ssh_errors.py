@@ -104,6 +104,7 @@ _PASSING = (
     "mux_client",
     "no route to host",
     "said nothing for",
+    "took nothing for",
     "session open refused",
     "timed out",
     "timeout",

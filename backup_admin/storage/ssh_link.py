@@ -16,7 +16,7 @@ from backup_admin.core.programs import Conversation, run_program
 from backup_admin.storage.endpoints import check_endpoint
 from backup_admin.storage.ssh_errors import FarFailure
 from backup_admin.storage.ssh_keys import own_key, pinned_key
-from backup_admin.storage.ssh_scripts import ABSENT, ANSWERING, LOOKING, MAKING, READY, command_of
+from backup_admin.storage.ssh_scripts import ABSENT, ANSWERING, READY, command_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -127,33 +127,20 @@ class SshLink:
                 raise
             self._give_back(talk)
 
-    def run(
-        self,
-        script: str,
-        lines: Sequence[str],
-        data: memoryview | None = None,
-        *,
-        answers: Collection[str] = (),
-    ) -> list[str]:
-        """Run a script there, hand it the folder, more lines and data; return the lines it prints.
+    def run(self, script: str, *, answers: Collection[str]) -> str:
+        """Run a script there and hand it the folder; return the line it prints, one of `answers`.
 
-        With `answers`, it has to print one of them and nothing else. Raises `FarFailure` or `ProgramFailed`.
+        Raises `FarFailure` or `ProgramFailed`.
         """
         self._leave_to_parent()
-        if script not in (MAKING, LOOKING):  # those come before there is a folder to enter
-            self._warm_up()
-        head = "".join(f"{line}\n" for line in (self.place.folder, *lines)).encode()
-        seconds = _PROGRAM_SECONDS + len(data or b"") / _SLOWEST_BYTES_PER_SECOND
         command = ["ssh", "-F", str(self._settings()), _ALIAS, command_of(script)]
-        done = self._run(command, seconds, head, data)
-        printed = done.output.decode("utf-8", "replace").splitlines()
-        if printed[:1] == [ABSENT]:
-            raise FarFailure("The folder is absent.")
+        done = self._run(command, _PROGRAM_SECONDS, f"{self.place.folder}\n".encode())
         if done.status != 0:
             words = "the link ended " if done.status == _LOST else ""
             raise FarFailure(f"{words}{done.end()}")
-        if answers and (len(printed) != 1 or printed[0] not in answers):
-            raise _unasked(" ".join(printed))
+        printed = " ".join(done.output.decode("utf-8", "replace").splitlines())
+        if printed not in answers:
+            raise _unasked(printed)
         return printed
 
     def rsync(self, source: Path, names: Sequence[str], target: str) -> None:
@@ -186,12 +173,10 @@ class SshLink:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _run(
-        self, command: Sequence[str], seconds: float, data: bytes, more: memoryview | None = None
-    ) -> Finished:
+    def _run(self, command: Sequence[str], seconds: float, data: bytes) -> Finished:
         with self._programs:
             try:
-                return run_program(command, timeout_seconds=seconds, data=data, more=more)
+                return run_program(command, timeout_seconds=seconds, data=data)
             except ProgramFailed:
                 self._drop_idle()  # whoever holds the connection may be what hangs
                 raise

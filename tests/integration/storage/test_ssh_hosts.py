@@ -20,7 +20,7 @@ from backup_admin.core.errors import (
     StorageFull,
     StorageUnavailable,
 )
-from backup_admin.storage import ssh_link
+from backup_admin.storage import ssh
 from backup_admin.storage.base import ObjectInfo, PutResult
 from backup_admin.storage.retrying import Retries
 from backup_admin.storage.ssh import SshStorage
@@ -270,7 +270,7 @@ def test_a_connection_that_hangs_is_given_up(
     storage: SshStorage, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage.put("a", b"x")
-    monkeypatch.setattr(ssh_link, "_PROGRAM_SECONDS", 2.0)
+    monkeypatch.setattr(ssh, "_STORING_SECONDS", 2.0)
     for process in connections():
         os.kill(process, signal.SIGSTOP)
     began = time.monotonic()

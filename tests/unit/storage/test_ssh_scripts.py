@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from backup_admin.storage import ssh_scripts
-from backup_admin.storage.ssh_scripts import (
-    ANSWERING,
-    MAKING,
-    PUBLISHING,
-    PUTTING,
-    STREAMING,
-    command_of,
-)
+from backup_admin.storage.ssh_scripts import ANSWERING, MAKING, command_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,6 +34,11 @@ def run(shell: list[str], script: str, lines: list[str], data: bytes = b"") -> l
     return done.stdout.decode(errors="replace").splitlines()
 
 
+def put(shell: list[str], folder: str, how: str, data: bytes) -> str:
+    _, answer = run(shell, ANSWERING, [folder, f"put {how}"], data)
+    return answer
+
+
 @pytest.mark.parametrize("name", [name for name in SCRIPTS if not name.startswith("_")])
 def test_no_login_shell_finds_anything_to_change(name: str) -> None:
     script = getattr(ssh_scripts, name)
@@ -54,45 +52,48 @@ def test_a_name_is_published_once(shell: list[str], tmp_path: Path) -> None:
     run(shell, MAKING, [folder])
     data = os.urandom(70_000)
 
-    first = run(shell, PUTTING, [folder, "packs/ab/1", ".tmp-1", "70000 new"], data)
-    again = run(shell, PUTTING, [folder, "packs/ab/1", ".tmp-2", "70000 new"], data)
-    same = run(shell, PUTTING, [folder, "packs/ab/1", ".tmp-3", "70000 again"], data)
-    other = run(shell, PUTTING, [folder, "packs/ab/1", ".tmp-4", "5 again"], b"other")
-    short = run(shell, PUTTING, [folder, "b", ".tmp-5", "70001 new"], data)
+    first = put(shell, folder, "packs/ab/1 .tmp-1 70000 new", data)
+    again = put(shell, folder, "packs/ab/1 .tmp-2 70000 new", data)
+    same = put(shell, folder, "packs/ab/1 .tmp-3 70000 again", data)
+    other = put(shell, folder, "packs/ab/1 .tmp-4 5 again", b"other")
+    short = put(shell, folder, "b .tmp-5 70001 new", data)
+    empty = put(shell, folder, "empty .tmp-6 0 new", b"")
+    over = put(shell, folder, "empty .tmp-7 5 over", b"other")
 
-    assert (first, again, same, other, short) == (["stored"], ["exists"], ["same"], ["exists"], ["short"])
+    assert (first, again, same, other, short) == ("stored", "exists", "same", "exists", "short")
+    assert (empty, over) == ("stored", "stored")
+    assert (tmp_path / folder / "empty").read_bytes() == b"other"
     assert [path.name for path in tmp_path.iterdir()] == [folder.rpartition("/")[2]]
     assert (tmp_path / folder / "packs/ab/1").read_bytes() == data
-    assert sorted(path.name for path in (tmp_path / folder).rglob("*")) == ["1", "ab", "packs"]
+    assert sorted(path.name for path in (tmp_path / folder).rglob("*")) == ["1", "ab", "empty", "packs"]
 
 
 def test_a_large_object_that_was_cut_stays_where_rsync_goes_on(shell: list[str], tmp_path: Path) -> None:
     folder, data = str(tmp_path), os.urandom(70_000)
 
-    short = run(shell, STREAMING, [folder, ".tmp-1", "packs/1", "70001"], data)
+    short = put(shell, folder, "packs/1 .tmp-1 70001 large", data)
     kept = (tmp_path / ".tmp-1/0").read_bytes()
-    stored = run(shell, STREAMING, [folder, ".tmp-1", "packs/1", "70000"], data)
-    same = run(shell, STREAMING, [folder, ".tmp-2", "packs/1", "70000"], data)
-    other = run(shell, STREAMING, [folder, ".tmp-3", "packs/1", "5"], b"other")
+    (gone_on,) = run(shell, ANSWERING, [folder, "publish packs/1 .tmp-1 70000 large"])[1:]
+    stored = put(shell, folder, "packs/2 .tmp-1 70000 large", data)
+    same = put(shell, folder, "packs/1 .tmp-2 70000 large", data)
+    other = put(shell, folder, "packs/1 .tmp-3 5 large", b"other")
 
-    assert (short, stored, same, other) == (["short"], ["stored"], ["same"], ["exists"])
-    assert kept == data == (tmp_path / "packs/1").read_bytes()
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["1", "packs"]
+    assert (short, gone_on, stored, same, other) == ("short", "stored", "stored", "same", "exists")
+    assert kept == data == (tmp_path / "packs/1").read_bytes() == (tmp_path / "packs/2").read_bytes()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["1", "2", "packs"]
 
 
-def test_a_batch_is_published_object_by_object(shell: list[str], tmp_path: Path) -> None:
-    waiting = tmp_path / ".tmp-9"
-    waiting.mkdir()
-    for number, data in enumerate((b"one", b"two", b"thr")):
-        (waiting / str(number)).write_bytes(data)
-    (tmp_path / "taken").write_bytes(b"other")
+def test_what_cannot_be_written_is_said_in_a_line_and_leaves_nothing(
+    shell: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
 
-    answers = run(shell, PUBLISHING, [str(tmp_path), ".tmp-9", "0 3 packs/1", "1 3 taken", "2 9 cut"])
+    below_a_file = put(shell, str(tmp_path), "file/1 .tmp-1 4 new", b"data")
+    nowhere = put(shell, str(tmp_path), "a .tmp-2/2 4 new", b"data")
 
-    assert answers == ["stored", "exists", "short"]
-    assert (tmp_path / "packs/1").read_bytes() == b"one"
-    assert (tmp_path / "taken").read_bytes() == b"other"
-    assert not (tmp_path / "cut").exists()
+    assert "file" in below_a_file
+    assert ".tmp-2" in nowhere
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_questions_are_answered_a_line_each(shell: list[str], tmp_path: Path) -> None:
@@ -116,8 +117,6 @@ def test_a_folder_that_is_not_there_is_said_at_once(shell: list[str], tmp_path: 
     missing = str(tmp_path / "missing")
 
     assert run(shell, ANSWERING, [missing, "size a"]) == ["absent"]
-    assert run(shell, PUTTING, [missing, "a", ".tmp-1", "1 new"], b"x") == ["absent"]
-    assert run(shell, PUBLISHING, [missing, ".tmp-1", "0 1 a"]) == ["absent"]
 
 
 @pytest.mark.parametrize(("said", "stored"), [("Input/output error", False), ("usage: sync", True)])
@@ -128,15 +127,14 @@ def test_a_sync_that_fails_at_the_disk_stores_nothing(
     programs.mkdir()
     (programs / "sync").write_text(f'#!/bin/sh\n[ $# = 0 ] || {{ echo "sync: {said}" >&2; exit 1; }}\n')
     (programs / "sync").chmod(0o755)
-    given = f"{tmp_path}\na\n.tmp-1\n4 new\ndata".encode()
+    given = f"{tmp_path}\nput a .tmp-1 4 new\ndata".encode()
     environment = {"PATH": f"{programs}:{os.environ['PATH']}"}
     if shell[0].endswith("busybox"):
         pytest.skip("it has a sync of its own built in")
 
     done = subprocess.run(
-        [*shell, "-c", PUTTING], input=given, capture_output=True, env=environment, check=False
+        [*shell, "-c", ANSWERING], input=given, capture_output=True, env=environment, check=False
     )
 
     assert (tmp_path / "a").exists() is stored
-    assert (done.returncode == 0) is stored
-    assert stored or said in done.stderr.decode()
+    assert (said in done.stdout.decode()) is not stored
