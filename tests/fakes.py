@@ -151,3 +151,16 @@ class FarStorage(FaultyStorage):
     """The same, and it says that it is far away."""
 
     parallel_calls = 4
+
+
+class MeetingStorage(MemoryStorage):
+    """Answers a call only when so many others are under way."""
+
+    def __init__(self, parallel_calls: int) -> None:
+        super().__init__()
+        self.parallel_calls = parallel_calls
+        self._together = threading.Barrier(parallel_calls, timeout=20)
+
+    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        self._together.wait()
+        return super().get(name, offset, length)

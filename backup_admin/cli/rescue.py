@@ -19,7 +19,7 @@ from backup_admin.operations.answers import (
     refuse_inside_storage,
 )
 from backup_admin.operations.extract import extract, plan_extract
-from backup_admin.operations.pinning import pinned
+from backup_admin.operations.pinning import pinned_meanwhile
 
 if TYPE_CHECKING:
     from backup_admin.repository.repository import Repository
@@ -111,9 +111,11 @@ def _copy(
 ) -> Answer:
     refuse_inside_storage(repository, target)
     with surroundings.reporting(_STOPPED_COPY) as reporter, ExitStack() as stack:
+        when_read = {}
         if not options.no_pin:
-            pin = pinned(repository, snapshot.id, actor=actor(), clock=surroundings.clock, reporter=reporter)
-            stack.enter_context(pin)
+            clock = surroundings.clock
+            pin = pinned_meanwhile(repository, snapshot.id, actor=actor(), clock=clock, reporter=reporter)
+            when_read = {"all_read": stack.enter_context(pin)}
         report = extract(
             repository,
             snapshot.id,
@@ -121,5 +123,6 @@ def _copy(
             only=options.only,
             allow_non_empty=options.allow_non_empty,
             reporter=reporter,
+            **when_read,
         )
     return answer_extract(report, target)

@@ -54,7 +54,7 @@ def plan_extract(repository: Repository, snapshot_id: SnapshotId, only: Sequence
     return _plan(snapshot_id, choice)
 
 
-def extract(
+def extract(  # noqa: PLR0913 - what, where to, and how
     repository: Repository,
     snapshot_id: SnapshotId,
     target: Path,
@@ -62,13 +62,14 @@ def extract(
     only: Sequence[str] = (),
     allow_non_empty: bool = False,
     reporter: Reporter,
+    all_read: Callable[[], None] = lambda: None,
 ) -> ExtractReport:
     """Write files, databases, settings and a manifest of them below the target folder.
 
     Makes `files/NAME/…`, `databases/NAME.sqlite`, `settings.json` and
     `manifest.json`. Every byte is checked against the manifest, every database by
-    SQLite. Raises `RestoreRefused` before anything is written when the target is
-    not empty or too small.
+    SQLite. Calls `all_read` when nothing more is wanted of the repository. Raises
+    `RestoreRefused` before anything is written when the target is not empty or too small.
     """
     reader, patterns = repository.reader(), Patterns(only)
     choice = _choose(repository, reader, snapshot_id, patterns)
@@ -77,8 +78,8 @@ def extract(
     reporter.stage("restore", total_bytes=plan.size, total_items=plan.files + plan.databases)
     run = _Extraction(reader, choice, target, patterns, reporter)
     run.write_databases()
-    run.write_trees()
     run.write_settings()
+    run.write_trees(all_read)
     return ExtractReport(
         snapshot_id, run.files, run.databases, run.size, tuple(run.problems), tuple(run.notices)
     )
@@ -102,11 +103,11 @@ class _Extraction:
             self._reporter.check_cancelled()
             self._write_database(entry)
 
-    def write_trees(self) -> None:
+    def write_trees(self, all_read: Callable[[], None]) -> None:
         """Write all trees, and the manifest as their entries pass by."""
         with ManifestFile(self._target / "manifest.json", self._manifest_head()) as manifest:
-            for root in self._choice.roots:
-                self._write_tree(root, manifest)
+            for left, root in enumerate(self._choice.roots, 1 - len(self._choice.roots)):
+                self._write_tree(root, manifest, all_read if left == 0 else None)
 
     def write_settings(self) -> None:
         settings = self._choice.exported.settings
@@ -129,7 +130,9 @@ class _Extraction:
             self.problems.append(f"manifest.json is not complete: {error}")
             return export_head(replace(self._choice.exported, settings=None), self._reader)
 
-    def _write_tree(self, root: FilesRoot, manifest: ManifestFile) -> None:
+    def _write_tree(
+        self, root: FilesRoot, manifest: ManifestFile, when_read: Callable[[], None] | None
+    ) -> None:
         folder = self._target / "files" / root.name
         make_folders(folder.parent)
         chosen = _chosen_entries(
@@ -141,6 +144,8 @@ class _Extraction:
         noted = manifest.note(root.name, chosen)
         with TreeWriter(folder, few_files=self._choice.exported.file_count <= _FEW_FILES) as writer:
             report = write_tree(noted, writer, reader=self._reader, reporter=self._reporter)
+            if when_read is not None:
+                when_read()
             writer.finish(root.mode, root.mtime_ns)
         self.files += report.files
         self.size += report.size

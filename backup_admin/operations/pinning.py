@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -11,9 +12,10 @@ from backup_admin.core.clock import format_time
 from backup_admin.core.errors import BackupAdminError, SnapshotMissing
 from backup_admin.operations.collecting import RESTORE_REASON
 from backup_admin.repository.seen import is_of_mirror
+from backup_admin.storage.base import parallel_calls
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
     from backup_admin.core.clock import Clock
@@ -70,21 +72,84 @@ def pinned(
     if is_of_mirror(repository.state_name):
         yield
         return
-    name = ""
-    try:
-        until = clock.now() + _RESTORE
-        name = pin_snapshot(repository, snapshot, until=until, reason=RESTORE_REASON, actor=actor)
-    except BackupAdminError as error:
-        reporter.warn(f"The snapshot could not be pinned while it is read: {error}")
+    pin = _Pin(repository, snapshot, actor, clock, reporter)
+    pin.put()
     try:
         yield
     finally:
-        if name:
-            _take_away(repository, name, actor, reporter)
+        pin.take_away()
 
 
-def _take_away(repository: Repository, name: str, actor: str, reporter: Reporter) -> None:
+@contextmanager
+def pinned_meanwhile(
+    repository: Repository, snapshot: SnapshotId, *, actor: str, clock: Clock, reporter: Reporter
+) -> Iterator[Callable[[], None]]:
+    """Do the same for a restore that replaces nothing; the block calls what it gets when all is read.
+
+    From far away a pin takes many round trips: a thread with a view of its own puts it while the
+    block begins to read, and takes it away while the block ends.
+    """
+    if parallel_calls(repository.storage) <= 1 or is_of_mirror(repository.state_name):
+        with pinned(repository, snapshot, actor=actor, clock=clock, reporter=reporter):
+            yield _nothing_to_do
+        return
+    all_read = threading.Event()
+
+    def keep_pinned() -> None:
+        try:
+            pin = _Pin(repository.again(), snapshot, actor, clock, reporter)
+        except BackupAdminError as error:
+            _warn_unpinned(reporter, error)
+            return
+        pin.put()
+        all_read.wait()
+        pin.take_away()
+
+    thread = threading.Thread(target=keep_pinned, name="pin")
+    thread.start()
     try:
-        repository.record("unpin", {"pin": name}, actor=actor)
-    except BackupAdminError as error:
-        reporter.warn(f"The pin of this restore could not be taken away; it runs out by itself: {error}")
+        yield all_read.set
+    finally:
+        all_read.set()
+        thread.join()
+
+
+class _Pin:
+    """The pin of a running restore."""
+
+    def __init__(
+        self, repository: Repository, snapshot: SnapshotId, actor: str, clock: Clock, reporter: Reporter
+    ) -> None:
+        self._repository = repository
+        self._snapshot = snapshot
+        self._actor = actor
+        self._clock = clock
+        self._reporter = reporter
+        self._name = ""
+
+    def put(self) -> None:
+        until = self._clock.now() + _RESTORE
+        try:
+            self._name = pin_snapshot(
+                self._repository, self._snapshot, until=until, reason=RESTORE_REASON, actor=self._actor
+            )
+        except BackupAdminError as error:
+            _warn_unpinned(self._reporter, error)
+
+    def take_away(self) -> None:
+        if not self._name:
+            return
+        try:
+            self._repository.record("unpin", {"pin": self._name}, actor=self._actor)
+        except BackupAdminError as error:
+            self._reporter.warn(
+                f"The pin of this restore could not be taken away; it runs out by itself: {error}"
+            )
+
+
+def _warn_unpinned(reporter: Reporter, error: BackupAdminError) -> None:
+    reporter.warn(f"The snapshot could not be pinned while it is read: {error}")
+
+
+def _nothing_to_do() -> None:
+    """Where the pin is taken away at the end of the block."""

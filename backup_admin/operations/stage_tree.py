@@ -2,13 +2,15 @@
 
 Large files have a thread of their own, which works outside of the interpreter's lock. Small ones
 are a matter of the interpreter and of system calls: two threads that share them wait for each
-other, and took a third more processor time than one.
+other, and took a third more processor time than one. Where they come from far away, and reading
+ahead takes time as well, a process of its own writes them.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Self
@@ -18,6 +20,7 @@ from backup_admin.core.large_file import LARGE_FILE_BYTES
 from backup_admin.core.paths import show_path
 from backup_admin.operations.captured import iterate_bytes
 from backup_admin.repository.expecting import expecting_files
+from backup_admin.sources.tree_aside import FilesAside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -30,9 +33,7 @@ if TYPE_CHECKING:
 _LARGE_WAITING = 1024  # entries, without their bytes
 # What was read ahead for both kinds waits in memory: neither may be far behind the other.
 _LARGE_WAITING_AHEAD = 12
-_FAR_THREADS = 2  # one makes files while the other waits for the line or the disk
-_SMALL_TOGETHER = 32
-_SMALL_WAITING = 4
+_LARGEST_ASIDE = LARGE_FILE_BYTES
 _SENT_BYTES = 64 << 20
 
 
@@ -61,7 +62,7 @@ def write_tree(
     run = _Writing(target, reader, reporter)
     with (
         _LargeFiles(run, target, helps=not reader.reads_ahead) as large,
-        _SmallFiles(run, threads=_FAR_THREADS if reader.reads_ahead else 0) as small,
+        _small_files(run, target, reader) as small,
     ):
         try:
             for entry in expecting_files(reader, run.place(entries)):
@@ -125,13 +126,26 @@ class _Writing:
             self._write_content(entry)
         except (BackupAdminError, OSError, ValueError) as error:
             self._reporter.check_cancelled()
-            self.report.problems.append(f"{show_path(entry.path)}: {_reason(error)}")
+            self.note_failure(entry.path, _reason(error))
         self._reporter.advance(size=entry.size, items=1)
 
-    def write_files(self, entries: Iterable[FileEntry]) -> None:
-        """Write files one after the other."""
-        for entry in entries:
-            self.write_file(entry)
+    def write_aside(self, entry: FileEntry, aside: FilesAside) -> None:
+        """Read the content of a file and hand it over to be written."""
+        self._reporter.check_cancelled()
+        try:
+            content = b"".join(self._pieces(entry))
+            if len(content) != entry.size:
+                raise Damaged(f"it has {len(content)} bytes instead of {entry.size}")
+        except (BackupAdminError, OSError, ValueError) as error:
+            self._reporter.check_cancelled()
+            self.note_failure(entry.path, _reason(error))
+        else:
+            aside.write(entry.path, entry.mode, entry.mtime_ns, content)
+        self._reporter.advance(size=entry.size, items=1)
+
+    def note_failure(self, path: bytes, reason: str) -> None:
+        """Note that a file could not be written."""
+        self.report.problems.append(f"{show_path(path)}: {reason}")
 
     def link(self) -> None:
         """Make hard links and symbolic links, after everything else."""
@@ -150,12 +164,16 @@ class _Writing:
     def _make_folder(self, entry: FileEntry) -> None:
         self._target.folder(entry.path, entry.mode, entry.mtime_ns)
 
-    def _write_content(self, entry: FileEntry) -> None:
+    def _pieces(self, entry: FileEntry) -> Iterator[memoryview]:
         if entry.content is None:
             raise Damaged("the manifest gives it no content")
+        return iterate_bytes(self._reader, entry.content)
+
+    def _write_content(self, entry: FileEntry) -> None:
+        pieces = self._pieces(entry)
         with self._target.file(entry.path, entry.mode, entry.mtime_ns, entry.size) as file:
             written = 0
-            for piece in iterate_bytes(self._reader, entry.content):
+            for piece in pieces:
                 written += len(piece)
                 file.write(piece)
             if written != entry.size:
@@ -165,46 +183,38 @@ class _Writing:
         try:
             act(entry)
         except (BackupAdminError, OSError, ValueError) as error:
-            self.report.problems.append(f"{show_path(entry.path)}: {_reason(error)}")
+            self.note_failure(entry.path, _reason(error))
+
+
+@contextmanager
+def _small_files(run: _Writing, target: TreeWriter, reader: ChunkReader) -> Iterator[_SmallFiles]:
+    """Give who writes small files: a process of its own where reading them keeps this one busy."""
+    root = target.shared_root if reader.reads_ahead else None
+    if root is None:
+        yield _SmallFiles(run)
+        return
+    with FilesAside(root) as aside:
+        yield _SmallFiles(run, aside)
 
 
 class _SmallFiles:
-    """Writes small files: at once, or some dozens at a time in a few threads."""
+    """Writes small files one after the other, or has them written."""
 
-    def __init__(self, run: _Writing, *, threads: int) -> None:
+    def __init__(self, run: _Writing, aside: FilesAside | None = None) -> None:
         self._run = run
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="small-files") if threads else None
-        self._gathered: list[FileEntry] = []
-        self._waiting: deque[Future[None]] = deque()
+        self._aside = aside
 
     def take(self, entry: FileEntry) -> None:
-        """Take a file; returns when it is written, or few files wait."""
-        if self._pool is None:
+        """Write a file, or hand it over."""
+        if self._aside is None or entry.size > _LARGEST_ASIDE:
             self._run.write_file(entry)
-            return
-        self._gathered.append(entry)
-        if len(self._gathered) >= _SMALL_TOGETHER:
-            self._hand_over()
+        else:
+            self._run.write_aside(entry, self._aside)
 
     def finish(self) -> None:
-        """Write what is left."""
-        self._hand_over()
-        while self._waiting:
-            self._waiting.popleft().result()
-
-    def _hand_over(self) -> None:
-        entries, self._gathered = self._gathered, []
-        if self._pool is not None and entries:
-            self._waiting.append(self._pool.submit(self._run.write_files, entries))
-        if len(self._waiting) > _SMALL_WAITING:
-            self._waiting.popleft().result()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_raised: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+        """Wait for what was handed over."""
+        for path, reason in self._aside.finish() if self._aside else ():
+            self._run.note_failure(path, reason)
 
 
 class _LargeFiles:

@@ -9,6 +9,7 @@ before it: opening reads that one and what came after.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.canonical import dump_canonical, load_strict
@@ -25,10 +26,11 @@ from backup_admin.repository.history import OPERATIONS, TAKING, ChainEntry, Chai
 from backup_admin.repository.keys import RepositoryKeys, sha256
 from backup_admin.repository.objects import ObjectType, open_object, seal_object
 from backup_admin.repository.seen import Seen, read_seen, write_seen
-from backup_admin.storage.several import read_each
+from backup_admin.storage.base import parallel_calls
+from backup_admin.storage.several import Found, read_each
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from backup_admin.storage.base import Storage
@@ -38,6 +40,8 @@ NO_DIGEST = bytes(32).hex()
 CHECKPOINT = "checkpoint"
 CHECKPOINT_ENTRIES = 64
 _LOOKS = 3
+_TOGETHER = 2
+_PIECE = 16
 _MAX_ENTRY_BYTES = 64 << 20
 
 
@@ -51,10 +55,10 @@ def find_last(storage: Storage, known: int = 0) -> int:
 
     With entries that are not there on purpose it may be any such number.
     """
+    return _last_of(lambda seq: storage.stat(entry_name(seq)) is not None, known)
 
-    def exists(seq: int) -> bool:
-        return storage.stat(entry_name(seq)) is not None
 
+def _last_of(exists: Callable[[int], bool], known: int) -> int:
     low = known if known and exists(known) else 0
     step = 1
     while exists(low + step):
@@ -67,6 +71,51 @@ def find_last(storage: Storage, known: int = 0) -> int:
         else:
             high = middle
     return low
+
+
+class _LookedUp:
+    """Entries by number as one look at the chain finds them, each asked for once.
+
+    Where the storage is far away the next one is asked for at the same time.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._together = min(_TOGETHER, parallel_calls(storage))
+        self._found: dict[int, Found] = {}
+
+    def exists(self, seq: int) -> bool:
+        """Say whether an entry is there."""
+        return self.read(seq) is not None
+
+    def need(self, seq: int) -> bytes:
+        """Return an entry; raise `ObjectMissing`."""
+        if seq not in self._found:
+            self._ask(range(seq, seq + self._together))
+        found = self._found[seq]
+        if isinstance(found, StorageError):
+            raise found
+        return found
+
+    def read(self, seq: int) -> bytes | None:
+        """Return an entry, None when it is not there."""
+        try:
+            return self.need(seq)
+        except ObjectMissing:
+            return None
+
+    def take(self, seq: int, last: int) -> bytes | None:
+        """Return an entry that will not be asked for again; some of those up to `last` come with it."""
+        if seq not in self._found and seq < last:
+            self._ask(range(seq, min(seq + _PIECE, last + 1)))
+        data = self.read(seq)
+        self._found.pop(seq, None)
+        return data
+
+    def _ask(self, numbers: Iterable[int]) -> None:
+        wanted = [seq for seq in numbers if seq not in self._found]
+        names = [entry_name(seq) for seq in wanted]
+        self._found.update(zip(wanted, read_each(self._storage, names, _MAX_ENTRY_BYTES), strict=True))
 
 
 class Chain:
@@ -93,12 +142,13 @@ class Chain:
         """
         seen = read_seen(self._pin_file, self._keys.repo_id)
         last = self.head.seq
+        looked = _LookedUp(self._storage)
         if last == 0:
-            last = find_last(self._storage, 0 if seen is None else seen.head.seq)
-            self._begin(last)
-            self._compare_early(seen)
+            last = _last_of(looked.exists, 0 if seen is None else seen.head.seq)
+            self._begin(last, looked)
+            self._compare_early(seen, looked)
         new: list[ChainEntry] = []
-        for data in self._following(last):
+        for data in self._following(last, looked):
             new.append(self._take(data))
             self._compare(seen)
         if seen is not None and seen.head.seq > self.head.seq:
@@ -127,6 +177,12 @@ class Chain:
         """Append an entry with the whole state; None when another process was first."""
         block = encode_state(self.state)
         return self._append(CHECKPOINT, {"state": sha256(block).hex()}, [block], actor=actor, time=time)
+
+    def shorten(self, *, actor: str, time: str) -> None:
+        """Append a checkpoint when the last one lies far behind; the next commit tries again."""
+        if self.head.seq - self.base >= CHECKPOINT_ENTRIES:
+            with suppress(StorageError):
+                self.append_checkpoint(actor=actor, time=time)
 
     def entries(self, first: int, last: int) -> list[ChainEntry]:
         """Read some entries by their numbers; raise `ObjectMissing`, `Damaged` or `NewerVersion`."""
@@ -167,34 +223,22 @@ class Chain:
         if not self.warning:
             write_seen(self._pin_file, self._keys.repo_id, self.head, tuple(self.state.manifests))
 
-    def _following(self, last: int) -> Iterator[bytes]:
+    def _following(self, last: int, looked: _LookedUp) -> Iterator[bytes]:
         """Yield what was appended in order: up to `last`, which is there, and then as found."""
-        known = [entry_name(seq) for seq in range(self.head.seq + 1, last + 1)]
-        for found in read_each(self._storage, known, _MAX_ENTRY_BYTES):
-            if isinstance(found, ObjectMissing):
-                return
-            if isinstance(found, StorageError):
-                raise found
-            yield found
-        while True:
-            try:
-                data = self._storage.get(entry_name(self.head.seq + 1), 0, _MAX_ENTRY_BYTES)
-            except ObjectMissing:
-                return
+        while (data := looked.take(self.head.seq + 1, last)) is not None:
             yield data
 
-    def _begin(self, last: int) -> None:
+    def _begin(self, last: int, looked: _LookedUp) -> None:
         """Take the state from the checkpoint that the last entry names."""
         while last:
-            (entry,) = self.entries(last, last)
+            entry = self._open(last, looked.need(last))[0]
             base = last if entry.op == CHECKPOINT else entry.base
             if base == 0:
                 return
             if base > last:
                 raise Damaged(f"{entry_name(last)} in {self._storage.label} names a later checkpoint.")
-            try:
-                data = self._storage.get(entry_name(base), 0, _MAX_ENTRY_BYTES)
-            except ObjectMissing:
+            data = looked.read(base)
+            if data is None:
                 last = base - 1
                 continue
             checkpoint, blocks = self._open(base, data)
@@ -206,16 +250,12 @@ class Chain:
             self.head = Head(base, sha256(data).hex())
             return
 
-    def _compare_early(self, seen: Seen | None) -> None:
+    def _compare_early(self, seen: Seen | None, looked: _LookedUp) -> None:
         """Compare the entry seen before with one that lies before all that is read."""
         self._compare(seen)
         if seen is None or not 0 < seen.head.seq < self.head.seq:
             return
-        try:
-            data = self._storage.get(entry_name(seen.head.seq), 0, _MAX_ENTRY_BYTES)
-        except ObjectMissing:
-            data = b""
-        if sha256(data).hex() != seen.head.digest:
+        if sha256(looked.read(seen.head.seq) or b"").hex() != seen.head.digest:
             self._warn(f"Entry {seen.head.seq} of the repository's history is not the one seen before", seen)
 
     def _compare(self, seen: Seen | None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,7 @@ from backup_admin.core.errors import (
 from backup_admin.core.ids import SnapshotId
 from backup_admin.repository import config as repository_config
 from backup_admin.repository import manifests, packs, pending, slots
-from backup_admin.repository.chain import CHECKPOINT_ENTRIES, Chain
+from backup_admin.repository.chain import Chain
 from backup_admin.repository.config import SINGLE_WRITER
 from backup_admin.repository.entries import iterate_entries
 from backup_admin.repository.epochs import find_epoch
@@ -36,6 +35,7 @@ from backup_admin.repository.seen import seen_file
 from backup_admin.repository.standing import LaterIndex, refuse_lost, refuse_own, refuse_retired, taken_since
 from backup_admin.repository.store import ChunkStore
 from backup_admin.repository.types import SAFETY
+from backup_admin.storage.several import begin
 from backup_admin.storage.turns import TakesTurns
 
 if TYPE_CHECKING:
@@ -54,7 +54,6 @@ if TYPE_CHECKING:
 
 _ATTEMPTS = 20
 
-
 LookAgain = Callable[["Sequence[ChainEntry]"], None]
 
 
@@ -65,8 +64,9 @@ def open_repository(
 
     Raises `NotARepository`, `WrongKey`, `NewerVersion` or `Damaged`.
     """
+    listed = begin(storage, partial(slots.list_ids, storage))
     config, raw = repository_config.read_config(storage)
-    keyring = slots.open_slots(storage, secret, config.repo_id, known=config.slots)
+    keyring = slots.open_slots(storage, secret, config.repo_id, known=config.slots, listed=listed)
     keys = RepositoryKeys(keyring, config.repo_id, partial(find_epoch, storage))
     repository_config.check_config(raw, keys)
     try:
@@ -94,6 +94,7 @@ class Repository:
         clock: Clock,
     ) -> None:
         self.config = config
+        self._given = storage
         self.storage = TakesTurns(storage) if self.is_single_writer else storage
         self.keys = keys
         self.repo_id = config.repo_id.hex()
@@ -125,6 +126,10 @@ class Repository:
     def history(self) -> ChainState:
         """What all entries of the chain together say; not to be changed."""
         return self._chain.state
+
+    def again(self) -> Repository:
+        """Return a view of its own for another thread, of the repository as it is now."""
+        return Repository(self._given, self.keys, self.config, state=self._state, clock=self._clock)
 
     def require_history(self) -> None:
         """Raise `HistoryChanged` when the repository is not the one seen before."""
@@ -346,7 +351,7 @@ class Repository:
             entry = self._chain.append(op, payload, actor=actor, time=format_time(self._clock.now()))
             self._index = None
             if entry is not None:
-                self._shorten_opening(actor)
+                self._chain.shorten(actor=actor, time=format_time(self._clock.now()))
                 return entry
             new = self._chain.refresh()
             if look_again is not None:
@@ -365,12 +370,6 @@ class Repository:
             self._index = None
             self._chain.refresh()
         raise ChainConflict(f"Other processes kept committing to {self.label}; try again.")
-
-    def _shorten_opening(self, actor: str) -> None:
-        """Write a checkpoint when the last one lies far behind; the next commit tries again."""
-        if self._chain.head.seq - self._chain.base >= CHECKPOINT_ENTRIES:
-            with suppress(StorageError):
-                self._chain.append_checkpoint(actor=actor, time=format_time(self._clock.now()))
 
     def _refuse_taken(self, manifest: Manifest, store: ChunkStore) -> None:
         """Raise `PacksCollected` when something was taken since the run began that it needs."""

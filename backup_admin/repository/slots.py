@@ -11,6 +11,7 @@ import hmac
 import os
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from cryptography.exceptions import InvalidTag
@@ -33,7 +34,7 @@ from backup_admin.repository.secrets import RepositorySecret, SecretKind
 from backup_admin.storage.several import read_each
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime
 
     from backup_admin.storage.base import Storage
@@ -155,14 +156,20 @@ def _survey(slot_id: str, data: bytes) -> SlotFile:
 
 
 def open_slots(
-    storage: Storage, secret: RepositorySecret, repo_id: bytes, *, known: Iterable[str] = ()
+    storage: Storage,
+    secret: RepositorySecret,
+    repo_id: bytes,
+    *,
+    known: Iterable[str] = (),
+    listed: Callable[[], Sequence[str]] | None = None,
 ) -> Keyring:
     """Return what all slots that a secret opens hold together.
 
-    The slots `known` are looked up also when a list leaves them out. Raises `WrongKey` when
-    there is none. A damaged slot is only an error when no other opens.
+    The slots `known` are looked up also when a list leaves them out; `listed` gives the list when
+    somebody asked for it already. Raises `WrongKey` when there is none. A damaged slot is only an
+    error when no other opens.
     """
-    opened, damaged = _open_all(storage, secret, repo_id, known)
+    opened, damaged = _open_all(storage, secret, repo_id, known, listed)
     if opened:
         return merge_keyrings(opened.values())
     if damaged is not None:
@@ -184,11 +191,15 @@ def opened_slots(storage: Storage, secret: RepositorySecret, repo_id: bytes) -> 
 
 
 def _open_all(
-    storage: Storage, secret: RepositorySecret, repo_id: bytes, known: Iterable[str] = ()
+    storage: Storage,
+    secret: RepositorySecret,
+    repo_id: bytes,
+    known: Iterable[str] = (),
+    listed: Callable[[], Sequence[str]] | None = None,
 ) -> tuple[dict[str, Keyring], BackupAdminError | None]:
     damaged: BackupAdminError | None = None
     opened: dict[str, Keyring] = {}
-    slot_ids = tuple(_slot_ids(storage, known))
+    slot_ids = tuple(_slot_ids(listed() if listed else list_ids(storage), known))
     read = read_each(storage, tuple(map(slot_name, slot_ids)), _MAX_BYTES)
     for slot_id, found in zip(slot_ids, read, strict=True):
         try:
@@ -225,19 +236,22 @@ def _root(slot: _Slot, secret: RepositorySecret) -> bytes:
 
 
 def _read_slots(storage: Storage, known: Iterable[str] = ()) -> Iterator[tuple[str, bytes]]:
-    for slot_id in _slot_ids(storage, known):
+    for slot_id in _slot_ids(list_ids(storage), known):
         with suppress(ObjectMissing):  # removed by another process just now
             yield slot_id, storage.get(slot_name(slot_id), 0, _MAX_BYTES)
 
 
-def _slot_ids(storage: Storage, known: Iterable[str]) -> Iterator[str]:
-    """List slots, and name those that a list may have left out: they are there or they are not."""
-    listed: set[str] = set()
-    for info in storage.list_objects(PREFIX):
-        if len(listed) >= MOST_FILES:
-            raise Damaged(f"{storage.label} has more than {MOST_FILES} key slots.")
-        listed.add(info.name.removeprefix(PREFIX))
-        yield info.name.removeprefix(PREFIX)
+def list_ids(storage: Storage) -> tuple[str, ...]:
+    """Return the ids of all slots that the storage lists; raise `Damaged` when there are too many."""
+    infos = tuple(islice(storage.list_objects(PREFIX), MOST_FILES + 1))
+    if len(infos) > MOST_FILES:
+        raise Damaged(f"{storage.label} has more than {MOST_FILES} key slots.")
+    return tuple(info.name.removeprefix(PREFIX) for info in infos)
+
+
+def _slot_ids(listed: Sequence[str], known: Iterable[str]) -> Iterator[str]:
+    """Name the slots that are listed, and those that a list may have left out: they are there or not."""
+    yield from listed
     yield from (slot for slot in known if slot not in listed)
 
 

@@ -152,6 +152,11 @@ class TreeWriter:
             os.close(self._root)
             self._root = -1
 
+    @property
+    def shared_root(self) -> Path | None:
+        """The root, when others may write files in it as well: they are synced and linked like our own."""
+        return None if self._few_files or self._made is not None else self._root_path
+
     def folder(self, path: bytes, mode: int, mtime_ns: int) -> None:
         """Make a folder; it gets its mode and time in `finish`."""
         _check(path)

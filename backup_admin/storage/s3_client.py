@@ -68,7 +68,7 @@ def make_client(place: S3Place, credentials: tuple[str, ...] | None, connect_sec
     checksums = "when_supported" if place.is_aws else "when_required"
     style = {None: "auto", True: "path", False: "virtual"}[place.path_style]
     session = boto3.session.Session(profile_name=place.profile or None)
-    return session.client(
+    client = session.client(
         "s3",
         endpoint_url=place.endpoint or None,
         region_name=place.region or session.region_name or "us-east-1",
@@ -87,6 +87,14 @@ def make_client(place: S3Place, credentials: tuple[str, ...] | None, connect_sec
             signature_version="s3v4",
         ),
     )
+    client.meta.events.register("before-sign.s3.PutObject", _send_little_at_once)
+    return client
+
+
+def _send_little_at_once(request: Any, **_: object) -> None:
+    """Do not ask first whether the service wants a small body: that takes a round trip."""
+    if int(request.headers.get("Content-Length", _SIGNED_BYTES)) < _SIGNED_BYTES:
+        del request.headers["Expect"]
 
 
 def read_body(answer: dict[str, Any], view: memoryview) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from backup_admin.core.errors import StorageError
 from backup_admin.storage.base import parallel_calls
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from backup_admin.storage.base import Storage
 
 Found = bytes | StorageError
+T = TypeVar("T")
 
 
 def read_each(storage: Storage, names: Sequence[str], most_bytes: int) -> Iterator[Found]:
@@ -26,6 +27,32 @@ def read_each(storage: Storage, names: Sequence[str], most_bytes: int) -> Iterat
         return
     for at in range(0, len(names), calls):
         yield from _at_once(read, names[at : at + calls])
+
+
+def begin(storage: Storage, ask: Callable[[], T]) -> Callable[[], T]:
+    """Ask a storage something; where it is far away the question is under way until the answer is wanted."""
+    if parallel_calls(storage) <= 1:
+        return ask
+    answers: list[T] = []
+    failures: list[BaseException] = []
+
+    def keep() -> None:
+        try:
+            answers.append(ask())
+        except BaseException as error:  # noqa: BLE001
+            # raised by who wants the answer
+            failures.append(error)
+
+    thread = threading.Thread(target=keep, daemon=True)
+    thread.start()
+
+    def answer() -> T:
+        thread.join()
+        if failures:
+            raise failures[0]
+        return answers[0]
+
+    return answer
 
 
 def _at_once(read: Callable[[str], Found], names: Sequence[str]) -> list[Found]:

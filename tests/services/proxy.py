@@ -18,10 +18,11 @@ _ERROR = "<?xml version='1.0'?><Error><Code>{code}</Code><Message>as told</Messa
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a client asked for: method and path with query."""
+    """What a client asked for: method and path with query, and whether it waits before it sends the body."""
 
     method: str
     path: str
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class Proxy:
             if not head:
                 return
             method, path, _ = head.split(b"\r\n")[0].decode().split(" ", 2)
-            request = Request(method, path)
+            request = Request(method, path, waits=_header(head, b"expect") == b"100-continue")
             self._handle(client, request, head, rest)
 
     def _handle(self, client: socket.socket, request: Request, head: bytes, rest: bytes) -> None:

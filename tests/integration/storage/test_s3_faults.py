@@ -335,3 +335,14 @@ def test_a_bandwidth_is_kept_by_all_threads_together(seaweedfs: S3Server) -> Non
 
     assert time.monotonic() - began > 4
     assert limited.get("packs/ab/1") == LARGE
+
+
+def test_a_small_object_is_sent_at_once_and_a_large_one_when_the_server_wants_it(
+    storage: S3Storage, proxy: Proxy
+) -> None:
+    storage.put("small", SMALL)
+    storage.put("large", LARGE[: 2 << 20])
+
+    assert [request.waits for request in proxy.requests if is_put(request)] == [False, True]
+    assert storage.get("small") == SMALL
+    assert storage.get("large") == LARGE[: 2 << 20]

@@ -7,6 +7,8 @@ import json
 import os
 import re
 import sqlite3
+import subprocess
+import sys
 import threading
 from contextlib import closing, suppress
 from pathlib import Path
@@ -25,11 +27,14 @@ from backup_admin.repository.entries import iterate_shards
 from backup_admin.repository.packs import PREFIX, pack_name
 from backup_admin.repository.reader import ChunkReader
 from backup_admin.sources import tree as tree_module
+from backup_admin.sources import tree_aside
 from backup_admin.sources.app_settings import SettingsSource
 from backup_admin.sources.files import FileSource
 from backup_admin.sources.sqlite import SqliteSource
+from backup_admin.sources.tree_aside import FilesAside
 from backup_admin.storage.memory import MemoryStorage
 from tests.factories import make_storage, open_test_repository, prose, run_backup, write_tree
+from tests.fakes import FarStorage
 
 if TYPE_CHECKING:
     from backup_admin.repository.repository import Repository
@@ -100,6 +105,71 @@ def test_everything_comes_back_with_a_whole_manifest(
     assert report.files == value["files"]["count"] == value["totals"]["files"]
     assert [database["name"] for database in value["databases"]] == ["app"]
     assert value["settings"] == {"SITE": "Gallery"}
+
+
+@pytest.fixture
+def far(repository: Repository, tmp_path: Path) -> Repository:
+    """Return the same repository, far away: small files are written by a process of its own."""
+    return open_test_repository(FarStorage(repository.storage), tmp_path / "far-state")
+
+
+def test_from_far_away_everything_comes_back_just_the_same(
+    repository: Repository, far: Repository, tmp_path: Path
+) -> None:
+    begun: list[Path] = []
+
+    class Noted(FilesAside):
+        def __init__(self, root: Path) -> None:
+            begun.append(root)
+            super().__init__(root)
+
+    restore(repository, tmp_path / "near")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage_tree, "FilesAside", Noted)
+        report = restore(far, tmp_path / "far")
+
+    assert begun == [tmp_path / "far/files/uploads", tmp_path / "far/files/many"]
+    assert report.problems == ()
+    assert listing(tmp_path / "far") == listing(tmp_path / "near")
+    assert found_below(tmp_path / "far") == found_below(tmp_path / "near")
+
+
+def listing(folder: Path) -> list[bytes]:
+    """Return what `find` says about the trees below: name, mode, size, kind, target, links and time."""
+    told = ["-mindepth", "1", "-printf", "%P %m %s %y %l %n %T@\\n"]
+    done = subprocess.run(["find", ".", *told], cwd=folder / "files", check=True, capture_output=True)
+    # When a tree was made shows only in the folder that holds the trees.
+    return sorted(done.stdout.splitlines())
+
+
+def test_a_process_that_ends_while_it_writes_files_fails_the_restore(
+    far: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dying = (sys.executable, "-c", "import sys; sys.stdin.buffer.read(1000)")
+    monkeypatch.setattr(tree_aside, "_COMMAND", dying)
+
+    with pytest.raises(SourceError, match="process that writes them ended"):
+        restore(far, tmp_path / "out")
+
+
+def test_what_a_process_aside_cannot_write_is_told_by_name(
+    far: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = tmp_path / "out/files/many/05/007"
+    begin = FilesAside.__init__
+
+    def in_the_way(self: FilesAside, root: Path) -> None:
+        begin(self, root)
+        if root.name == "many":
+            taken.parent.mkdir(mode=0o700)
+            taken.mkdir()
+
+    monkeypatch.setattr(FilesAside, "__init__", in_the_way)
+
+    report = restore(far, tmp_path / "out")
+
+    assert [problem.split(": ")[0] for problem in report.problems] == ["files/many/05/007"]
+    assert (tmp_path / "out/files/many/05/008").read_bytes() == b"40"
 
 
 def test_one_file_comes_with_its_folders_and_a_manifest_of_it(

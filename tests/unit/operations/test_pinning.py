@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from threading import Event
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,10 +13,10 @@ from backup_admin.core.errors import ForgetRefused, SnapshotMissing, StorageDeni
 from backup_admin.core.progress import QuietReporter
 from backup_admin.operations.collecting import is_restoring
 from backup_admin.operations.forget import forget_named
-from backup_admin.operations.pinning import pin_snapshot, pinned, unpin_snapshot
+from backup_admin.operations.pinning import pin_snapshot, pinned, pinned_meanwhile, unpin_snapshot
 from backup_admin.operations.retention import parse_span
 from tests.factories import CLOCK, open_test_repository, protected_folder
-from tests.fakes import FaultyStorage
+from tests.fakes import FarStorage, FaultyStorage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -122,6 +123,77 @@ def test_a_pin_that_cannot_be_taken_away_runs_out_and_that_is_told(place: Protec
     assert "runs out by itself" in heard.warnings[0]
     later = CLOCK.now() + timedelta(days=2)
     assert not is_restoring(repository.history, later)
+
+
+def test_from_far_away_a_pin_is_put_and_taken_away_while_others_work(
+    place: Protected, tmp_path: Path
+) -> None:
+    far = FarStorage(place.storage)
+    repository, heard = open_test_repository(far, tmp_path / "state"), Heard()
+    (snapshot,) = repository.snapshot_ids()
+    may_go_on, told, entries = Event(), Event(), [Event(), Event()]
+    early: list[bool] = []
+
+    def before(method: str, name: str) -> None:
+        if method == "put":
+            assert may_go_on.wait(20)
+            early.append(not told.is_set())
+
+    def after(method: str, name: str) -> None:
+        if method == "put":
+            next(entry for entry in entries if not entry.is_set()).set()
+
+    far.before, far.after = before, after
+    with pinned_meanwhile(repository, snapshot, actor="tests", clock=CLOCK, reporter=heard) as all_read:
+        assert repository.manifest(snapshot).snapshot.id == snapshot  # before there is a pin
+        may_go_on.set()
+        assert entries[0].wait(20)
+        repository.refresh()
+        assert is_restoring(repository.history, CLOCK.now())
+        told.set()
+        all_read()
+        assert entries[1].wait(20)
+
+    assert early == [True, False]
+    repository.refresh()
+    assert repository.history.pins == {}
+    assert heard.warnings == []
+
+
+def test_a_pin_from_far_away_is_gone_when_the_work_fails(place: Protected, tmp_path: Path) -> None:
+    repository = open_test_repository(FarStorage(place.storage), tmp_path / "state")
+    (snapshot,) = repository.snapshot_ids()
+    before = repository.head.seq
+
+    with (
+        pytest.raises(RuntimeError, match="cut short"),
+        pinned_meanwhile(repository, snapshot, actor="tests", clock=CLOCK, reporter=Heard()),
+    ):
+        raise RuntimeError("cut short")
+
+    repository.refresh()
+    assert repository.history.pins == {}
+    assert repository.head.seq == before + 2
+
+
+@pytest.mark.parametrize("fails", ["get", "put"])
+def test_a_pin_that_cannot_be_put_from_far_away_is_told_and_stops_nothing(
+    place: Protected, tmp_path: Path, fails: str
+) -> None:
+    far = FarStorage(place.storage)
+    repository, heard = open_test_repository(far, tmp_path / "state"), Heard()
+    (snapshot,) = repository.snapshot_ids()
+
+    def before(method: str, name: str) -> None:
+        if method == fails:
+            raise StorageDenied(f"{name} is not for us.")
+
+    far.before = before
+    with pinned_meanwhile(repository, snapshot, actor="tests", clock=CLOCK, reporter=heard) as all_read:
+        all_read()
+
+    assert len(heard.warnings) == 1
+    assert "could not be pinned" in heard.warnings[0]
 
 
 @pytest.mark.parametrize(
