@@ -30,6 +30,14 @@ class HostUnknown(StorageDenied):
         self.address = address
 
 
+class HostSilent(StorageUnavailable):
+    """The host shows no key; `passes` says that it may do so a little later."""
+
+    def __init__(self, message: str, *, passes: bool = True) -> None:
+        super().__init__(message)
+        self.passes = passes
+
+
 class NotLetIn(StorageDenied):
     """The host does not know our key yet: `line` belongs into `authorized_keys` there."""
 
@@ -134,10 +142,12 @@ def missing(name: str, place: SshPlace) -> ObjectMissing:
 def explain(
     error: Exception, place: SshPlace, name: str, act: str, public: Callable[[], str]
 ) -> Failure | None:
-    """Tell what a failure means; None for one that is not of the link or the far end.
+    """Tell what a failure means; None for one that another attempt would not change.
 
     `public` gives the public part of our key, for who has to let it in.
     """
+    if isinstance(error, HostSilent):
+        return Failure(StorageUnavailable(str(error)), passes=error.passes)
     if not isinstance(error, FarFailure | ProgramFailed | OSError):
         return None
     text = str(error)

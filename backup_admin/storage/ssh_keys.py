@@ -11,18 +11,18 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from backup_admin.core.durable import make_folders
-from backup_admin.core.errors import StorageDenied, StorageError, StorageUnavailable
+from backup_admin.core.errors import StorageDenied, StorageError
 from backup_admin.core.programs import run_program
-from backup_admin.storage.ssh_errors import HostUnknown
+from backup_admin.storage.ssh_errors import HostSilent, HostUnknown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from backup_admin.storage.ssh_place import SshPlace
 
 OWN_NAME = "id_ed25519"
-_TYPES = "ed25519,ecdsa,rsa"
+_KINDS = ("ed25519", "ecdsa", "rsa")
 _SCAN_SECONDS = 10
 _RSA = "ssh-rsa"
 _BEST_FIRST = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", _RSA)
@@ -78,14 +78,16 @@ def public_part(private: Path) -> str:
 def pinned_key(place: SshPlace) -> HostKey:
     """Ask the host for its keys and return the one whose fingerprint the address names.
 
-    Raises `StorageDenied` when there is none, telling what the host shows, and `StorageUnavailable`
+    Raises `StorageDenied` when there is none, telling what the host shows, and `HostSilent`
     when the host does not answer.
     """
-    found = scan(place)
-    for key in found:
+    best: HostKey | None = None
+    for key in shown_keys(place):
         if key.fingerprint == place.host_key:
             return key
-    best = found[0]
+        best = best or key
+    if best is None:
+        raise _silent(place)
     if not place.host_key:
         address = place.address_with(best.fingerprint)
         raise HostUnknown(
@@ -102,37 +104,48 @@ def pinned_key(place: SshPlace) -> HostKey:
     )
 
 
-def scan(place: SshPlace) -> tuple[HostKey, ...]:
-    """Return the keys a host shows, the best kind first; raise `StorageUnavailable`."""
-    _try_port(place)
-    command = ["ssh-keyscan", "-T", str(_SCAN_SECONDS), "-p", str(place.port), "-t", _TYPES, "--", place.host]
-    seen = run_program(command, timeout_seconds=4 * _SCAN_SECONDS)
-    keys = _parse(seen.output.decode("utf-8", "replace").splitlines())
-    if not keys:
-        raise StorageUnavailable(
-            f"{place.label} cannot be reached: what answers at port {place.port} of {place.host} is no ssh "
-            "server, or too slow a one."
-        )
-    return keys
+def shown_keys(place: SshPlace) -> Iterator[HostKey]:
+    """Ask the host for its keys one kind after the other, the best first.
+
+    Each kind takes a connection, and a busy host lets in few that have not proven who they are.
+    """
+    for kind in _KINDS:
+        command = [
+            "ssh-keyscan",
+            "-T",
+            str(_SCAN_SECONDS),
+            "-p",
+            str(place.port),
+            "-t",
+            kind,
+            "--",
+            place.host,
+        ]
+        seen = run_program(command, timeout_seconds=4 * _SCAN_SECONDS)
+        yield from _parse(seen.output.decode("utf-8", "replace").splitlines())
 
 
-def _try_port(place: SshPlace) -> None:
-    """Connect once without a word, since `ssh-keyscan` does not say why it found nothing."""
+def _silent(place: SshPlace) -> HostSilent:
+    """Find out why no key came by connecting once without a word: `ssh-keyscan` does not say."""
     where = f"{place.label} cannot be reached"
     try:
         socket.create_connection((place.host, place.port), timeout=_SCAN_SECONDS).close()
-    except socket.gaierror as error:
-        raise StorageUnavailable(
-            f"{where}: the name {place.host} cannot be resolved. Check how it is spelled, and DNS."
-        ) from error
-    except ConnectionRefusedError as error:
-        raise StorageUnavailable(
+    except socket.gaierror:
+        return HostSilent(
+            f"{where}: the name {place.host} cannot be resolved. Check how it is spelled, and DNS.",
+            passes=False,
+        )
+    except ConnectionRefusedError:
+        return HostSilent(
             f"{where}: nothing listens at port {place.port}. Check the port, and that sshd runs."
-        ) from error
+        )
     except OSError as error:
-        raise StorageUnavailable(
+        return HostSilent(
             f"{where}: {place.host} does not answer ({error}). Check the address and the firewall."
-        ) from error
+        )
+    return HostSilent(
+        f"{where}: what answers at port {place.port} of {place.host} is no ssh server, or too slow a one."
+    )
 
 
 def _parse(lines: Sequence[str]) -> tuple[HostKey, ...]:

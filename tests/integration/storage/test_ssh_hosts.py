@@ -20,10 +20,11 @@ from backup_admin.core.errors import (
     StorageFull,
     StorageUnavailable,
 )
-from backup_admin.storage import ssh
+from backup_admin.storage import ssh, ssh_keys
 from backup_admin.storage.base import ObjectInfo, PutResult
 from backup_admin.storage.retrying import Retries
 from backup_admin.storage.ssh import SshStorage
+from backup_admin.storage.ssh_keys import shown_keys
 from backup_admin.storage.ssh_link import SshLink
 from backup_admin.storage.ssh_place import parse_ssh_address
 from tests.proof.mounts import mounted, skip_unless_mounts_work
@@ -32,6 +33,9 @@ from tests.services.ssh import SshServer, start_sshd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from backup_admin.storage.ssh_keys import HostKey
+    from backup_admin.storage.ssh_place import SshPlace
 
 pytestmark = pytest.mark.integration
 
@@ -279,3 +283,31 @@ def test_a_connection_that_hangs_is_given_up(
 
     assert time.monotonic() - began < 10
     assert (folder / "b").read_bytes() == b"x"
+
+
+def test_a_host_that_lets_in_one_at_a_time_is_asked_one_thing_at_a_time(
+    pytestconfig: pytest.Config, tmp_path: Path, folder: Path
+) -> None:
+    process, server = start_sshd(pytestconfig, tmp_path, more="MaxStartups 1\n")
+    link = SshLink(parse_ssh_address(server.address(folder)), tmp_path / "own", allow_private=True)
+    storage = SshStorage(link, retries=Retries(first_seconds=0.1, attempts=6))
+    try:
+        assert storage.put("a", b"x") is PutResult.STORED
+    finally:
+        storage.close()
+        kill(process)
+
+
+def test_a_host_that_shows_no_key_at_first_is_asked_again(
+    storage: SshStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+
+    def shown_later(place: SshPlace) -> Iterator[HostKey]:
+        looks.append(1)
+        return shown_keys(place) if len(looks) > 1 else iter(())
+
+    monkeypatch.setattr(ssh_keys, "shown_keys", shown_later)
+
+    assert storage.put("a", b"x") is PutResult.STORED
+    assert len(looks) == 2
