@@ -22,6 +22,8 @@ from backup_admin.core.programs import run_program
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from backup_admin.core.programs import Finished
+
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)(?:\.(\d+))?")
 _PATTERNS = (
     "/usr/lib/postgresql/*/bin",  # Debian, Ubuntu
@@ -110,6 +112,13 @@ def choose_for_restore(
 
     best = min(usable, key=unfitness)
     return RestoreClient(best, filters=_sends_unknown(best, server_major))
+
+
+def why(done: Finished) -> str:
+    """Say how a program failed: its first complaint, not the last, which only repeats a statement."""
+    lines = done.errors.decode("utf-8", "replace").splitlines()
+    first = next((line.partition("error:")[2].strip() for line in lines if "error:" in line), "")
+    return f"ended with status {done.status}: {first[:500]}" if first else f"ended {done.end()}"
 
 
 def _sends_unknown(client: ClientPrograms, server_major: int) -> bool:
