@@ -67,16 +67,23 @@ class PostgresServer:
         return name
 
 
-@pytest.fixture(scope="session", params=[DEBIAN, WHEEL])
-def postgres(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Iterator[PostgresServer]:
-    """Every server there is, one after the other. It knows `OWNER`, who may make databases."""
-    yield from _serve(pytestconfig, request.param)
+@pytest.fixture(scope="session")
+def debian_postgres(pytestconfig: pytest.Config) -> Iterator[PostgresServer]:
+    """The server of Debian. It knows `OWNER`, who may make databases."""
+    yield from _serve(pytestconfig, DEBIAN)
 
 
 @pytest.fixture(scope="session")
 def newest_postgres(pytestconfig: pytest.Config) -> Iterator[PostgresServer]:
-    """The server of the wheel alone, where one version is enough."""
+    """The server of the wheel, where one version is enough."""
     yield from _serve(pytestconfig, WHEEL)
+
+
+@pytest.fixture(scope="session", params=["debian_postgres", "newest_postgres"])
+def postgres(request: pytest.FixtureRequest) -> PostgresServer:
+    """Every server there is, one after the other."""
+    server: PostgresServer = request.getfixturevalue(request.param)
+    return server
 
 
 def _serve(config: pytest.Config, kind: str) -> Iterator[PostgresServer]:
