@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -54,8 +55,12 @@ class PostgresAddress:
         return str(_conninfo().make_conninfo(**dict(self.parameters)))
 
     def environment(self) -> dict[str, str]:
-        """Return what a client program has in its environment, which only its own user may read."""
+        """Return what a client program has in its environment, which only its own user may read.
+
+        What libpq finds in ours it finds there as well.
+        """
         found = {"PGCONNECT_TIMEOUT": _CONNECT_SECONDS, "PGAPPNAME": "backup_admin"}
+        found |= {name: value for name, value in os.environ.items() if name.startswith("PG")}
         return found if self.password is None else found | {"PGPASSWORD": self.password.reveal()}
 
     def keywords(self) -> dict[str, Any]:

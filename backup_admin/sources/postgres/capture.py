@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import threading
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -21,6 +20,7 @@ from backup_admin.core.programs import stream_program
 from backup_admin.sources.postgres.catalog import catalog_to_json, read_catalog
 from backup_admin.sources.postgres.clients import choose_for_dump, why
 from backup_admin.sources.postgres.connect import connected, explain
+from backup_admin.sources.postgres.parts import FORMAT, LARGE_OBJECTS, POST_DATA, PRE_DATA
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,14 +30,8 @@ if TYPE_CHECKING:
     from backup_admin.sources.postgres.address import PostgresAddress
     from backup_admin.sources.postgres.catalog import Catalog, Table
     from backup_admin.sources.postgres.clients import ClientPrograms
+    from backup_admin.sources.postgres.parts import TablePart
 
-FORMAT = 1
-CONTENTS, PRE_DATA, POST_DATA, LARGE_OBJECTS = (
-    "contents.json",
-    "pre-data.dump",
-    "post-data.dump",
-    "large-objects.dump",
-)
 _MAGIC = b"PGDMP"
 _LOCK_WAIT = "60s"
 _SILENCE_SECONDS = 1800.0
@@ -48,17 +42,6 @@ _SECTIONS = {
     # Rows and places of sequences are in parts of their own.
     LARGE_OBJECTS: ("--section=data", "--blobs", "--exclude-table-data=*.*"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class TablePart:
-    """A table that was read: its file, rows, bytes and digest."""
-
-    table: Table
-    file: str
-    rows: int
-    size: int
-    sha256: str
 
 
 @contextmanager
@@ -94,6 +77,11 @@ class PostgresCapture:
         self._lock = threading.Lock()
         self._local = threading.local()
         self.catalog: Catalog = read_catalog(connection)
+        if self.catalog.tables:
+            # As pg_dump does: nobody changes or drops a table before it was read.
+            names = sql.SQL(", ONLY ").join(table.quoted() for table in self.catalog.tables)
+            connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(_LOCK_WAIT)))
+            connection.execute(sql.SQL("LOCK TABLE ONLY {} IN ACCESS SHARE MODE").format(names))
 
     def archives(self) -> tuple[str, ...]:
         """Return the names of the archives that `pg_dump` makes."""

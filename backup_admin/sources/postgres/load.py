@@ -11,10 +11,10 @@ from psycopg import sql
 
 from backup_admin.core.errors import Damaged, NewerVersion, RestoreRefused, SourceError
 from backup_admin.core.programs import run_program
-from backup_admin.sources.postgres.capture import CONTENTS, FORMAT, LARGE_OBJECTS, POST_DATA, PRE_DATA
 from backup_admin.sources.postgres.catalog import read_catalog, sequences_from_json, tables_from_json
 from backup_admin.sources.postgres.clients import choose_for_restore, why
 from backup_admin.sources.postgres.connect import PINNED, connected
+from backup_admin.sources.postgres.parts import CONTENTS, FORMAT, LARGE_OBJECTS, POST_DATA, PRE_DATA
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import subprocess
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -16,19 +14,20 @@ import pytest
 from backup_admin.core.errors import Damaged, NewerVersion, RestoreRefused, SourceError
 from backup_admin.sources.postgres import capture as capture_module
 from backup_admin.sources.postgres.address import parse_postgres_address
-from backup_admin.sources.postgres.capture import CONTENTS, PRE_DATA, TablePart, capturing
+from backup_admin.sources.postgres.capture import capturing
 from backup_admin.sources.postgres.clients import find_clients
 from backup_admin.sources.postgres.load import LoadOptions, load
+from backup_admin.sources.postgres.parts import CONTENTS, PRE_DATA, TablePart
+from tests.services.postgres_oracle import GALLERY, dump_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from backup_admin.sources.base import ReadInto
     from tests.services.postgres import PostgresServer
 
 pytestmark = pytest.mark.integration
-
-GALLERY = Path(__file__).with_name("gallery.sql").read_text()
 
 
 @pytest.fixture
@@ -64,19 +63,6 @@ def drain(read_into: ReadInto) -> bytes:
     while count := read_into(view):
         found += view[:count]
     return bytes(found)
-
-
-def dump_text(server: PostgresServer, database: str, programs: Path | None = None) -> list[str]:
-    """Return what `pg_dump` of the server's own version writes, the rows of each table sorted."""
-    command = [
-        str((programs or server.programs) / "pg_dump"),
-        "-d",
-        server.by_socket(database),
-        "--restrict-key=x",
-    ]
-    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    parts = re.split(r"(?ms)^(COPY .*?;\n.*?^\\\.\n)", text)
-    return ["\n".join(sorted(part.split("\n"))) if part.startswith("COPY ") else part for part in parts]
 
 
 def fresh(server: PostgresServer) -> tuple[str, str]:
