@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -12,6 +13,7 @@ from tests.services.postgres import OWNER, PASSWORD
 from tests.services.postgres_oracle import GALLERY, dump_text
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.e2e.cli.command import Done, World
@@ -111,6 +113,43 @@ def test_its_parts_are_listed_and_no_sqlite_file_is_made_of_it(site: Site, tmp_p
     assert {"contents.json", "pre-data.dump", "post-data.dump", "tables"} <= names
     assert "is postgresql, and its place is a SQLite file" in restored.error["message"]
     assert not (tmp_path / "x.db").exists()
+
+
+def test_a_run_that_is_killed_leaves_nothing_behind_and_the_next_one_is_whole(
+    world: World, newest_postgres: PostgresServer
+) -> None:
+    site = Site(world, newest_postgres)
+    site.server.run(
+        "CREATE TABLE large AS SELECT n AS id, md5(n::text) AS text FROM generate_series(1, 900000) n",
+        site.name,
+        user=OWNER,
+    )
+    source = ("--postgres", f"app={site.address(site.name)}")
+    process = site.world.start("run", site.world.storage, *source, "--json", alone=False)
+    assert wait_until(lambda: len(sessions(site)) >= 2)
+    process.kill()
+    process.communicate()
+
+    assert wait_until(lambda: not sessions(site))
+    assert site.good("list", site.world.storage).result["snapshots"] == []
+    site.good("run", site.world.storage, *source)
+    site.good("verify", "latest", site.world.storage)
+
+
+def sessions(site: Site) -> list[str]:
+    """Return what is connected to the database, but for who asks."""
+    with psycopg.connect(site.server.by_socket("postgres")) as connection:
+        query = "SELECT application_name FROM pg_stat_activity WHERE datname = %s"
+        return [str(name) for (name,) in connection.execute(query, (site.name,))]
+
+
+def wait_until(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 30
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def test_damage_in_a_table_is_found_and_named(site: Site) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from sqlalchemy.engine import URL
 
-from backup_admin.core.errors import UsageError
+from backup_admin.core.errors import ConfigurationError, UsageError
 from backup_admin.sources.postgres.address import (
     PostgresAddress,
     is_postgres_address,
@@ -88,3 +90,10 @@ def test_another_database_of_the_same_server_has_the_same_key() -> None:
 
 def test_without_a_password_none_is_handed_on() -> None:
     assert "PGPASSWORD" not in PostgresAddress((("host", "h"),)).environment()
+
+
+def test_without_psycopg_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+
+    with pytest.raises(ConfigurationError, match=r"backup_admin\[postgres\]"):
+        parse_postgres_address("postgresql://h/app")
