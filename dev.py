@@ -58,18 +58,20 @@ class Service:
 
     def find(self) -> str | None:
         """Return the path of the first of its programs that is installed."""
-        found = (shutil.which(program, path=SERVICE_PATH) for program in self.programs)
+        # Debian keeps servers in sbin, and those of PostgreSQL by version, which a PATH leaves out.
+        folders = [os.environ.get("PATH", ""), "/usr/sbin", "/sbin", *POSTGRES_FOLDERS.glob("*/bin")]
+        found = (shutil.which(program, path=os.pathsep.join(map(str, folders))) for program in self.programs)
         return next((path for path in found if path), None)
 
 
-# Debian keeps servers in sbin, which an ordinary user's PATH leaves out.
-SERVICE_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+POSTGRES_FOLDERS = Path("/usr/lib/postgresql")
 BROWSERS = ("chromium-headless-shell", "chromium")
 SERVICES = (
     Service("browser", BROWSERS, "chromium-headless-shell"),
     Service("redis", ("redis-server",), "redis-server"),
     Service("sshd", ("sshd",), "openssh-server"),
     Service("rsync", ("rsync",), "rsync"),
+    Service("PostgreSQL", ("postgres",), "postgresql"),
 )
 
 # Its own script would do, but a moved checkout leaves scripts with a dead first line.

@@ -14,6 +14,7 @@ pytest_plugins = (
     "tests.services.browser",
     "tests.services.s3",
     "tests.services.ssh",
+    "tests.services.postgres",
 )
 
 # A busy machine is slow now and then; that is not what a property test is about.

@@ -54,6 +54,7 @@ _VERBS = {
     "repair": ("mending", "Mend what is damaged; deletes nothing."),
     "mirror": ("mirroring", "Copy a repository to a second storage, or what is new in it."),
     "restore": ("rescue", "Restore into a folder, or in place."),
+    "load": ("loading", "Load a restored PostgreSQL database into an empty one."),
     "undo": ("in_place", "Take back a restore in place."),
     "recover": ("in_place", "Finish or undo a restore that was interrupted."),
     "keys": ("keyring", "See and change the secrets that open a repository."),

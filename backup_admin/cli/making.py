@@ -43,6 +43,9 @@ class _Copy:
 @click.option("--files", multiple=True, metavar="NAME=DIR", help="A folder to back up; may be repeated.")
 @click.option("--sqlite", multiple=True, metavar="NAME=FILE", help="A SQLite database; may be repeated.")
 @click.option(
+    "--postgres", multiple=True, metavar="NAME=ADDRESS", help="A PostgreSQL database; may be repeated."
+)
+@click.option(
     "--exclude", multiple=True, metavar="PATTERN", help="Leave out: '*.tmp', 'cache/', '/only/here'."
 )
 @click.option("--label", default="", help="A few words to know the snapshot by.")
@@ -61,6 +64,7 @@ def run_verb(  # noqa: PLR0913  one parameter for each option
     storage: str,
     files: tuple[str, ...],
     sqlite: tuple[str, ...],
+    postgres: tuple[str, ...],
     exclude: tuple[str, ...],
     label: str,
     mirrors: tuple[str, ...],
@@ -74,10 +78,10 @@ def run_verb(  # noqa: PLR0913  one parameter for each option
     it, and each file is named. Also with 3 when a mirror is not up to date afterwards.
     """
     options = BackupOptions(label=check_text(label, "--label"), kind="manual", actor=actor())
-    make_sources(files, sqlite, exclude=exclude)
+    make_sources(files, sqlite, postgres, exclude=exclude)
     repository, state = open_given(surroundings, storage, key_file, state_dir)
     pinned = [path.absolute() for path in (state.root, key_file) if path is not None]
-    sources = make_sources(files, sqlite, exclude=exclude, pinned=pinned)
+    sources = make_sources(files, sqlite, postgres, exclude=exclude, pinned=pinned)
     with surroundings.reporting(_STOPPED) as reporter:
         result = back_up(
             repository,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from backup_admin.core.errors import UsageError
 from backup_admin.operations.results import SourceSet
 from backup_admin.sources.files import FileSource
+from backup_admin.sources.postgres.address import parse_postgres_address
+from backup_admin.sources.postgres.source import PostgresSource
 from backup_admin.sources.sqlite import SqliteSource
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 def make_sources(
     files: Sequence[str],
     databases: Sequence[str],
+    postgres: Sequence[str] = (),
     *,
     exclude: Sequence[str] = (),
     pinned: Sequence[Path] = (),
@@ -30,7 +33,8 @@ def make_sources(
         FileSource(*_name_and_path(text, "--files", "DIR"), exclude=tuple(exclude), pinned=left_alone)
         for text in files
     )
-    return SourceSet(files=trees, databases=found)
+    servers = tuple(_postgres_source(text) for text in postgres)
+    return SourceSet(files=trees, databases=found, postgres=servers)
 
 
 def check_text(text: str, option: str) -> str:
@@ -40,6 +44,13 @@ def check_text(text: str, option: str) -> str:
     except UnicodeEncodeError as error:
         raise UsageError(f"What {option} is given is not UTF-8.") from error
     return text
+
+
+def _postgres_source(text: str) -> PostgresSource:
+    name, equals, address = text.partition("=")
+    if not equals or not name or not address:
+        raise UsageError("--postgres takes NAME=ADDRESS, for example --postgres app=postgresql://app@db/app.")
+    return PostgresSource(name, parse_postgres_address(address))
 
 
 def _name_and_path(text: str, option: str, what: str) -> tuple[str, Path]:

@@ -68,6 +68,11 @@ def plain_options(function: Callable[..., Any]) -> Callable[..., Any]:
         type=click.Path(path_type=Path),
         help=f"Folder for our own state.  [{STATE_DIR}, else ~/.local/state/backup-admin]",
     )(function)
+    return json_option(function)
+
+
+def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a verb the option by which programs ask."""
     return click.option(
         "--json",
         "as_json",

@@ -89,17 +89,25 @@ class ProgramOutput:
 
     def end(self) -> str:
         """Say how the program ended, when it wrote all it had to; raise `ProgramFailed` when it hangs."""
+        return self.finished().end()
+
+    def finished(self) -> Finished:
+        """Return how the program ended; its output was read. Raises `ProgramFailed` when it hangs."""
         try:
             status = self._process.wait(self._seconds)
         except subprocess.TimeoutExpired as error:
             raise ProgramFailed(f"{self._name} did not end and was stopped.") from error
         self._errors.seek(0)
-        return Finished(status, b"", self._errors.read()).end()
+        return Finished(status, b"", self._errors.read())
 
 
 @contextmanager
 def stream_program(
-    command: Sequence[str], *, silence_seconds: float, data: bytes = b""
+    command: Sequence[str],
+    *,
+    silence_seconds: float,
+    data: bytes = b"",
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[ProgramOutput]:
     """Run a program while the block reads its output; it does not outlive the block.
 
@@ -107,7 +115,7 @@ def stream_program(
     `ProgramFailed` when it cannot start.
     """
     with tempfile.TemporaryFile() as errors:  # a pipe that nobody reads would fill up
-        process = _start(command, None, errors)
+        process = _start(command, environment, errors)
         try:
             _hand_in(process, data)
             yield ProgramOutput(process, command[0], silence_seconds, errors)

@@ -149,7 +149,7 @@ class SnapshotCheck:
     def _check_manifest(self, manifest: Manifest, losses: Losses) -> None:
         for entry in manifest.databases:
             self._check_content(f"database {entry.name}", entry.content, losses)
-        for root in manifest.files:
+        for root in manifest.trees():
             self._check_tree(root, losses)
         settings = manifest.settings
         if settings is not None and (held := self._lost(settings.content.id)) is not None:

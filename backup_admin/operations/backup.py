@@ -15,6 +15,7 @@ from backup_admin.core.canonical import dump_canonical
 from backup_admin.core.errors import Damaged, ObjectMissing, PacksCollected, VerificationFailed
 from backup_admin.core.ids import SnapshotId, new_ulid
 from backup_admin.core.version import VERSION
+from backup_admin.operations.capture_postgres import capture_postgres
 from backup_admin.operations.described import (
     describe_database,
     is_unchanged,
@@ -169,6 +170,8 @@ class _Run:
             known = None if parent is None else parent.database(database.name)
             if known is None or not is_unchanged(known, database):
                 database.check()
+        for server in self._sources.postgres:
+            server.check()
         _clear_scratch(self._state.scratch, self._clock.now().timestamp())
         with ExitStack() as stack:
             store = repository.new_store()
@@ -206,9 +209,14 @@ class _Run:
             return None
 
     def _capture(self, parent: Manifest | None, workers: ContentWorkers, scratch: Path) -> None:
-        self._reporter.stage("databases", total_items=len(self._sources.databases))
+        databases = len(self._sources.databases) + len(self._sources.postgres)
+        self._reporter.stage("databases", total_items=databases)
         for database in self._sources.databases:
             self._capture_database(database, parent, scratch)
+        for server in self._sources.postgres:
+            entry = capture_postgres(server, workers, self._put_part, self._reporter)
+            self._parts.databases.append(entry)
+            self._reporter.advance(items=1)
         self._reporter.stage("files")
         tools = Tools(workers, lambda writer: self._page_writer(writer.chunks), scratch, self._reporter)
         for source in self._sources.files:
@@ -311,7 +319,7 @@ class _Run:
             file_count=sum(root.file_count for root in parts.files),
             file_bytes=sum(root.size for root in parts.files),
             database_count=len(parts.databases),
-            database_bytes=sum(entry.content.size for entry in parts.databases),
+            database_bytes=sum(entry.size for entry in parts.databases),
             new_bytes=store.stored_bytes,
             warning_count=len(parts.warnings),
         )

@@ -173,13 +173,13 @@ def _head(exported: Exported, reader: ChunkReader) -> dict[str, Any]:
 def _database(entry: DatabaseEntry) -> dict[str, Any]:
     return {
         "name": entry.name,
-        "dump_file": f"databases/{entry.name}.sqlite",
+        "dump_file": f"databases/{entry.name}{'.sqlite' if entry.tree is None else '/contents.json'}",
         "checksum": f"sha256:{entry.content.sha256}",
-        "size": entry.content.size,
+        "size": entry.size,
         "format": entry.format,
         "engine": entry.engine,
         "engine_version": entry.engine_version,
-        "client_version": entry.engine_version,
+        "client_version": str(entry.details.get("client_version", entry.engine_version)),
         "tables": {
             table.name: {"rows": table.rows, "checksum": table.checksum, "bytes": table.size}
             for table in entry.tables

@@ -44,7 +44,7 @@ class _Choice:
     @property
     def size(self) -> int:
         """All bytes that will be written."""
-        databases = sum(entry.content.size for entry in self.exported.databases)
+        databases = sum(entry.size for entry in self.exported.databases)
         return self.exported.file_bytes + databases
 
 
@@ -154,6 +154,9 @@ class _Extraction:
     def _write_database(self, entry: DatabaseEntry) -> None:
         folder = self._target / "databases"
         make_folders(folder)
+        if entry.tree is not None:
+            self._write_parts(entry.tree, folder / entry.name)
+            return
         path = folder / f"{entry.name}.sqlite"
         try:
             path.unlink(missing_ok=True)
@@ -165,6 +168,17 @@ class _Extraction:
         self.databases += 1
         self.size += entry.content.size
         self._reporter.advance(size=entry.content.size, items=1)
+
+    def _write_parts(self, tree: FilesRoot, folder: Path) -> None:
+        """Write the files a database consists of; `load` makes a database of them."""
+        what = f"databases/{tree.name}"
+        chosen = sound_entries(self._reader, tree, lambda lost: self.problems.append(f"{what}: {lost}"))
+        with TreeWriter(folder, few_files=tree.file_count <= _FEW_FILES) as writer:
+            report = write_tree(chosen, writer, reader=self._reader, reporter=self._reporter)
+            writer.finish(tree.mode, tree.mtime_ns)
+        self.databases += 1
+        self.size += report.size
+        self.problems += [f"{what}/{problem}" for problem in report.problems]
 
 
 def _choose(

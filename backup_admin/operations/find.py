@@ -159,4 +159,4 @@ def _version_of(entry: FileEntry, snapshot_id: SnapshotId) -> Version:
 
 
 def _version_of_database(entry: DatabaseEntry, snapshot_id: SnapshotId) -> Version:
-    return Version("database", entry.content.size, 0, entry.content.sha256, b"", [snapshot_id])
+    return Version("database", entry.size, 0, entry.content.sha256, b"", [snapshot_id])

@@ -22,10 +22,12 @@ def check_layout(storage: Storage, sources: SourceSet) -> None:
 
     Raises `UsageError`.
     """
-    if not sources.files and not sources.databases and sources.settings is None:
+    databases = [source.name for source in sources.databases]
+    databases += [source.name for source in sources.postgres]
+    if not sources.files and not databases and sources.settings is None:
         raise UsageError("There is nothing to back up: name at least one folder or database.")
     _check_names([source.name for source in sources.files])
-    _check_names([source.name for source in sources.databases])
+    _check_names(databases)
     folder = local_folder(storage)
     if folder is None:
         return

@@ -82,7 +82,7 @@ def _top(repository: Repository, manifest: Manifest, wanted: bytes, *, recursive
     for database in manifest.databases:
         path = b"databases/" + database.name.encode()
         if is_wanted(path):
-            yield Listed("database", path, database.content.size)
+            yield Listed("database", path, database.size)
     for root in manifest.files:
         path = _FILES + root.name.encode()
         if is_wanted(path):
@@ -95,6 +95,10 @@ def _top(repository: Repository, manifest: Manifest, wanted: bytes, *, recursive
 
 def _places(manifest: Manifest, wanted: bytes) -> Iterator[tuple[FilesRoot, bytes]]:
     """Yield each tree a path may lie in, with the rest of the path."""
+    for entry in manifest.databases:
+        place = b"databases/" + entry.name.encode()
+        if entry.tree is not None and (wanted == place or wanted.startswith(place + b"/")):
+            yield entry.tree, wanted[len(place) + 1 :]
     short = wanted.removeprefix(_FILES)
     for root in manifest.files:
         name = root.name.encode()

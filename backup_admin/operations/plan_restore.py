@@ -100,6 +100,11 @@ class _Planning:
         target = next(source for source in self._targets.databases if source.name == name)
         if entry is None:
             raise UsageError(f"The snapshot has no database {name!r}.")
+        if entry.tree is not None:
+            raise UsageError(
+                f"The database {name!r} of the snapshot is {entry.engine}, and its place is a SQLite file. "
+                "Restore it with --to, then load it. Nothing was touched."
+            )
         found, tables = self._compare(entry, target)
         self._reporter.advance(items=1)
         return DatabasePart(name, str(target.path.resolve()), entry.content.size, found, tables)

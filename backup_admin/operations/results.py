@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from backup_admin.repository.types import Snapshot
     from backup_admin.sources.app_settings import SettingsSource
     from backup_admin.sources.files import FileSource
+    from backup_admin.sources.postgres.source import PostgresSource
     from backup_admin.sources.sqlite import SqliteSource
 
 
@@ -30,6 +31,7 @@ class SourceSet:
 
     files: tuple[FileSource, ...] = ()
     databases: tuple[SqliteSource, ...] = ()
+    postgres: tuple[PostgresSource, ...] = ()
     settings: SettingsSource | None = None
 
 

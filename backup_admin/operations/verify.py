@@ -73,6 +73,10 @@ class _Verification:
 
     def verify_database(self, entry: DatabaseEntry, folder: Path) -> None:
         self._reporter.check_cancelled()
+        if entry.tree is not None:
+            self.verify_tree(entry.tree, is_database=True)
+            self.databases += 1
+            return
         path = folder / "database"
         try:
             write_content(self._reader, entry.content, path)
@@ -86,7 +90,9 @@ class _Verification:
         self.bytes_read += entry.content.size
         self._reporter.advance(size=entry.content.size, items=1)
 
-    def verify_tree(self, root: FilesRoot) -> None:
+    def verify_tree(self, root: FilesRoot, *, is_database: bool = False) -> None:
+        """Read every file of a tree, or of a database that consists of some."""
+        files = self.files
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="verify") as pool:
             order: InOrder[list[str]] = InOrder(self._note, limit=2 * _THREADS)
             try:
@@ -96,6 +102,8 @@ class _Verification:
             except Damaged as error:
                 order.finish()
                 self._note([f"The list of files of {root.name}: {error}"])
+        if is_database:
+            self.files = files
 
     def verify_settings(self) -> None:
         settings = self._manifest.settings

@@ -180,7 +180,7 @@ def _database_to_json(entry: DatabaseEntry) -> dict[str, Any]:
         "content": content_to_json(entry.content),
         "tables": [[table.name, table.rows, table.size, table.checksum] for table in entry.tables],
         "details": dict(entry.details),
-    }
+    } | ({} if entry.tree is None else {"tree": _root_to_json(entry.tree)})
 
 
 def _database_from_json(value: dict[str, Any]) -> DatabaseEntry:
@@ -197,6 +197,7 @@ def _database_from_json(value: dict[str, Any]) -> DatabaseEntry:
             for name, rows, size, checksum in value["tables"]
         ),
         details=dict(value["details"]),
+        tree=_root_from_json(value["tree"]) if "tree" in value else None,
     )
 
 

@@ -39,7 +39,7 @@ class Marker:
         self._tolerant = tolerant
         for entry in manifest.databases:
             self._mark_content(entry.content)
-        for root in manifest.files:
+        for root in manifest.trees():
             for part in root.shard_lists:
                 self._once(part, partial(self._mark_shards, replace(root, shard_lists=(part,))))
         if manifest.settings is not None:

@@ -78,7 +78,7 @@ class TableEntry:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseEntry:
-    """One captured database."""
+    """One captured database: a file, or the files of a `tree`, the first of which is `content`."""
 
     name: str
     engine: str
@@ -89,6 +89,12 @@ class DatabaseEntry:
     content: Content
     tables: tuple[TableEntry, ...]
     details: Mapping[str, Any] = field(default_factory=dict)
+    tree: FilesRoot | None = None
+
+    @property
+    def size(self) -> int:
+        """All bytes that belong to it."""
+        return self.content.size if self.tree is None else self.tree.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +163,10 @@ class Manifest:
     def database(self, name: str) -> DatabaseEntry | None:
         """Return the database of that name, if the snapshot has it."""
         return next((entry for entry in self.databases if entry.name == name), None)
+
+    def trees(self) -> tuple[FilesRoot, ...]:
+        """Return the folder trees, and those that databases consist of."""
+        return (*self.files, *(entry.tree for entry in self.databases if entry.tree is not None))
 
     def files_root(self, name: str) -> FilesRoot | None:
         """Return the folder tree of that name, if the snapshot has it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STAGING_PREFIX = b".backup-admin-"
+ReadInto = Callable[[memoryview], int]
+"""Fills a view from a stream as far as there is something; returns the bytes, 0 at the end."""
 
 
 class EntryKind(StrEnum):

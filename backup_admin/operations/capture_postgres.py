@@ -1,0 +1,145 @@
+"""Storing a captured PostgreSQL database: its parts are the files of a tree of its own."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+from backup_admin.core.errors import SourceError
+from backup_admin.core.paths import sort_key
+from backup_admin.repository.entries import ShardWriter
+from backup_admin.repository.types import ChunkRef, DatabaseEntry, FileEntry, FilesRoot, TableEntry
+from backup_admin.sources.postgres.parts import CONTENTS, TABLES, TablePart, file_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+    from backup_admin.core.progress import Reporter
+    from backup_admin.operations.workers import ContentWorkers
+    from backup_admin.repository.content_writer import ContentWriter
+    from backup_admin.repository.types import Content
+    from backup_admin.sources.postgres.capture import PostgresCapture
+    from backup_admin.sources.postgres.catalog import Table
+    from backup_admin.sources.postgres.source import PostgresSource
+
+_FILE_MODE, _FOLDER_MODE = 0o600, 0o700
+
+
+def capture_postgres(
+    source: PostgresSource,
+    workers: ContentWorkers,
+    put_part: Callable[[bytes], ChunkRef],
+    reporter: Reporter,
+) -> DatabaseEntry:
+    """Read a database in one snapshot, tables side by side, and store its parts.
+
+    Raises `SourceMissing`, `SourceError` or `NoClient`; nothing counts as stored then.
+    """
+    began_ns = time.time_ns()
+    with source.capturing() as captured:
+        if captured.catalog.reasons:
+            raise SourceError(
+                f"{source.name}: {captured.catalog.reasons[0]}, which this version cannot capture yet."
+            )
+        run = _Run(captured, workers, reporter)
+        parts, contents = run.store()
+    entries = [FileEntry(TABLES.encode(), "folder", 0, _FOLDER_MODE, began_ns, began_ns, 0)]
+    for name, content in contents.items():
+        path = name.encode()
+        entries.append(FileEntry(path, "file", content.size, _FILE_MODE, began_ns, began_ns, 0, content))
+    shards = ShardWriter(put_part)
+    for entry in sorted(entries, key=lambda entry: sort_key(entry.path)):
+        shards.add(entry)
+    tree = FilesRoot(
+        name=source.name,
+        path=source.address.label,
+        mode=_FOLDER_MODE,
+        mtime_ns=began_ns,
+        scan_started_ns=began_ns,
+        shard_lists=shards.finish(),
+        entry_count=shards.entry_count,
+        file_count=shards.file_count,
+        size=shards.size,
+    )
+    return DatabaseEntry(
+        name=source.name,
+        engine="postgresql",
+        format="tables",
+        engine_version=captured.server_version,
+        path=source.address.label,
+        page_size=0,
+        content=contents[CONTENTS],
+        tables=tuple(
+            TableEntry(one.table.shown, one.rows, one.size, f"sha256:{one.sha256}") for one in parts
+        ),
+        details={"client_version": captured.client.version, "large_objects": captured.catalog.large_objects},
+        tree=tree,
+    )
+
+
+def _describe(part: TablePart) -> TableEntry:
+    return TableEntry(part.table.shown, part.rows, part.size, f"sha256:{part.sha256}")
+
+
+class _Run:
+    def __init__(self, captured: PostgresCapture, workers: ContentWorkers, reporter: Reporter) -> None:
+        self._captured = captured
+        self._workers = workers
+        self._reporter = reporter
+
+    def store(self) -> tuple[list[TablePart], dict[str, Content]]:
+        """Store all parts; return what is known of the tables, and the content of each file."""
+        tables = [
+            self._workers.submit(partial(self._table, table), size=table.size + 1)
+            for table in self._captured.catalog.tables
+        ]
+        try:
+            contents = {name: self._archive(name) for name in self._captured.archives()}
+            read = [future.result() for future in tables]
+        except BaseException:
+            _give_up(tables)
+            raise
+        parts = [part for part, _ in read]
+        contents.update((part.file, content) for part, content in read)
+        contents[CONTENTS] = self._write_contents(parts)
+        return parts, contents
+
+    def _archive(self, name: str) -> Content:
+        def write(writer: ContentWriter) -> Content:
+            with self._captured.archive(name) as read_into:
+                return writer.write(read_into)
+
+        content = self._workers.submit(write, size=1).result()
+        self._reporter.advance(size=content.size)
+        return content
+
+    def _table(self, table: Table, writer: ContentWriter) -> tuple[TablePart, Content]:
+        self._reporter.check_cancelled()
+        with self._captured.table(table) as reader:
+            content = writer.write(reader.read_into)
+        self._reporter.advance(size=content.size, current=table.shown)
+        file = file_of(table.schema, table.name)
+        return TablePart(table, file, reader.rows, content.size, content.sha256), content
+
+    def _write_contents(self, parts: list[TablePart]) -> Content:
+        left = memoryview(self._captured.contents(parts))
+
+        def read_into(view: memoryview) -> int:
+            nonlocal left
+            count = min(len(view), len(left))
+            view[:count] = left[:count]
+            left = left[count:]
+            return count
+
+        return self._workers.submit(lambda writer: writer.write(read_into), size=1).result()
+
+
+def _give_up(futures: list[Future[tuple[TablePart, Content]]]) -> None:
+    """Wait for what is under way: it reads from the snapshot that ends now."""
+    for future in futures:
+        future.cancel()
+    for future in futures:
+        if not future.cancelled():
+            future.exception()

@@ -1,0 +1,194 @@
+"""What a PostgreSQL database holds, as one transaction sees it: tables, sequences, settings."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from psycopg import sql
+
+if TYPE_CHECKING:
+    import psycopg
+
+_OWN_SCHEMAS = "n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'"
+_NO_MEMBER = """NOT EXISTS (SELECT FROM pg_depend d
+    WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')"""
+# Rows lie in ordinary tables and in leaves of partitioned ones. Those of an extension come with it.
+_TABLES = f"""
+SELECT n.nspname, c.relname,
+  ARRAY(SELECT a.attname::text FROM pg_attribute a
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+        ORDER BY a.attnum),
+  ARRAY(SELECT a.attname::text
+        FROM pg_index i, unnest(i.indkey) WITH ORDINALITY AS key(number, place), pg_attribute a
+        WHERE i.indrelid = c.oid AND i.indisprimary AND a.attrelid = c.oid AND a.attnum = key.number
+        ORDER BY key.place),
+  pg_relation_size(c.oid)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND {_OWN_SCHEMAS} AND {_NO_MEMBER}
+ORDER BY n.nspname, c.relname
+"""  # noqa: S608 - of constants
+_SEQUENCES = f"""
+SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND {_OWN_SCHEMAS} AND {_NO_MEMBER}
+ORDER BY n.nspname, c.relname
+"""  # noqa: S608 - of constants
+_DATABASE = """
+SELECT d.datname, pg_get_userbyid(d.datdba), pg_encoding_to_char(d.encoding), d.datcollate, d.datctype,
+  d.datacl::text[], shobj_description(d.oid, 'pg_database'),
+  (SELECT s.setconfig FROM pg_db_role_setting s WHERE s.setdatabase = d.oid AND s.setrole = 0)
+FROM pg_database d WHERE d.datname = current_database()
+"""
+_CONFIGURED = "SELECT extname FROM pg_extension WHERE extconfig IS NOT NULL ORDER BY extname"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table with rows of its own: its columns that are stored, and those of its primary key, in order."""
+
+    schema: str
+    name: str
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+    size: int = 0
+
+    @property
+    def shown(self) -> str:
+        """Return the name as people write it."""
+        return self.name if self.schema == "public" else f"{self.schema}.{self.name}"
+
+    def quoted(self) -> sql.Composable:
+        """Return the name as it stands in a statement."""
+        return sql.Identifier(self.schema, self.name)
+
+    def copy_out(self) -> sql.Composed:
+        """Return the statement that writes all rows, in the order of the primary key where there is one.
+
+        So a row that changed moves no other: the next backup finds the rest where it was.
+        """
+        order: sql.Composable = sql.SQL("")
+        if self.key:
+            order = sql.SQL(" ORDER BY {}").format(_list(self.key))
+        query = sql.SQL("SELECT {} FROM ONLY {}{}").format(_list(self.columns), self.quoted(), order)
+        return sql.SQL("COPY ({}) TO STDOUT").format(query)
+
+    def copy_in(self) -> sql.Composed:
+        """Return the statement that reads what `copy_out` wrote."""
+        columns = sql.SQL(" ({})").format(_list(self.columns)) if self.columns else sql.SQL("")
+        return sql.SQL("COPY {}{} FROM STDIN").format(self.quoted(), columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """A sequence and where it stands."""
+
+    schema: str
+    name: str
+    last_value: int
+    is_called: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseFacts:
+    """What belongs to the database itself and is in none of its tables."""
+
+    name: str
+    owner: str
+    encoding: str
+    collate: str
+    ctype: str
+    acl: tuple[str, ...] | None
+    comment: str | None
+    settings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """All that a capture needs to know; `reasons` say why only a whole archive can carry it."""
+
+    database: DatabaseFacts
+    tables: tuple[Table, ...]
+    sequences: tuple[Sequence, ...]
+    large_objects: int
+    reasons: tuple[str, ...]
+
+
+def read_catalog(connection: psycopg.Connection) -> Catalog:
+    """Look around in the transaction of a connection."""
+    tables = tuple(
+        Table(schema, name, tuple(columns), tuple(key), size)
+        for schema, name, columns, key, size in connection.execute(_TABLES)
+    )
+    sequences = []
+    for schema, name in connection.execute(_SEQUENCES).fetchall():
+        query = sql.SQL("SELECT last_value, is_called FROM {}").format(sql.Identifier(schema, name))
+        last_value, is_called = _one(connection, query)
+        sequences.append(Sequence(schema, name, last_value, is_called))
+    (large_objects,) = _one(connection, sql.SQL("SELECT count(*) FROM pg_largeobject_metadata"))
+    reasons = tuple(
+        f"the extension {name} keeps rows of its own in tables that belong to it"
+        for (name,) in connection.execute(_CONFIGURED)
+    )
+    return Catalog(_read_database(connection), tables, tuple(sequences), large_objects, reasons)
+
+
+def catalog_to_json(catalog: Catalog) -> dict[str, Any]:
+    """Write a catalogue as plain data."""
+    return {
+        "database": asdict(catalog.database),
+        "tables": [asdict(table) for table in catalog.tables],
+        "sequences": [asdict(sequence) for sequence in catalog.sequences],
+        "large_objects": catalog.large_objects,
+    }
+
+
+def tables_from_json(value: Any) -> tuple[Table, ...]:
+    """Read tables; raise `ValueError`, `KeyError` or `TypeError`."""
+
+    def table(row: Any) -> Table:
+        names = (str(row["schema"]), str(row["name"]))
+        return Table(*names, _texts(row["columns"]), _texts(row["key"]), int(row["size"]))
+
+    return tuple(map(table, value))
+
+
+def sequences_from_json(value: Any) -> tuple[Sequence, ...]:
+    """Read sequences; raise `ValueError`, `KeyError` or `TypeError`."""
+    return tuple(
+        Sequence(str(row["schema"]), str(row["name"]), int(row["last_value"]), bool(row["is_called"]))
+        for row in value
+    )
+
+
+def without_order(table: Table) -> Table:
+    """Return the table as it is copied in the order of its heap."""
+    return replace(table, key=())
+
+
+def _read_database(connection: psycopg.Connection) -> DatabaseFacts:
+    name, owner, encoding, collate, ctype, acl, comment, settings = _one(connection, sql.SQL(_DATABASE))
+    return DatabaseFacts(
+        name,
+        owner,
+        encoding,
+        collate,
+        ctype,
+        None if acl is None else tuple(acl),
+        comment,
+        tuple(settings or ()),
+    )
+
+
+def _one(connection: psycopg.Connection, query: sql.SQL | sql.Composed) -> tuple[Any, ...]:
+    row: tuple[Any, ...] | None = connection.execute(query).fetchone()
+    if row is None:
+        raise LookupError("a query of one row had none")
+    return row
+
+
+def _list(names: tuple[str, ...]) -> sql.Composable:
+    return sql.SQL(", ").join(sql.Identifier(name) for name in names)
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(map(str, value))

@@ -1,0 +1,82 @@
+"""Connections to a PostgreSQL database: the same settings everywhere, and errors people understand."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from backup_admin.core.errors import SourceError, SourceMissing
+from backup_admin.sources.postgres.clients import OLDEST_SERVER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from backup_admin.sources.postgres.address import PostgresAddress
+
+# How values are written depends on these: text, and digests of it, are the same for everybody. Whoever looks
+# through an empty `search_path` gets every name with its schema.
+PINNED = {
+    "client_encoding": "UTF8",
+    "datestyle": "ISO, YMD",
+    "intervalstyle": "postgres",
+    "timezone": "UTC",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "xmloption": "content",
+    "lc_monetary": "C",
+    "search_path": "",
+    "row_security": "off",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+}
+_NO_HOST = "The name of the host leads nowhere. Check how it is spelled, and DNS."
+_SIGNS = (
+    ("password authentication failed", "The server knows no such user, or another password."),
+    ("no password supplied", "The server wants a password, and the address has none."),
+    ("no pg_hba.conf entry", "The server lets nobody in from here: its pg_hba.conf has no line for this."),
+    ("could not translate host name", _NO_HOST),
+    ("failed to resolve host", _NO_HOST),
+    ("connection refused", "Nothing listens there. Check host and port, and that the server runs."),
+    ("no such file or directory", "There is no socket of a server in that folder. Does it run?"),
+    ("timeout expired", "The host does not answer. Check the address and the firewall."),
+    ("too many clients", "The server lets in no more connections now. Try again later."),
+    ("the database system is", "The server starts or stops just now. Try again later."),
+    ("does not exist", "Check the names in the address."),
+    ("certificate", "The two ends do not agree about TLS; see sslmode and sslrootcert in the address."),
+)
+
+
+@contextmanager
+def connected(address: PostgresAddress) -> Iterator[psycopg.Connection]:
+    """Give a connection in which each statement is a transaction unless one is begun, with `PINNED` settings.
+
+    It is closed with the block. Raises `SourceMissing` when there is none to be had, and `SourceError`
+    for a server that is too old.
+    """
+    try:
+        connection = psycopg.connect(**address.keywords(), autocommit=True)
+    except psycopg.Error as error:
+        raise SourceMissing(f"{address.label} cannot be reached: {explain(error)}") from None
+    with connection:
+        try:
+            major = connection.info.server_version // 10_000
+            if major < OLDEST_SERVER:
+                raise SourceError(
+                    f"{address.label} is PostgreSQL {major}; the oldest that is supported is {OLDEST_SERVER}."
+                )
+            for name, value in PINNED.items():
+                connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+            yield connection
+        except psycopg.Error as error:
+            raise SourceError(f"{address.label}: {explain(error)}") from error
+
+
+def explain(error: psycopg.Error) -> str:
+    """Return the first line of what the server or libpq said, and what it means for who reads it."""
+    said = str(error).strip().partition("\n")[0].rstrip(".")
+    lower = said.lower()
+    advice = next((advice for sign, advice in _SIGNS if sign in lower), "")
+    return f"{said}. {advice}".strip()
