@@ -285,6 +285,21 @@ def test_a_connection_that_hangs_is_given_up(
     assert (folder / "b").read_bytes() == b"x"
 
 
+def test_who_holds_the_connection_for_others_does_not_wait_for_what_nobody_takes(
+    storage: SshStorage, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh, "_STORING_SECONDS", 10.0)
+    with storage._link.shell(), storage._link.shell():
+        pass  # the one that was first is used next
+    folder.rename(folder.with_name("elsewhere"))
+    began = time.monotonic()
+
+    with pytest.raises(StorageUnavailable, match="folder is not there"):
+        storage.put("a", LARGE * 8, if_absent=False)
+
+    assert time.monotonic() - began < 8
+
+
 def test_a_host_that_lets_in_one_at_a_time_is_asked_one_thing_at_a_time(
     pytestconfig: pytest.Config, tmp_path: Path, folder: Path
 ) -> None:
