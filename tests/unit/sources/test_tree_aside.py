@@ -36,6 +36,20 @@ def test_files_come_out_as_they_went_in(tmp_path: Path) -> None:
         assert (found.st_mode & 0o7777, found.st_mtime_ns) == (mode, TIME)
 
 
+@pytest.mark.parametrize("time_ns", [-1, 13_569_465_600 * 10**9 + 999_999_999])
+def test_a_time_far_from_ours_is_kept(tmp_path: Path, time_ns: int) -> None:
+    with TreeWriter(tmp_path / "near") as writer, writer.file(b"a", 0o644, time_ns, 4) as file:
+        file.write(b"data")
+    (tmp_path / "far").mkdir()
+
+    with FilesAside(tmp_path / "far") as aside:
+        aside.write(b"a", 0o644, time_ns, b"data")
+        assert aside.finish() == []
+
+    # What the file system cannot hold it cuts, for both.
+    assert (tmp_path / "far/a").stat().st_mtime_ns == (tmp_path / "near/a").stat().st_mtime_ns
+
+
 def test_what_cannot_be_written_is_told_and_the_rest_is_written(tmp_path: Path) -> None:
     (tmp_path / "taken").write_bytes(b"old")
     (tmp_path / "link").symlink_to("/tmp")
