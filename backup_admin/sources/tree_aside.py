@@ -67,9 +67,19 @@ class FilesAside:
     def _send(self) -> None:
         try:
             self._talk.say(memoryview(bytes(self._waiting)))
-        except (ProgramFailed, OSError) as error:
+        except ProgramFailed as error:
             raise _ended(error) from error
+        except OSError as error:
+            raise _ended(self._last_words()) from error
         self._waiting.clear()
+
+    def _last_words(self) -> ProgramFailed:
+        """Return why the process ended, which takes nothing any more."""
+        try:
+            while True:
+                self._talk.line()
+        except ProgramFailed as ended:
+            return ended
 
 
 def _ended(error: Exception) -> SourceError:

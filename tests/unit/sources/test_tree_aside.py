@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from backup_admin.core.errors import SourceError
+from backup_admin.sources import tree_aside
 from backup_admin.sources.tree import TreeWriter
 from backup_admin.sources.tree_aside import FilesAside
 
@@ -81,6 +83,15 @@ def test_a_process_that_was_killed_is_no_success(tmp_path: Path) -> None:
 
         with pytest.raises(SourceError, match="ended"):
             aside.finish()
+
+
+def test_why_a_process_ended_is_told_also_when_it_took_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tree_aside, "_COMMAND", (sys.executable, "-c", "raise MemoryError('no room')"))
+
+    with FilesAside(tmp_path) as aside, pytest.raises(SourceError, match="MemoryError: no room"):
+        aside.write(b"a", 0o644, TIME, bytes(20 << 20))
 
 
 def test_what_was_not_finished_ends_with_the_block(tmp_path: Path) -> None:
