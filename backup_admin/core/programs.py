@@ -143,6 +143,9 @@ class Conversation:
         self._poll.register(self._output(), select.POLLIN)
         self._taking = select.poll()
         self._taking.register(self._input(), select.POLLOUT)
+        self._either = select.poll()
+        self._either.register(self._output(), select.POLLIN)
+        self._either.register(self._input(), select.POLLOUT)
         os.set_blocking(self._input(), False)
         _widen(self._input())
         self._ahead = b""
@@ -152,6 +155,19 @@ class Conversation:
         left = memoryview(data)
         while left:
             _await(self._taking, self._name, "took nothing for", seconds or self._seconds)
+            with suppress(BlockingIOError):
+                left = left[os.write(self._input(), left[:_PIPE_BYTES]) :]
+
+    def offer(self, data: bytes | memoryview, seconds: float | None = None) -> None:
+        """Hand bytes in until it has them all, or answers before: then it takes no more of them.
+
+        A program that goes on for others may keep its input open without reading from it.
+        """
+        left = memoryview(data)
+        while left:
+            _await(self._either, self._name, "took nothing for", seconds or self._seconds)
+            if self._poll.poll(0):
+                return
             with suppress(BlockingIOError):
                 left = left[os.write(self._input(), left[:_PIPE_BYTES]) :]
 

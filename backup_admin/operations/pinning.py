@@ -98,14 +98,15 @@ def pinned_meanwhile(
     def keep_pinned() -> None:
         try:
             pin = _Pin(repository.again(), snapshot, actor, clock, reporter)
-        except BackupAdminError as error:
+        except (BackupAdminError, OSError) as error:
             _warn_unpinned(reporter, error)
             return
         pin.put()
         all_read.wait()
         pin.take_away()
 
-    thread = threading.Thread(target=keep_pinned, name="pin")
+    # Who insists on stopping does not wait until a storage that hangs is given up.
+    thread = threading.Thread(target=keep_pinned, name="pin", daemon=True)
     thread.start()
     try:
         yield all_read.set
@@ -133,7 +134,7 @@ class _Pin:
             self._name = pin_snapshot(
                 self._repository, self._snapshot, until=until, reason=RESTORE_REASON, actor=self._actor
             )
-        except BackupAdminError as error:
+        except (BackupAdminError, OSError) as error:  # the state folder may be full or read-only
             _warn_unpinned(self._reporter, error)
 
     def take_away(self) -> None:
@@ -141,13 +142,13 @@ class _Pin:
             return
         try:
             self._repository.record("unpin", {"pin": self._name}, actor=self._actor)
-        except BackupAdminError as error:
+        except (BackupAdminError, OSError) as error:
             self._reporter.warn(
                 f"The pin of this restore could not be taken away; it runs out by itself: {error}"
             )
 
 
-def _warn_unpinned(reporter: Reporter, error: BackupAdminError) -> None:
+def _warn_unpinned(reporter: Reporter, error: BackupAdminError | OSError) -> None:
     reporter.warn(f"The snapshot could not be pinned while it is read: {error}")
 
 

@@ -20,6 +20,7 @@ from backup_admin.core.errors import (
     NotDurable,
     ObjectMissing,
     StorageError,
+    StorageUnavailable,
 )
 from backup_admin.repository.checkpoints import decode_state, encode_state, plain_state, state_bytes
 from backup_admin.repository.history import OPERATIONS, TAKING, ChainEntry, ChainState, Head
@@ -85,8 +86,13 @@ class _LookedUp:
         self._found: dict[int, Found] = {}
 
     def exists(self, seq: int) -> bool:
-        """Say whether an entry is there."""
-        return self.read(seq) is not None
+        """Say whether an entry is there; one that cannot be read may lie before all that is needed."""
+        try:
+            return self.read(seq) is not None
+        except StorageUnavailable:
+            raise
+        except StorageError:
+            return self._storage.stat(entry_name(seq)) is not None
 
     def need(self, seq: int) -> bytes:
         """Return an entry; raise `ObjectMissing`."""

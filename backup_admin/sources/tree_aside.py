@@ -40,7 +40,8 @@ class FilesAside:
 
     def write(self, path: bytes, mode: int, mtime_ns: int, content: bytes) -> None:
         """Hand a file over; raise `SourceError` when nobody takes it any more."""
-        self._waiting += tree_worker.FRAME.pack(len(path), mode, mtime_ns, len(content))
+        time = divmod(mtime_ns, tree_worker.NANO)
+        self._waiting += tree_worker.FRAME.pack(len(path), mode, *time, len(content))
         self._waiting += path
         self._waiting += content
         if len(self._waiting) >= _TOGETHER_BYTES:
@@ -51,7 +52,7 @@ class FilesAside:
 
         Raises `SourceError` when that cannot be told.
         """
-        self._waiting += tree_worker.FRAME.pack(0, 0, 0, 0)
+        self._waiting += tree_worker.FRAME.pack(0, 0, 0, 0, 0)
         self._send()
         try:
             return list(self._failures())
@@ -66,9 +67,19 @@ class FilesAside:
     def _send(self) -> None:
         try:
             self._talk.say(memoryview(bytes(self._waiting)))
-        except (ProgramFailed, OSError) as error:
+        except ProgramFailed as error:
             raise _ended(error) from error
+        except OSError as error:
+            raise _ended(self._last_words()) from error
         self._waiting.clear()
+
+    def _last_words(self) -> ProgramFailed:
+        """Return why the process ended, which takes nothing any more."""
+        try:
+            while True:
+                self._talk.line()
+        except ProgramFailed as ended:
+            return ended
 
 
 def _ended(error: Exception) -> SourceError:

@@ -24,8 +24,9 @@ if __name__ == "__main__":
 from backup_admin.core.errors import BackupAdminError
 from backup_admin.sources.tree import TreeWriter
 
-FRAME = struct.Struct("<HIqI")
-"""Length of the path, mode, time of change in nanoseconds, size."""
+FRAME = struct.Struct("<HIqII")
+"""Length of the path, mode, time of change in seconds and nanoseconds (together more than 64 bits), size."""
+NANO = 1_000_000_000
 DONE = b"done"
 _BUFFER_BYTES = 1 << 20
 
@@ -43,12 +44,12 @@ def main() -> None:
 def _write_all(source: BinaryIO, writer: TreeWriter) -> list[tuple[bytes, str]]:
     failures: list[tuple[bytes, str]] = []
     while True:
-        length, mode, mtime_ns, size = FRAME.unpack(_read(source, FRAME.size))
+        length, mode, seconds, nanoseconds, size = FRAME.unpack(_read(source, FRAME.size))
         if not length:
             return failures
         path, content = _read(source, length), _read(source, size)
         try:
-            with writer.file(path, mode, mtime_ns, size) as file:
+            with writer.file(path, mode, seconds * NANO + nanoseconds, size) as file:
                 file.write(content)
         except (BackupAdminError, OSError, ValueError) as error:
             failures.append((path, str(error)))

@@ -191,7 +191,7 @@ class SshStorage:
         with self._link.shell() as talk:
             talk.say(f"put {name} {target} {len(view)} {how}\n".encode())
             with suppress(BrokenPipeError):  # it did not take all: its answer says why
-                talk.say(view, seconds=_STORING_SECONDS)
+                talk.offer(view, seconds=_STORING_SECONDS)
             return _put_result(_answer(talk, _STORING_SECONDS), is_again=how == "again")
 
     def _bring(self, view: memoryview, target: str) -> None:

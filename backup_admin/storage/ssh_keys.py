@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 OWN_NAME = "id_ed25519"
 _KINDS = ("ed25519", "ecdsa", "rsa")
 _SCAN_SECONDS = 10
+_GREETING = b" SSH-"  # `ssh-keyscan` repeats it also where the host has no key of the kind
 _RSA = "ssh-rsa"
 _BEST_FIRST = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", _RSA)
 
@@ -107,7 +108,8 @@ def pinned_key(place: SshPlace) -> HostKey:
 def shown_keys(place: SshPlace) -> Iterator[HostKey]:
     """Ask the host for its keys one kind after the other, the best first.
 
-    Each kind takes a connection, and a busy host lets in few that have not proven who they are.
+    Each kind takes a connection, and a busy host lets in few that have not proven who they are. Raises
+    `HostSilent` when one of them was not answered: the key that is missing may be the one.
     """
     for kind in _KINDS:
         command = [
@@ -122,7 +124,10 @@ def shown_keys(place: SshPlace) -> Iterator[HostKey]:
             place.host,
         ]
         seen = run_program(command, timeout_seconds=4 * _SCAN_SECONDS)
-        yield from _parse(seen.output.decode("utf-8", "replace").splitlines())
+        keys = _parse(seen.output.decode("utf-8", "replace").splitlines())
+        if not keys and _GREETING not in seen.output + seen.errors:
+            raise _silent(place)
+        yield from keys
 
 
 def _silent(place: SshPlace) -> HostSilent:

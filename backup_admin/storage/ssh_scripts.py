@@ -19,6 +19,11 @@ _SYNC = (
     's() { e=$(sync "$1" 2>&1) || case $e in *nput/output*|*o?space*|*uota*) bad "$e";; '
     '*) e=$(sync 2>&1) || bad "$e";; esac; }; '
 )
+# `head` of BusyBox calls a full disk broken, or says nothing and drops the end; `cat` says what it is.
+_ROOM = (
+    'room() { [ -e "$f" ] || return 0; w=$f; [ "$f" = "$a" ] || w=$a/1; '
+    'e=$({ printf %99999s . | cat >>"$w"; } 2>&1) || bad "$e"; [ "$w" = "$a" ] || rm -f -- "$w"; }; '
+)
 _SIZE = 'set -- $(ls -dnL -- "$f"); '
 # Only what is said not to be there is not there: a folder that cannot be searched may hold it.
 _UNSEEN = (
@@ -27,10 +32,10 @@ _UNSEEN = (
 )
 _UNREAD = '{ [ -f "$f" ] && echo cannot be read there >&2; exit 1; }'
 # Makes an object `$n` of the file `$f`, whose folder or self is `$a`. What has another size was cut short: of
-# a large object that is what rsync goes on with, so it stays.
+# a large object that is what rsync goes on with, so it stays. A size that `ls` did not tell is another one.
 _PUBLISH = (
     f"publish() {{ {_SIZE}"
-    'if [ "$5" -ne $b ]; then [ "$f" = "$a" ] && rm -f -- "$a"; echo short; exit 0; fi; s "$f"; '
+    '[ "$5" = $b ] || { room; [ "$f" = "$a" ] && rm -f -- "$a"; echo short; exit 0; }; s "$f"; '
     'p=.; case $n in */*) p=${n%/*}; e=$(mkdir -p -- "$p" 2>&1) || bad "$e";; esac; '
     'if [ $c = over ]; then e=$(mv -f -- "$f" "$n" 2>&1) || bad "$e"; s "$p"; r=stored; '
     'elif e=$(ln -- "$f" "$n" 2>&1); then s "$p"; r=stored; '
@@ -40,16 +45,18 @@ _PUBLISH = (
 
 # Answers one question a line; a part is read in blocks of the size that stands there. `ls -dn` is the only
 # portable way to a size that reads no content. The bytes of an object follow the line that puts it, and
-# nothing follows them before the answer came: some programs read more than they copy.
+# nothing follows them before the answer came: some programs read more than they copy. Bytes that nobody took
+# would be read as questions: who cannot take them ends.
 ANSWERING = (
-    f"{_BEGIN}{_ENTER}{_BAD}{_SYNC}{_PUBLISH}echo ready; "
+    f"{_BEGIN}{_ENTER}{_BAD}{_SYNC}{_ROOM}{_PUBLISH}echo ready; "
     'while read -r op f a b c; do cd -- "$d" 2>/dev/null || { echo absent; exit 0; }; case $op in '
     f'size|read) if [ -f "$f" ]; then {_SIZE}echo "f $5"; '
     "[ $op = size ] || [ $((a * c)) -ge $5 ] || "
     f'dd if="$f" bs=$c skip=$a count=$b 2>/dev/null || {_UNREAD}; {_UNSEEN};; '
-    'put) n=$f; f=$a; if [ $c = new ] && [ -e "$n" ]; then head -c $b >/dev/null; echo exists; else '
+    'put) n=$f; f=$a; if [ $c = new ] && [ -e "$n" ]; then '
+    '[ $b = 0 ] || e=$(head -c $b 2>&1 >/dev/null) || bad "$e"; echo exists; else '
     '[ $c = large ] && f=$a/0 && { e=$(mkdir -p -- "$a" 2>&1) || bad "$e"; }; '
-    'e=$({ { [ $b = 0 ] || head -c $b; } >"$f"; } 2>&1) || bad "$e"; publish; fi;; '
+    'm=$({ { [ $b = 0 ] || head -c $b; } >"$f"; } 2>&1) || { room; bad "$m"; }; publish; fi;; '
     "publish) n=$f; f=$a/0; publish;; "
     'remove) if [ -d "$f" ] || e=$(rm -f -- "$f" 2>&1); then echo done; else echo "$e"; fi;; '
     'list) [ -d "$f" ] && find "$f" -name ".tmp-*" -prune -o -type f -exec ls -dn {} + 2>&1; echo .;; '

@@ -285,6 +285,21 @@ def test_a_connection_that_hangs_is_given_up(
     assert (folder / "b").read_bytes() == b"x"
 
 
+def test_who_holds_the_connection_for_others_does_not_wait_for_what_nobody_takes(
+    storage: SshStorage, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh, "_STORING_SECONDS", 10.0)
+    with storage._link.shell(), storage._link.shell():
+        pass  # the one that was first is used next
+    folder.rename(folder.with_name("elsewhere"))
+    began = time.monotonic()
+
+    with pytest.raises(StorageUnavailable, match="folder is not there"):
+        storage.put("a", LARGE * 8, if_absent=False)
+
+    assert time.monotonic() - began < 8
+
+
 def test_a_host_that_lets_in_one_at_a_time_is_asked_one_thing_at_a_time(
     pytestconfig: pytest.Config, tmp_path: Path, folder: Path
 ) -> None:
@@ -311,3 +326,25 @@ def test_a_host_that_shows_no_key_at_first_is_asked_again(
 
     assert storage.put("a", b"x") is PutResult.STORED
     assert len(looks) == 2
+
+
+def test_a_host_too_busy_to_show_the_key_in_the_address_is_not_called_another(
+    sshd: SshServer, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs, real = tmp_path / "programs", shutil.which("ssh-keyscan")
+    programs.mkdir()
+    # Shows another key first, and twice not the one that is wanted.
+    (programs / "ssh-keyscan").write_text(f"""#!/bin/sh
+case " $* " in
+*" ed25519 "*) echo "host ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAA" ;;
+*) echo >>{tmp_path}/asked
+   [ $(wc -l <{tmp_path}/asked) -gt 2 ] || exit 1
+   {real} -p {sshd.port} -t ed25519 127.0.0.1 ;;
+esac
+""")
+    (programs / "ssh-keyscan").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    storage = open_at(sshd.address(folder), tmp_path)
+
+    assert storage.put("a", b"x") is PutResult.STORED
+    storage.close()

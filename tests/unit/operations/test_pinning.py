@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import threading
 from datetime import UTC, datetime, timedelta
 from threading import Event
 from typing import TYPE_CHECKING
@@ -15,12 +17,14 @@ from backup_admin.operations.collecting import is_restoring
 from backup_admin.operations.forget import forget_named
 from backup_admin.operations.pinning import pin_snapshot, pinned, pinned_meanwhile, unpin_snapshot
 from backup_admin.operations.retention import parse_span
+from backup_admin.repository import chain
 from tests.factories import CLOCK, open_test_repository, protected_folder
 from tests.fakes import FarStorage, FaultyStorage
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from backup_admin.repository.history import Head
     from backup_admin.repository.repository import Repository
     from tests.factories import Protected
 
@@ -194,6 +198,47 @@ def test_a_pin_that_cannot_be_put_from_far_away_is_told_and_stops_nothing(
 
     assert len(heard.warnings) == 1
     assert "could not be pinned" in heard.warnings[0]
+
+
+@pytest.mark.parametrize("parallel_calls", [1, 4])
+@pytest.mark.parametrize(("entries", "told"), [(0, "could not be pinned"), (1, "could not be taken away")])
+def test_a_state_folder_without_room_is_told_and_stops_nothing(
+    place: Protected,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    parallel_calls: int,
+    entries: int,
+    told: str,
+) -> None:
+    far = FarStorage(place.storage)
+    monkeypatch.setattr(far, "parallel_calls", parallel_calls, raising=False)
+    repository, heard, put = open_test_repository(far, tmp_path / "state"), Heard(), Event()
+    (snapshot,) = repository.snapshot_ids()
+    newest = repository.head.seq + entries
+
+    def write_seen(_file: Path, _repository: bytes, head: Head, _snapshots: object) -> None:
+        if head.seq > newest:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        if head.seq == newest:
+            put.set()
+
+    monkeypatch.setattr(chain, "write_seen", write_seen)
+    with pinned_meanwhile(repository, snapshot, actor="tests", clock=CLOCK, reporter=heard) as all_read:
+        assert entries == 0 or put.wait(20)
+        all_read()
+
+    assert len(heard.warnings) == 1
+    assert told in heard.warnings[0]
+
+
+def test_who_insists_on_stopping_does_not_wait_for_a_pin(place: Protected, tmp_path: Path) -> None:
+    repository = open_test_repository(FarStorage(place.storage), tmp_path / "state")
+    (snapshot,) = repository.snapshot_ids()
+
+    with pinned_meanwhile(repository, snapshot, actor="tests", clock=CLOCK, reporter=Heard()):
+        threads = [thread for thread in threading.enumerate() if thread.name == "pin"]
+
+        assert [thread.daemon for thread in threads] == [True]
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from tests.factories import (
     run_backup,
     write_tree,
 )
-from tests.fakes import Act, Fault, FaultyStorage, MeetingStorage, clone
+from tests.fakes import Act, FarStorage, Fault, FaultyStorage, MeetingStorage, clone
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -489,6 +489,25 @@ def test_the_end_of_a_chain_is_found_whatever_its_length(count: int, tmp_path: P
         digest = sha256(storage.get(entry_name(known))).hex()
         pin.write_bytes(dump_canonical({"repo_id": KEYS.repo_id.hex(), "seq": known, "digest": digest}))
         assert (chain(storage, pin).head, chain(storage, pin).warning) == (written.head, "")
+
+
+@pytest.mark.parametrize("storage", [FaultyStorage(MemoryStorage()), FarStorage(MemoryStorage())])
+def test_an_early_entry_that_cannot_be_read_hinders_nobody_who_needs_later_ones(
+    storage: FaultyStorage,
+) -> None:
+    writer = chain(storage)
+    for number in range(6):
+        append(writer, f"a{number}")
+    writer.append_checkpoint(actor="tests", time=TIME)
+    append(writer, "last")
+
+    def before(method: str, name: str) -> None:
+        if method == "get" and name in (entry_name(1), entry_name(3)):
+            raise StorageError(f"{name} lies on a bad block.")
+
+    storage.before = before
+
+    assert set(chain(storage).state.manifests) == set(writer.state.manifests)
 
 
 def test_a_checkpoint_that_was_stored_meanwhile_is_seen_by_all() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from backup_admin.core.errors import SourceError
+from backup_admin.sources import tree_aside
 from backup_admin.sources.tree import TreeWriter
 from backup_admin.sources.tree_aside import FilesAside
 
@@ -34,6 +36,20 @@ def test_files_come_out_as_they_went_in(tmp_path: Path) -> None:
             assert file.read() == content
         found = os.stat(path)  # noqa: PTH116
         assert (found.st_mode & 0o7777, found.st_mtime_ns) == (mode, TIME)
+
+
+@pytest.mark.parametrize("time_ns", [-1, 13_569_465_600 * 10**9 + 999_999_999])
+def test_a_time_far_from_ours_is_kept(tmp_path: Path, time_ns: int) -> None:
+    with TreeWriter(tmp_path / "near") as writer, writer.file(b"a", 0o644, time_ns, 4) as file:
+        file.write(b"data")
+    (tmp_path / "far").mkdir()
+
+    with FilesAside(tmp_path / "far") as aside:
+        aside.write(b"a", 0o644, time_ns, b"data")
+        assert aside.finish() == []
+
+    # What the file system cannot hold it cuts, for both.
+    assert (tmp_path / "far/a").stat().st_mtime_ns == (tmp_path / "near/a").stat().st_mtime_ns
 
 
 def test_what_cannot_be_written_is_told_and_the_rest_is_written(tmp_path: Path) -> None:
@@ -67,6 +83,15 @@ def test_a_process_that_was_killed_is_no_success(tmp_path: Path) -> None:
 
         with pytest.raises(SourceError, match="ended"):
             aside.finish()
+
+
+def test_why_a_process_ended_is_told_also_when_it_took_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tree_aside, "_COMMAND", (sys.executable, "-c", "raise MemoryError('no room')"))
+
+    with FilesAside(tmp_path) as aside, pytest.raises(SourceError, match="MemoryError: no room"):
+        aside.write(b"a", 0o644, TIME, bytes(20 << 20))
 
 
 def test_what_was_not_finished_ends_with_the_block(tmp_path: Path) -> None:

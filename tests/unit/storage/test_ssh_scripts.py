@@ -11,6 +11,7 @@ import pytest
 
 from backup_admin.storage import ssh_scripts
 from backup_admin.storage.ssh_scripts import ANSWERING, MAKING, command_of
+from tests.proof.mounts import mounted, skip_unless_mounts_work
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,8 +78,10 @@ def test_a_large_object_that_was_cut_stays_where_rsync_goes_on(shell: list[str],
     stored = put(shell, folder, "packs/2 .tmp-1 70000 large", data)
     same = put(shell, folder, "packs/1 .tmp-2 70000 large", data)
     other = put(shell, folder, "packs/1 .tmp-3 5 large", b"other")
+    (gone,) = run(shell, ANSWERING, [folder, "publish packs/1 .tmp-4 70000 large"])[1:]
 
     assert (short, gone_on, stored, same, other) == ("short", "stored", "stored", "same", "exists")
+    assert gone == "short"
     assert kept == data == (tmp_path / "packs/1").read_bytes() == (tmp_path / "packs/2").read_bytes()
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["1", "2", "packs"]
 
@@ -94,6 +97,51 @@ def test_what_cannot_be_written_is_said_in_a_line_and_leaves_nothing(
     assert "file" in below_a_file
     assert ".tmp-2" in nowhere
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("name", ["ls", "head"])
+def test_a_program_that_fails_there_makes_no_object_and_no_question_of_bytes(
+    shell: list[str], tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "objects"
+    folder.mkdir()
+    (folder / "taken").write_bytes(b"old")
+    (tmp_path / name).write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+    for question in (b"put cut .tmp-1 99 new\n", b"put taken .tmp-1 99 new\n"):
+        done = subprocess.run(
+            [*shell, "-c", ANSWERING],
+            input=f"{folder}\n".encode() + question + b"\nremove taken\n",
+            capture_output=True,
+            env=environment,
+            check=True,
+        )
+        assert b"stored" not in done.stdout
+
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"taken": b"old"}
+
+
+def test_a_full_disk_is_called_full_whatever_head_says(shell: list[str], tmp_path: Path) -> None:
+    skip_unless_mounts_work(tmp_path / "probe", "tmpfs")
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        pytest.skip("busybox is not installed")
+    (tmp_path / "head").symlink_to(busybox)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+    with mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=256k", "tmpfs") as disk:
+        for size, how in ((263_000, "new"), (600_000, "new"), (263_000, "large"), (600_000, "large")):
+            done = subprocess.run(
+                [*shell, "-c", ANSWERING],
+                input=f"{disk}\nput a .tmp-1 {size} {how}\n".encode() + os.urandom(size),
+                capture_output=True,
+                env=environment,
+                check=True,
+            )
+            assert b"No space left" in done.stdout
+            assert list(disk.iterdir()) == []
 
 
 def test_questions_are_answered_a_line_each(shell: list[str], tmp_path: Path) -> None:
