@@ -75,15 +75,12 @@ def _last_of(exists: Callable[[int], bool], known: int) -> int:
 
 
 class _LookedUp:
-    """Entries by number as one look at the chain finds them, each asked for once.
-
-    Where the storage is far away the next one is asked for at the same time.
-    """
+    """Entries as one look at the chain finds them, each asked for once; from far away with the next one."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._together = min(_TOGETHER, parallel_calls(storage))
-        self._found: dict[int, Found] = {}
+        self._found: dict[int, Found | None] = {}
 
     def exists(self, seq: int) -> bool:
         """Say whether an entry is there; one that cannot be read may lie before all that is needed."""
@@ -96,19 +93,19 @@ class _LookedUp:
 
     def need(self, seq: int) -> bytes:
         """Return an entry; raise `ObjectMissing`."""
+        data = self.read(seq)
+        if data is None:
+            raise ObjectMissing(f"{entry_name(seq)} is not in {self._storage.label}.")
+        return data
+
+    def read(self, seq: int) -> bytes | None:
+        """Return an entry, None when it is not there."""
         if seq not in self._found:
             self._ask(range(seq, seq + self._together))
         found = self._found[seq]
         if isinstance(found, StorageError):
             raise found
         return found
-
-    def read(self, seq: int) -> bytes | None:
-        """Return an entry, None when it is not there."""
-        try:
-            return self.need(seq)
-        except ObjectMissing:
-            return None
 
     def take(self, seq: int, last: int) -> bytes | None:
         """Return an entry that will not be asked for again; some of those up to `last` come with it."""
@@ -120,8 +117,10 @@ class _LookedUp:
 
     def _ask(self, numbers: Iterable[int]) -> None:
         wanted = [seq for seq in numbers if seq not in self._found]
-        names = [entry_name(seq) for seq in wanted]
-        self._found.update(zip(wanted, read_each(self._storage, names, _MAX_ENTRY_BYTES), strict=True))
+        read = read_each(self._storage, tuple(map(entry_name, wanted)), _MAX_ENTRY_BYTES)
+        for seq, found in zip(wanted, read, strict=True):
+            # An error that is kept would keep all who called, and what they hold, through its traceback.
+            self._found[seq] = None if isinstance(found, ObjectMissing) else found
 
 
 class Chain:

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # Keys are changed beside the app, by who holds secrets that the app must not have; and a
-# repository to repair may be one that no app can open. Mirrors of an app are its own affair.
-ALONE = {"keys", "repair", "mirror", "storage"}
+# repository to repair may be one that no app can open. Mirrors of an app are its own affair. Loading needs no
+# repository, and an app names the PostgreSQL databases it protects nowhere yet.
+ALONE = {"keys", "repair", "mirror", "storage", "load"}
 VERBS_OF_BOTH = tuple(
     name for name in main.backup_admin.list_commands(click.Context(main.backup_admin)) if name not in ALONE
 )
@@ -188,7 +189,7 @@ def test_a_verb_takes_the_same_options_in_both_commands(shell: Shell) -> None:
         assert alone is not None
         wanted = {parameter.name for parameter in alone.params} - of_the_app
         if name == "run":
-            wanted -= {"files", "mirrors"}  # what a run protects and where it goes, the app says
+            wanted -= {"files", "postgres", "mirrors"}  # what a run protects and where it goes, the app says
         if name == "restore":
             wanted.discard("no_pin")  # the app's own storage is no mirror
         mounted = {parameter.name for parameter in group.commands[name].params}
