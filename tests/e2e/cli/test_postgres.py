@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -14,7 +15,6 @@ from tests.services.postgres_oracle import GALLERY, dump_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.e2e.cli.command import Done, World
     from tests.services.postgres import PostgresServer
@@ -75,6 +75,23 @@ def test_a_database_comes_back_as_it_was(site: Site, tmp_path: Path) -> None:
     assert loaded["database"] == f"postgresql://{OWNER}@127.0.0.1:{site.server.port}/{new}"
     with psycopg.connect(site.server.address(new), autocommit=True) as connection:
         connection.execute("INSERT INTO photos (event_id, path) VALUES (1, 'new')")
+
+
+def test_the_user_of_the_guide_may_back_up_and_do_nothing_else(site: Site) -> None:
+    guide = (Path(__file__).parents[3] / "docs/admin-guide/postgres.md").read_text()
+    statements = guide.split("```sql\n", 1)[1].split("```", 1)[0].replace("   ", "").strip()
+    site.server.run(f"DROP ROLE IF EXISTS backup;\n{statements}")
+    site.server.run("SELECT lo_unlink(oid) FROM pg_largeobject_metadata", site.name)  # they are the owner's
+    site.world.environment["PGPASSWORD"] = "a long one"
+    address = site.server.address(site.name, user="backup", password=None)
+
+    site.good("run", site.world.storage, "--postgres", f"app={address}")
+
+    with (
+        psycopg.connect(site.server.by_socket(site.name, user="backup")) as connection,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        connection.execute("DELETE FROM photos")
 
 
 def test_what_did_not_change_takes_no_room_and_what_is_forgotten_none(site: Site) -> None:
