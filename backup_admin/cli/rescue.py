@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,9 +112,10 @@ def _copy(
     refuse_inside_storage(repository, target)
     with surroundings.reporting(_STOPPED_COPY) as reporter, ExitStack() as stack:
         when_read = {}
+        notices: list[str] = []
         if not options.no_pin:
             clock = surroundings.clock
-            pin = pinned_meanwhile(repository, snapshot.id, actor=actor(), clock=clock, reporter=reporter)
+            pin = pinned_meanwhile(repository, snapshot.id, actor=actor(), clock=clock, warn=notices.append)
             when_read = {"all_read": stack.enter_context(pin)}
         report = extract(
             repository,
@@ -125,4 +126,4 @@ def _copy(
             reporter=reporter,
             **when_read,
         )
-    return answer_extract(report, target)
+    return answer_extract(replace(report, notices=(*report.notices, *notices)), target)

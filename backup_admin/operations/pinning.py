@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+from collections.abc import Callable
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -15,16 +16,18 @@ from backup_admin.repository.seen import is_of_mirror
 from backup_admin.storage.base import parallel_calls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     from backup_admin.core.clock import Clock
     from backup_admin.core.ids import SnapshotId
-    from backup_admin.core.progress import Reporter
     from backup_admin.repository.history import ChainEntry
     from backup_admin.repository.repository import Repository
 
 _RESTORE = timedelta(hours=24)
+
+Warn = Callable[[str], object]
+"""Tells a person what stands in the way of a pin."""
 
 
 def pin_snapshot(
@@ -61,7 +64,7 @@ def unpin_snapshot(repository: Repository, snapshot: SnapshotId, *, actor: str) 
 
 @contextmanager
 def pinned(
-    repository: Repository, snapshot: SnapshotId, *, actor: str, clock: Clock, reporter: Reporter
+    repository: Repository, snapshot: SnapshotId, *, actor: str, clock: Clock, warn: Warn
 ) -> Iterator[None]:
     """Keep what a restore reads while it reads it.
 
@@ -72,7 +75,7 @@ def pinned(
     if is_of_mirror(repository.state_name):
         yield
         return
-    pin = _Pin(repository, snapshot, actor, clock, reporter)
+    pin = _Pin(repository, snapshot, actor, clock, warn)
     pin.put()
     try:
         yield
@@ -82,7 +85,7 @@ def pinned(
 
 @contextmanager
 def pinned_meanwhile(
-    repository: Repository, snapshot: SnapshotId, *, actor: str, clock: Clock, reporter: Reporter
+    repository: Repository, snapshot: SnapshotId, *, actor: str, clock: Clock, warn: Warn
 ) -> Iterator[Callable[[], None]]:
     """Do the same for a restore that replaces nothing; the block calls what it gets when all is read.
 
@@ -90,16 +93,16 @@ def pinned_meanwhile(
     block begins to read, and takes it away while the block ends.
     """
     if parallel_calls(repository.storage) <= 1 or is_of_mirror(repository.state_name):
-        with pinned(repository, snapshot, actor=actor, clock=clock, reporter=reporter):
+        with pinned(repository, snapshot, actor=actor, clock=clock, warn=warn):
             yield _nothing_to_do
         return
     all_read = threading.Event()
 
     def keep_pinned() -> None:
         try:
-            pin = _Pin(repository.again(), snapshot, actor, clock, reporter)
+            pin = _Pin(repository.again(), snapshot, actor, clock, warn)
         except (BackupAdminError, OSError) as error:
-            _warn_unpinned(reporter, error)
+            _warn_unpinned(warn, error)
             return
         pin.put()
         all_read.wait()
@@ -119,13 +122,13 @@ class _Pin:
     """The pin of a running restore."""
 
     def __init__(
-        self, repository: Repository, snapshot: SnapshotId, actor: str, clock: Clock, reporter: Reporter
+        self, repository: Repository, snapshot: SnapshotId, actor: str, clock: Clock, warn: Warn
     ) -> None:
         self._repository = repository
         self._snapshot = snapshot
         self._actor = actor
         self._clock = clock
-        self._reporter = reporter
+        self._warn = warn
         self._name = ""
 
     def put(self) -> None:
@@ -135,7 +138,7 @@ class _Pin:
                 self._repository, self._snapshot, until=until, reason=RESTORE_REASON, actor=self._actor
             )
         except (BackupAdminError, OSError) as error:  # the state folder may be full or read-only
-            _warn_unpinned(self._reporter, error)
+            _warn_unpinned(self._warn, error)
 
     def take_away(self) -> None:
         if not self._name:
@@ -143,13 +146,11 @@ class _Pin:
         try:
             self._repository.record("unpin", {"pin": self._name}, actor=self._actor)
         except (BackupAdminError, OSError) as error:
-            self._reporter.warn(
-                f"The pin of this restore could not be taken away; it runs out by itself: {error}"
-            )
+            self._warn(f"The pin of this restore could not be taken away; it runs out by itself: {error}")
 
 
-def _warn_unpinned(reporter: Reporter, error: BackupAdminError | OSError) -> None:
-    reporter.warn(f"The snapshot could not be pinned while it is read: {error}")
+def _warn_unpinned(warn: Warn, error: BackupAdminError | OSError) -> None:
+    warn(f"The snapshot could not be pinned while it is read: {error}")
 
 
 def _nothing_to_do() -> None:

@@ -65,7 +65,7 @@ def carry_out(
     manifest = _manifest_of(plan, repository)
     _check_places(plan, targets)
     state = tools.state
-    pin = pinned(repository, plan.snapshot_id, actor=actor, clock=tools.clock, reporter=tools.reporter)
+    pin = pinned(repository, plan.snapshot_id, actor=actor, clock=tools.clock, warn=tools.reporter.warn)
     with state.lock("restore"), pin:
         refuse_unfinished(state, tools.clock)
         journal = new_journal(state, restore_id, tools.clock)

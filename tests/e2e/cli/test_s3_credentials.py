@@ -128,7 +128,9 @@ def test_a_key_that_only_reads_restores_and_can_do_no_more(world: World, seaweed
     good(bucket.call(READER, "list"))
     good(bucket.call(READER, "check", more=("--read-data",)))
     good(bucket.call(READER, "verify", "latest"))
-    good(bucket.call(READER, "restore", first, more=("--to", world.root / "out")))
+    restored = bucket.call(READER, "restore", first, more=("--to", world.root / "out"))
+    good(restored)
+    assert "could not be pinned while it is read" in "".join(restored.result["notices"])
     refused = [bucket.back_up(READER), bucket.call(READER, "forget", more=(first, "--force"))]
 
     assert [(done.status, done.error["code"]) for done in refused] == [(6, "storage_denied")] * 2

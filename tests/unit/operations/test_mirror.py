@@ -721,9 +721,7 @@ def test_a_restore_from_a_mirror_commits_nothing(site: Site) -> None:
     keep(site.storage, made, state=state)
     repository = site.open(made)
 
-    with pinned(
-        repository, repository.snapshot_ids()[0], actor="tests", clock=CLOCK, reporter=QuietReporter()
-    ):
+    with pinned(repository, repository.snapshot_ids()[0], actor="tests", clock=CLOCK, warn=pytest.fail):
         assert contents(made) == contents(site.storage)
     assert contents(made) == contents(site.storage)
 

@@ -80,12 +80,12 @@ def test_a_snapshot_that_is_forgotten_meanwhile_cannot_be_pinned(place: Protecte
 def test_what_is_read_is_pinned_as_long_as_it_is(repository: Repository) -> None:
     (snapshot,) = repository.snapshot_ids()
     heard = Heard()
-    with pinned(repository, snapshot, actor="tests", clock=CLOCK, reporter=heard):
+    with pinned(repository, snapshot, actor="tests", clock=CLOCK, warn=heard.warn):
         (pin,) = repository.history.pins.values()
         assert is_restoring(repository.history, CLOCK.now())
     with (
         pytest.raises(RuntimeError, match="cut short"),
-        pinned(repository, snapshot, actor="tests", clock=CLOCK, reporter=heard),
+        pinned(repository, snapshot, actor="tests", clock=CLOCK, warn=heard.warn),
     ):
         raise RuntimeError("cut short")
 
@@ -106,7 +106,7 @@ def test_who_may_not_write_reads_without_a_pin_and_is_told(place: Protected, tmp
     repository, heard = open_test_repository(faulty, tmp_path / "state"), Heard()
     (snapshot,) = repository.snapshot_ids()
 
-    with pinned(repository, snapshot, actor="tests", clock=CLOCK, reporter=heard):
+    with pinned(repository, snapshot, actor="tests", clock=CLOCK, warn=heard.warn):
         assert repository.manifest(snapshot).snapshot.id == snapshot
 
     assert "could not be pinned" in heard.warnings[0]
@@ -121,7 +121,7 @@ def test_a_pin_that_cannot_be_taken_away_runs_out_and_that_is_told(place: Protec
         if method == "put":
             raise StorageDenied(f"{name} may not be written.")
 
-    with pinned(repository, snapshot, actor="tests", clock=CLOCK, reporter=heard):
+    with pinned(repository, snapshot, actor="tests", clock=CLOCK, warn=heard.warn):
         faulty.before = before
 
     assert "runs out by itself" in heard.warnings[0]
@@ -148,7 +148,7 @@ def test_from_far_away_a_pin_is_put_and_taken_away_while_others_work(
             next(entry for entry in entries if not entry.is_set()).set()
 
     far.before, far.after = before, after
-    with pinned_meanwhile(repository, snapshot, actor="tests", clock=CLOCK, reporter=heard) as all_read:
+    with pinned_meanwhile(repository, snapshot, actor="tests", clock=CLOCK, warn=heard.warn) as all_read:
         assert repository.manifest(snapshot).snapshot.id == snapshot  # before there is a pin
         may_go_on.set()
         assert entries[0].wait(20)
@@ -171,7 +171,7 @@ def test_a_pin_from_far_away_is_gone_when_the_work_fails(place: Protected, tmp_p
 
     with (
         pytest.raises(RuntimeError, match="cut short"),
-        pinned_meanwhile(repository, snapshot, actor="tests", clock=CLOCK, reporter=Heard()),
+        pinned_meanwhile(repository, snapshot, actor="tests", clock=CLOCK, warn=Heard().warn),
     ):
         raise RuntimeError("cut short")
 
@@ -193,7 +193,7 @@ def test_a_pin_that_cannot_be_put_from_far_away_is_told_and_stops_nothing(
             raise StorageDenied(f"{name} is not for us.")
 
     far.before = before
-    with pinned_meanwhile(repository, snapshot, actor="tests", clock=CLOCK, reporter=heard) as all_read:
+    with pinned_meanwhile(repository, snapshot, actor="tests", clock=CLOCK, warn=heard.warn) as all_read:
         all_read()
 
     assert len(heard.warnings) == 1
@@ -223,7 +223,7 @@ def test_a_state_folder_without_room_is_told_and_stops_nothing(
             put.set()
 
     monkeypatch.setattr(chain, "write_seen", write_seen)
-    with pinned_meanwhile(repository, snapshot, actor="tests", clock=CLOCK, reporter=heard) as all_read:
+    with pinned_meanwhile(repository, snapshot, actor="tests", clock=CLOCK, warn=heard.warn) as all_read:
         assert entries == 0 or put.wait(20)
         all_read()
 
@@ -235,7 +235,7 @@ def test_who_insists_on_stopping_does_not_wait_for_a_pin(place: Protected, tmp_p
     repository = open_test_repository(FarStorage(place.storage), tmp_path / "state")
     (snapshot,) = repository.snapshot_ids()
 
-    with pinned_meanwhile(repository, snapshot, actor="tests", clock=CLOCK, reporter=Heard()):
+    with pinned_meanwhile(repository, snapshot, actor="tests", clock=CLOCK, warn=Heard().warn):
         threads = [thread for thread in threading.enumerate() if thread.name == "pin"]
 
         assert [thread.daemon for thread in threads] == [True]
