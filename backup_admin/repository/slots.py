@@ -170,6 +170,8 @@ def open_slots(
     error when no other opens.
     """
     opened, damaged = _open_all(storage, secret, repo_id, known, listed)
+    if listed is not None and not opened:  # a rotation may have written them anew since that list
+        opened, damaged = _open_all(storage, secret, repo_id, known)
     if opened:
         return merge_keyrings(opened.values())
     if damaged is not None:

@@ -51,6 +51,13 @@ def test_each_kind_of_secret_opens_its_slot(secret: RepositorySecret) -> None:
     assert open_slots(storage, secret, REPO_ID) == KEYRING
 
 
+def test_slots_written_anew_since_they_were_listed_are_found() -> None:
+    storage = MemoryStorage()
+    add(storage, SECRET)
+
+    assert open_slots(storage, SECRET, REPO_ID, listed=lambda: ("0011223344556677",)) == KEYRING
+
+
 def test_the_right_one_of_many_slots_is_found() -> None:
     storage = MemoryStorage()
     names = {add(storage, RepositorySecret(SecretKind.RAW, bytes([number]) * 32)) for number in range(9)}
