@@ -13,11 +13,13 @@ import pytest
 
 from backup_admin.core.errors import Damaged, NewerVersion, RestoreRefused, SourceError
 from backup_admin.sources.postgres import capture as capture_module
+from backup_admin.sources.postgres import load as load_module
 from backup_admin.sources.postgres.address import parse_postgres_address
 from backup_admin.sources.postgres.capture import capturing
 from backup_admin.sources.postgres.clients import find_clients
 from backup_admin.sources.postgres.load import LoadOptions, load
-from backup_admin.sources.postgres.parts import CONTENTS, PRE_DATA, TablePart
+from backup_admin.sources.postgres.parts import CONTENTS, POST_DATA, PRE_DATA, TablePart
+from tests.services.postgres import OWNER
 from tests.services.postgres_oracle import GALLERY, dump_text
 
 if TYPE_CHECKING:
@@ -210,6 +212,32 @@ def test_parts_that_are_not_whole_are_refused(
 
     with pytest.raises(error, match=said):
         load(tmp_path / "parts", parse_postgres_address(address), find_clients(), LoadOptions(no_owner=True))
+
+
+@pytest.mark.parametrize("key", ["", "PRIMARY KEY"])
+def test_rows_that_are_not_those_captured_are_noticed_when_they_are_read_back(
+    newest_postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    name = newest_postgres.new_database()
+    newest_postgres.run(
+        f"CREATE TABLE t (id int {key}, v text);\n"
+        "INSERT INTO t SELECT n, 'row' FROM generate_series(1, 99) n",
+        name,
+        user=OWNER,
+    )
+    capture(newest_postgres.address(name), tmp_path / "parts")
+    new, address = fresh(newest_postgres)
+    restore = load_module._Load._restore
+
+    def and_change_a_row(self: load_module._Load, part: str) -> None:
+        restore(self, part)
+        if part == POST_DATA:  # as many bytes as before
+            newest_postgres.run("UPDATE t SET v = 'wor' WHERE id = 7", new)
+
+    monkeypatch.setattr(load_module._Load, "_restore", and_change_a_row)
+
+    with pytest.raises(SourceError, match="table t does not hold what was captured"):
+        load(tmp_path / "parts", parse_postgres_address(address), find_clients())
 
 
 def rewrite(folder: Path, old: str, new: str) -> None:
