@@ -213,6 +213,7 @@ def test_what_is_loaded_into_a_database_in_use_is_refused(site: Site, tmp_path: 
         "load", tmp_path / "out/databases/app", "--postgres", site.address(site.server.new_database())
     )
 
+    assert (refused.status, refused.error["code"]) == (1, "restore_refused")
     assert "is not empty" in refused.error["message"]
     assert missing.status != 0
     assert "tables/" in missing.error["message"]
