@@ -5,17 +5,13 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from backup_admin.core.errors import ConfigurationError, UsageError
 from backup_admin.core.secret import Secret
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 _SCHEME = re.compile(r"(postgres(?:ql)?)(?:\+[a-z0-9_]+)?://", re.ASCII)
-_WORDS = re.compile(r"\s*(?:host|hostaddr|dbname|service)\s*=")
 _PORTS = re.compile(r"(?:\d{1,5})?(?:,(?:\d{1,5})?)*", re.ASCII)
 _CONNECT_SECONDS = "20"
 _SHOWN = ("host", "hostaddr", "port", "user", "dbname", "service")
@@ -40,16 +36,6 @@ class PostgresAddress:
         service = f"?service={quote(found['service'])}" if "service" in found else ""
         return f"postgresql://{user}{place}{port}/{quote(found.get('dbname', ''))}{service}"
 
-    @property
-    def database(self) -> str:
-        """Return the name of the database, empty when libpq finds it out."""
-        return dict(self.parameters).get("dbname", "")
-
-    def for_database(self, name: str) -> PostgresAddress:
-        """Return the same server with another database."""
-        others = tuple((key, value) for key, value in self.parameters if key != "dbname")
-        return PostgresAddress((*others, ("dbname", name)), self.password)
-
     def conninfo(self) -> str:
         """Return the parameters without the password, as a program takes them: others see it in `ps`."""
         return str(_conninfo().make_conninfo(**dict(self.parameters)))
@@ -68,11 +54,6 @@ class PostgresAddress:
         found: dict[str, Any] = {"connect_timeout": _CONNECT_SECONDS, "application_name": "backup_admin"}
         found |= dict(self.parameters)
         return found if self.password is None else found | {"password": self.password.reveal()}
-
-
-def is_postgres_address(text: str) -> bool:
-    """Say whether a text is meant as the address of a PostgreSQL database."""
-    return _SCHEME.match(text) is not None or _WORDS.match(text) is not None
 
 
 def parse_postgres_address(text: str) -> PostgresAddress:
@@ -137,8 +118,3 @@ def _conninfo() -> Any:
             "PostgreSQL needs psycopg, which is not installed: pip install 'backup_admin[postgres]'."
         ) from error
     return conninfo
-
-
-def shown_parameters(address: PostgresAddress) -> Mapping[str, str]:
-    """Return the parameters that say where a database is, to be kept in a manifest."""
-    return {key: value for key, value in address.parameters if key in _SHOWN}

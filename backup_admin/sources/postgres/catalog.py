@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
@@ -158,11 +158,6 @@ def sequences_from_json(value: Any) -> tuple[Sequence, ...]:
         Sequence(str(row["schema"]), str(row["name"]), int(row["last_value"]), bool(row["is_called"]))
         for row in value
     )
-
-
-def without_order(table: Table) -> Table:
-    """Return the table as it is copied in the order of its heap."""
-    return replace(table, key=())
 
 
 def _read_database(connection: psycopg.Connection) -> DatabaseFacts:
