@@ -55,12 +55,11 @@ _YES = frozenset({"y", "yes"})
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A restore in place as it was asked for."""
+    """A restore in place as it was asked for; `places` are folders, SQLite files and addresses of servers."""
 
     snapshot: str
     storage: str
-    files: tuple[str, ...]
-    sqlite: tuple[str, ...]
+    places: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
     yes: bool
     dry_run: bool
     key_file: Path | None
@@ -77,9 +76,11 @@ class _Consent:
 
 def restore_in_place(surroundings: Surroundings, request: Request) -> Answer:
     """Restore onto the named folders and databases, after a plan was shown and agreed to."""
-    make_sources(request.files, request.sqlite)
-    if not request.files and not request.sqlite:
-        raise UsageError("Name what is to be restored: --files NAME=DIR, --sqlite NAME=FILE.")
+    given = make_sources(*request.places)
+    if not any(request.places):
+        raise UsageError(
+            "Name what is to be restored: --files NAME=DIR, --sqlite NAME=FILE, --postgres NAME=ADDRESS."
+        )
     if not (request.yes or request.dry_run or surroundings.is_terminal):
         raise UsageError("There is no terminal to ask for consent: give --yes. Nothing was touched.")
     repository, state = open_given(surroundings, request.storage, request.key_file, request.state_dir)
@@ -87,7 +88,7 @@ def restore_in_place(surroundings: Surroundings, request: Request) -> Answer:
     pinned = [request.key_file, local_folder(repository.storage), state.root]
     targets = _targets(
         repository.manifest(found.id),
-        make_sources(request.files, request.sqlite),
+        given,
         [path for path in pinned if path is not None],
     )
     consent = _Consent(ask=not request.yes, dry_run=request.dry_run)
@@ -100,7 +101,7 @@ def _targets(manifest: Manifest, given: SourceSet, pinned: list[Path]) -> Source
     What the backup left out stays as it is now. So does each database the snapshot
     holds by itself: it goes back as a database, never as a file of a folder.
     """
-    databases = [Path(entry.path) for entry in manifest.databases]
+    databases = [Path(entry.path) for entry in manifest.databases if entry.tree is None]
     databases += [source.path for source in given.databases]
     trees = []
     for source in given.files:
@@ -108,7 +109,7 @@ def _targets(manifest: Manifest, given: SourceSet, pinned: list[Path]) -> Source
         inside = [] if root is None else _moved(databases, Path(root.path), source.root)
         exclude = () if root is None else root.excluded
         trees.append(FileSource(source.name, source.root, exclude, (*pinned, *databases, *inside)))
-    return SourceSet(files=tuple(trees), databases=given.databases)
+    return SourceSet(files=tuple(trees), databases=given.databases, postgres=given.postgres)
 
 
 def _moved(databases: list[Path], before: Path, now: Path) -> list[Path]:
@@ -127,7 +128,7 @@ def _restore_in_place(
     check_layout(repository.storage, targets)
     selection = Selection(
         files=tuple(source.name for source in targets.files),
-        databases=tuple(source.name for source in targets.databases),
+        databases=tuple(targets.database_names()),
     )
     with surroundings.reporting(_STOPPED_LIVE) as reporter:
         plan = plan_restore(repository, snapshot.id, targets, selection, state=state, reporter=reporter)
@@ -160,18 +161,33 @@ def _ask(question: str) -> None:
 # --- undo and recover --------------------------------------------------------
 
 
+_servers = click.option(
+    "--postgres",
+    multiple=True,
+    metavar="NAME=ADDRESS",
+    help="The password of a PostgreSQL database, when it was in the address: none is kept.",
+)
+
+
 @click.command("undo")
 @click.argument("restore", required=False)
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@_servers
 @plain_options
 @click.pass_obj
 def undo_verb(
-    surroundings: Surroundings, *, restore: str | None, yes: bool, state_dir: Path | None
+    surroundings: Surroundings,
+    *,
+    restore: str | None,
+    yes: bool,
+    postgres: tuple[str, ...],
+    state_dir: Path | None,
 ) -> Answer:
     """Take back a restore in place, the newest one by default.
 
     Needs neither the storage nor a key: the state from before was kept.
     """
+    hooks = RestoreHooks(servers=make_sources((), (), postgres).postgres)
     if not (yes or surroundings.is_terminal):
         raise UsageError("There is no terminal to ask for consent: give --yes. Nothing was touched.")
     state = open_state(surroundings, state_dir)
@@ -182,23 +198,25 @@ def undo_verb(
         _ask("Undo this now?")
     with surroundings.reporting(_STOPPED_LIVE, patient=True) as reporter:
         report = undo_restore(
-            state, choice.restore_id, hooks=RestoreHooks(), reporter=reporter, clock=surroundings.clock
+            state, choice.restore_id, hooks=hooks, reporter=reporter, clock=surroundings.clock
         )
     return answer_report(report, {}, _COMMAND)
 
 
 @click.command("recover")
+@_servers
 @plain_options
 @click.pass_obj
-def recover_verb(surroundings: Surroundings, *, state_dir: Path | None) -> Answer:
+def recover_verb(surroundings: Surroundings, *, postgres: tuple[str, ...], state_dir: Path | None) -> Answer:
     """Finish or undo a restore in place that was interrupted.
 
     Safe to run at any time; does nothing when there is nothing to do, or while a
     restore is at work. Needs neither the storage nor a key.
     """
+    hooks = RestoreHooks(servers=make_sources((), (), postgres).postgres)
     state = open_state(surroundings, state_dir)
     with surroundings.reporting(_STOPPED_LIVE, patient=True) as reporter:
-        found = recover(state, hooks=RestoreHooks(), reporter=reporter, clock=surroundings.clock)
+        found = recover(state, hooks=hooks, reporter=reporter, clock=surroundings.clock)
     attention = any(one.outcome == "needs_attention" for one in found)
     return Answer(
         result={

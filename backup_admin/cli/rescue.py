@@ -51,6 +51,9 @@ class _CopyOptions:
 @click.option("--in-place", is_flag=True, help="Restore onto the live folders and databases named here.")
 @click.option("--files", multiple=True, metavar="NAME=DIR", help="With --in-place: a live folder.")
 @click.option("--sqlite", multiple=True, metavar="NAME=FILE", help="With --in-place: a live SQLite database.")
+@click.option(
+    "--postgres", multiple=True, metavar="NAME=ADDRESS", help="With --in-place: a live PostgreSQL database."
+)
 @click.option("--yes", is_flag=True, help="With --in-place: do not ask.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @repository_options
@@ -67,6 +70,7 @@ def restore_verb(  # noqa: PLR0913  one parameter for each option
     in_place: bool,
     files: tuple[str, ...],
     sqlite: tuple[str, ...],
+    postgres: tuple[str, ...],
     yes: bool,
     dry_run: bool,
     key_file: Path | None,
@@ -75,13 +79,13 @@ def restore_verb(  # noqa: PLR0913  one parameter for each option
     """Restore a snapshot into a folder (--to), or onto what is live (--in-place).
 
     SNAPSHOT is an id, the beginning of one, or `latest`. In place, only what is
-    named by --files and --sqlite is restored; the state from before is kept and
+    named by --files, --sqlite and --postgres is restored; the state from before is kept and
     `undo` brings it back.
     """
     if in_place == (target is not None):
-        raise UsageError("Say where: either --to DIR, or --in-place with --files and --sqlite.")
+        raise UsageError("Say where: either --to DIR, or --in-place with --files, --sqlite, --postgres.")
     if target is not None:
-        _refuse("--to", files=files, sqlite=sqlite, yes=yes)
+        _refuse("--to", files=files, sqlite=sqlite, postgres=postgres, yes=yes)
         repository, _ = open_given(surroundings, storage, key_file, state_dir)
         found = repository.find_snapshot(snapshot)
         if dry_run:
@@ -91,7 +95,9 @@ def restore_verb(  # noqa: PLR0913  one parameter for each option
     _refuse("--in-place", only=only, allow_non_empty=allow_non_empty, no_pin=no_pin)
     # What a restore in place needs takes as long to load as restoring a file takes.
     in_place_module = importlib.import_module("backup_admin.cli.in_place")
-    request = in_place_module.Request(snapshot, storage, files, sqlite, yes, dry_run, key_file, state_dir)
+    request = in_place_module.Request(
+        snapshot, storage, (files, sqlite, postgres), yes, dry_run, key_file, state_dir
+    )
     answer: Answer = in_place_module.restore_in_place(surroundings, request)
     return answer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ from backup_admin.repository.secrets import parse_application_key
 from backup_admin.repository.seen import forget_mirror
 from backup_admin.sources.app_settings import SettingsSource
 from backup_admin.sources.files import FileSource
+from backup_admin.sources.postgres.address import parse_postgres_address
+from backup_admin.sources.postgres.source import PostgresSource
 from backup_admin.sources.sqlite import SqliteSource
 from backup_admin.storage.base import NamesHurdles
 from backup_admin.storage.open import folder_of, local_folder
@@ -34,11 +37,13 @@ if TYPE_CHECKING:
     from backup_admin.core.errors import StorageError
     from backup_admin.core.parsing import DatabaseSetting
     from backup_admin.core.settings import Settings
+    from backup_admin.sources.postgres.address import PostgresAddress
     from backup_admin.storage.base import Hurdle, Storage
     from backup_admin.storage.s3_place import S3Credentials
 
 STORAGE_KEY = "storage.address"
 EXCLUDE_KEY = "files.exclude"
+_POSTGRES = ("postgresql", "postgres")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +148,9 @@ def source_set(session: Session, installation: Installation) -> SourceSet:
     this version cannot capture.
     """
     settings = installation.settings
-    databases = tuple(SqliteSource(one.name, database_file(one)) for one in settings.databases)
+    found = [_database_source(one) for one in settings.databases]
+    databases = tuple(one for one in found if isinstance(one, SqliteSource))
+    servers = tuple(one for one in found if isinstance(one, PostgresSource))
     pinned = pinned_paths(session, settings)
     more = excludes(session)
     files = tuple(
@@ -151,11 +158,11 @@ def source_set(session: Session, installation: Installation) -> SourceSet:
         for one in settings.files
     )
     captured = _settings_source(installation)
-    if not (databases or files or captured):
+    if not (found or files or captured):
         raise ConfigurationError(
             "Nothing is named to protect: set BACKUP_ADMIN_DATABASES and BACKUP_ADMIN_FILES."
         )
-    return SourceSet(files=files, databases=databases, settings=captured)
+    return SourceSet(files=files, databases=databases, postgres=servers, settings=captured)
 
 
 def describe_sources(session: Session, installation: Installation) -> tuple[SourceState, ...]:
@@ -174,7 +181,7 @@ def describe_sources(session: Session, installation: Installation) -> tuple[Sour
 
 def pinned_paths(session: Session, settings: Settings) -> tuple[Path, ...]:
     """Return what no folder tree may touch: databases, our state, the key, the storage."""
-    paths = [database_file(one) for one in settings.databases]
+    paths = [one.path for one in map(_database_source, settings.databases) if isinstance(one, SqliteSource)]
     paths.append(settings.state_dir)
     if settings.key_file is not None:
         paths.append(settings.key_file)
@@ -183,24 +190,42 @@ def pinned_paths(session: Session, settings: Settings) -> tuple[Path, ...]:
     return (*paths, folder) if folder is not None else tuple(paths)
 
 
-def database_file(setting: DatabaseSetting) -> Path:
-    """Return the file of a database; refuse what is not SQLite in a file."""
+def postgres_sources(settings: Settings) -> tuple[PostgresSource, ...]:
+    """Return the PostgreSQL databases that are set, with their passwords; none of a setting that is wrong."""
+    found = []
+    for one in settings.databases:
+        with suppress(BackupAdminError):
+            found.append(_database_source(one))
+    return tuple(one for one in found if isinstance(one, PostgresSource))
+
+
+def _database_source(setting: DatabaseSetting) -> SqliteSource | PostgresSource:
+    """Return the source of a database; refuse what is neither SQLite in a file nor PostgreSQL."""
     if "://" not in setting.url:
-        return Path(setting.url).expanduser().absolute()
+        return SqliteSource(setting.name, Path(setting.url).expanduser().absolute())
     try:
         url = make_url(setting.url)
     except ArgumentError as error:
         raise ConfigurationError(
             f"BACKUP_ADMIN_DATABASES: {setting.name} has no readable address."
         ) from error
+    if url.get_backend_name() in _POSTGRES:
+        return PostgresSource(setting.name, _address(setting))
     if url.get_backend_name() != "sqlite":
         raise ConfigurationError(
             f"BACKUP_ADMIN_DATABASES: {setting.name} is {url.get_backend_name()}; "
-            "this version protects SQLite databases only, so nothing is backed up."
+            "this version protects SQLite and PostgreSQL databases only, so nothing is backed up."
         )
     if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
         raise ConfigurationError(f"BACKUP_ADMIN_DATABASES: {setting.name} must name a file by its path.")
-    return Path(url.database).absolute()
+    return SqliteSource(setting.name, Path(url.database).absolute())
+
+
+def _address(setting: DatabaseSetting) -> PostgresAddress:
+    try:
+        return parse_postgres_address(setting.url)
+    except UsageError as error:
+        raise ConfigurationError(f"BACKUP_ADMIN_DATABASES: {setting.name}: {error}") from error
 
 
 def check_storage_place(storage: Storage, settings: Settings) -> None:
@@ -244,13 +269,14 @@ def _settings_source(installation: Installation) -> SettingsSource | None:
 
 def _database_state(setting: DatabaseSetting) -> SourceState:
     try:
-        file = database_file(setting)
+        source = _database_source(setting)
     except ConfigurationError as error:
         return SourceState(setting.name, "database", "", str(error))
-    return SourceState(setting.name, "database", str(file), _problem_of(SqliteSource(setting.name, file)))
+    place = str(source.path) if isinstance(source, SqliteSource) else source.address.label
+    return SourceState(setting.name, "database", place, _problem_of(source))
 
 
-def _problem_of(source: FileSource | SqliteSource) -> str:
+def _problem_of(source: FileSource | SqliteSource | PostgresSource) -> str:
     try:
         if isinstance(source, FileSource):
             source.check_root()

@@ -60,10 +60,12 @@ def perform_here(installation: Installation, operation: RestoreOperation) -> Res
     return ended
 
 
-def restore_hooks(hooks: Hooks) -> RestoreHooks:
-    """Return the host's hooks in the form the engine calls them."""
+def restore_hooks(installation: Installation) -> RestoreHooks:
+    """Return the host's hooks in the form the engine calls them, and the passwords it may need."""
+    hooks = installation.hooks
     checks = tuple((name, _checked(check)) for name, check in hooks.restore_checks)
-    return RestoreHooks(maintenance=hooks.set_maintenance, checks=checks)
+    servers = engine.postgres_sources(installation.settings)
+    return RestoreHooks(maintenance=hooks.set_maintenance, checks=checks, servers=servers)
 
 
 def tell_host(hooks: Hooks, outcome: str) -> list[str]:
@@ -159,7 +161,7 @@ def _restore(
         state=installation.state,
         reporter=reporter,
         clock=installation.clock,
-        hooks=restore_hooks(installation.hooks),
+        hooks=restore_hooks(installation),
         undo_hours=installation.settings.undo_hours,
     )
     report = carry_out(
@@ -181,7 +183,7 @@ def _undo(
     return undo_restore(
         installation.state,
         RestoreId(operation.id),
-        hooks=restore_hooks(installation.hooks),
+        hooks=restore_hooks(installation),
         reporter=reporter,
         clock=installation.clock,
     )

@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from backup_admin.access.audit import AuditOutcome
 from backup_admin.access.permissions import Actor
+from backup_admin.control import engine
 from backup_admin.control.journals import is_closed, journal_of, status_of, unfinished
 from backup_admin.control.perform_restore import restore_hooks, tell_host
 from backup_admin.core.clock import parse_time
@@ -46,7 +47,7 @@ def recover_restores(installation: Installation) -> tuple[Recovered, ...]:
     """
     recovered = recover(
         installation.state,
-        hooks=restore_hooks(installation.hooks),
+        hooks=restore_hooks(installation),
         reporter=QuietReporter(),
         clock=installation.clock,
     )
@@ -66,7 +67,8 @@ def remove_old_states(installation: Installation) -> tuple[str, ...]:
     if not (installation.settings.state_dir / "restores").is_dir():
         return ()
     try:
-        return tuple(remove_expired(installation.state, installation.clock))
+        servers = engine.postgres_sources(installation.settings)
+        return tuple(remove_expired(installation.state, installation.clock, servers))
     except Busy:
         return ()
 

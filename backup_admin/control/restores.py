@@ -18,8 +18,8 @@ from backup_admin.control.journals import journal_of, status_of
 from backup_admin.control.runs import SILENT_AFTER
 from backup_admin.control.wizard import find_operation, stored_review
 from backup_admin.core.errors import BackupAdminError, Busy, NotPermitted, RestoreRefused, UsageError
+from backup_admin.operations.issues import Level
 from backup_admin.operations.journal import Step
-from backup_admin.operations.validate import Level
 from backup_admin.records import ACTIVE_RESTORES, RestoreOperation, RestoreStatus
 
 if TYPE_CHECKING:

@@ -15,9 +15,10 @@ from backup_admin.core.canonical import dump_canonical, load_strict
 from backup_admin.core.errors import SnapshotMissing, UsageError
 from backup_admin.core.ids import SnapshotId, new_ulid
 from backup_admin.core.progress import QuietReporter
+from backup_admin.operations.issues import Issue, Level
 from backup_admin.operations.plan_restore import plan_restore
 from backup_admin.operations.plans import RestorePlan, Selection
-from backup_admin.operations.validate import Issue, Level, validate_restore
+from backup_admin.operations.validate import validate_restore
 from backup_admin.records import RestoreOperation, RestoreStatus
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def available(session: Session, installation: Installation, operation_id: str) -
     manifest = open_for_restore(session, installation)[0].manifest(operation.snapshot_id)
     targets = engine.source_set(session, installation)
     live_files = {source.name for source in targets.files}
-    live_databases = {source.name for source in targets.databases}
+    live_databases = set(targets.database_names())
     return Available(
         files=tuple(root.name for root in manifest.files if root.name in live_files),
         databases=tuple(entry.name for entry in manifest.databases if entry.name in live_databases),

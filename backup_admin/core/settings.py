@@ -50,7 +50,7 @@ SETTINGS = (
     Setting("S3_SECRET_KEY", parsing.secret, None, "The secret key that belongs to it."),
     Setting("KEY", parsing.secret, None, "The application key itself."),
     Setting("KEY_FILE", parsing.folder, None, "A file (0600) with the key."),
-    Setting("DATABASES", parsing.databases, (), "Databases: name to SQLite file."),
+    Setting("DATABASES", parsing.databases, (), "Databases: name to SQLite file or address."),
     Setting("FILES", parsing.files, (), "Folders: name to path, or path, exclude."),
     Setting("ENVIRONMENT_KEYS", parsing.names, (), "Variables kept in backups."),
     Setting("REDIS_URL", parsing.secret, None, "The queue; without it, no worker."),

@@ -22,8 +22,7 @@ def check_layout(storage: Storage, sources: SourceSet) -> None:
 
     Raises `UsageError`.
     """
-    databases = [source.name for source in sources.databases]
-    databases += [source.name for source in sources.postgres]
+    databases = sources.database_names()
     if not sources.files and not databases and sources.settings is None:
         raise UsageError("There is nothing to back up: name at least one folder or database.")
     _check_names([source.name for source in sources.files])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import RestoreRefused, SourceError, UsageError
 from backup_admin.core.paths import show_path, sort_key
+from backup_admin.operations.plan_postgres import plan_postgres
 from backup_admin.operations.plans import DatabasePart, FilesPart, RestorePlan, Selection, TableEffect
 from backup_admin.sources.base import FoundEntry
 
@@ -44,7 +45,7 @@ def plan_restore(
     databases = _chosen(
         selection.databases,
         [e.name for e in manifest.databases],
-        [t.name for t in targets.databases],
+        targets.database_names(),
         "database",
     )
     files = _chosen(
@@ -97,13 +98,17 @@ class _Planning:
 
     def database(self, name: str) -> DatabasePart:
         entry = self._manifest.database(name)
-        target = next(source for source in self._targets.databases if source.name == name)
         if entry is None:
             raise UsageError(f"The snapshot has no database {name!r}.")
+        server = next((source for source in self._targets.postgres if source.name == name), None)
+        if server is not None:
+            self._reporter.advance(items=1)
+            return plan_postgres(entry, server)
+        target = next(source for source in self._targets.databases if source.name == name)
         if entry.tree is not None:
             raise UsageError(
                 f"The database {name!r} of the snapshot is {entry.engine}, and its place is a SQLite file. "
-                "Restore it with --to, then load it. Nothing was touched."
+                "Give a server with --postgres, or restore it with --to. Nothing was touched."
             )
         found, tables = self._compare(entry, target)
         self._reporter.advance(items=1)

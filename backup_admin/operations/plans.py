@@ -33,13 +33,18 @@ class TableEffect:
 
 @dataclass(frozen=True, slots=True)
 class DatabasePart:
-    """One database that would be replaced."""
+    """One database that would be replaced.
+
+    `way` says how one on a server is exchanged (`sources.postgres.restoring.Way`); empty for a file.
+    """
 
     name: str
     path: str
     size: int
     live_found: bool
     tables: tuple[TableEffect, ...]
+    engine: str = "sqlite"
+    way: str = ""
 
 
 @dataclass(frozen=True, slots=True)

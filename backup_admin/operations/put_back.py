@@ -12,17 +12,17 @@ from backup_admin.operations.journal import Journal, Step
 from backup_admin.operations.maintenance import reopen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from backup_admin.core.state import StateFolder
+    from backup_admin.operations.restore_report import RestoreHooks
+    from backup_admin.sources.postgres.source import PostgresSource
 
 _NOTHING = "Nothing live was changed."
 _BACK = "Everything is as it was before the restore."
 
 
-def put_back(
-    journal: Journal, state: StateFolder, maintenance: Callable[[bool], None], *, reason: str
-) -> tuple[str, str]:
+def put_back(journal: Journal, state: StateFolder, hooks: RestoreHooks, *, reason: str) -> tuple[str, str]:
     """Undo every swap of an unfinished restore and remove what was staged.
 
     Returns outcome and sentence: `rolled_back`, or `needs_attention` when a swap
@@ -33,16 +33,16 @@ def put_back(
     try:
         if not journal.has(Step.PUT_BACK):
             journal.write(Step.ROLLING_BACK, reason=reason)
-            unswap_all(journal)
+            unswap_all(journal, hooks.servers)
             journal.write(Step.PUT_BACK)  # what putting back needs is removed from here on
-        left = [text for part in journal_parts(journal) for text in _remove(part)]
+        left = [text for part in journal_parts(journal, hooks.servers) for text in _remove(part)]
         journal.write(Step.ROLLED_BACK, left=left)
     except (BackupAdminError, OSError) as error:
         said = f"{error.strerror or error}." if isinstance(error, OSError) else str(error)
         with suppress(OSError):
             journal.write(Step.ATTENTION, reason=said)
         return "needs_attention", " ".join(_attention(journal, state, said, touched=touched))
-    reopen(state, maintenance)
+    reopen(state, hooks.maintenance)
     return "rolled_back", " ".join((_BACK if touched else _NOTHING, *left))
 
 
@@ -57,33 +57,28 @@ def _attention(journal: Journal, state: StateFolder, error: str, *, touched: boo
         yield "Mend that, then run `backup-admin recover`."
 
 
-def unswap_all(journal: Journal) -> None:
+def unswap_all(journal: Journal, servers: Sequence[PostgresSource]) -> None:
     """Undo every swap the journal holds, the last first; raise when one cannot be."""
-    by_name = {(part["kind"], part["name"]): parts.part_from_json(part) for part in _raw_parts(journal)}
+    by_name = _parts_by_name(journal, servers)
     usable = (journal.find(Step.SAFETY_BACKUP) or {}).get("usable", {})
     for data in reversed(swaps(journal)):
         part = by_name[data["kind"], data["name"]]
-        if isinstance(part, parts.DatabasePart):
-            parts.unswap_database(part, live_usable=usable[part.name])
-        else:
+        if isinstance(part, parts.TreePart):
             tree_swap.unswap_tree(part, tree_swap.tree_swap_from_json(data))
+        else:
+            part.unswap(live_usable=usable[part.name])
 
 
-def swap_again(journal: Journal) -> None:
-    """Carry out every swap the journal holds once more; those that are done stay so.
-
-    A staged database that is gone was swapped and committed: the copy is removed
-    only after that, and what the app wrote since must not be touched.
-    """
-    by_name = {(part["kind"], part["name"]): parts.part_from_json(part) for part in _raw_parts(journal)}
+def swap_again(journal: Journal, servers: Sequence[PostgresSource]) -> None:
+    """Carry out every swap the journal holds once more; those that are done stay so."""
+    by_name = _parts_by_name(journal, servers)
     usable = (journal.find(Step.SAFETY_BACKUP) or {}).get("usable", {})
     for data in swaps(journal):
         part = by_name[data["kind"], data["name"]]
-        if isinstance(part, parts.DatabasePart):
-            if part.copy.exists() or not usable[part.name]:
-                parts.swap_database(part, live_usable=usable[part.name])
-        else:
+        if isinstance(part, parts.TreePart):
             tree_swap.swap_tree(part, tree_swap.tree_swap_from_json(data))
+        else:
+            part.swap_again(live_usable=usable[part.name])
 
 
 def swaps(journal: Journal) -> list[Mapping[str, Any]]:
@@ -95,12 +90,16 @@ def swaps(journal: Journal) -> list[Mapping[str, Any]]:
     return [data for data in begun if (data["kind"], data["name"]) not in untouched]
 
 
-def journal_parts(journal: Journal) -> list[parts.Part]:
+def journal_parts(journal: Journal, servers: Sequence[PostgresSource] = ()) -> list[parts.Part]:
     """Return the parts a restore staged; raise `NeedsAttention` for an unknown kind."""
     try:
-        return [parts.part_from_json(part) for part in _raw_parts(journal)]
+        return [parts.part_from_json(part, servers) for part in _raw_parts(journal)]
     except (KeyError, TypeError) as error:
         raise NeedsAttention(f"{journal.path} names a part this version does not know.") from error
+
+
+def _parts_by_name(journal: Journal, servers: Sequence[PostgresSource]) -> dict[tuple[str, str], parts.Part]:
+    return {(part["kind"], part["name"]): parts.part_from_json(part, servers) for part in _raw_parts(journal)}
 
 
 def _raw_parts(journal: Journal) -> list[Mapping[str, Any]]:
@@ -112,4 +111,6 @@ def _remove(part: parts.Part) -> list[str]:
         parts.remove_staging(part)
     except OSError as error:
         return [f"{part.work} could not be removed: {error.strerror}."]
+    except BackupAdminError as error:
+        return [f"What was made beside {part.live} could not be removed: {error}"]
     return []

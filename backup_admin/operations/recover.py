@@ -62,19 +62,19 @@ def _recover(
         return Recovered(journal.restore_id, report.outcome, report.message)
     if journal.has(Step.ALL_SWAPPED) and not journal.has(Step.ROLLING_BACK):
         return _finish(journal, state, hooks=hooks, clock=clock)
-    outcome, message = put_back(journal, state, hooks.maintenance, reason="interrupted")
+    outcome, message = put_back(journal, state, hooks, reason="interrupted")
     return Recovered(journal.restore_id, outcome, f"The restore was interrupted and undone. {message}")
 
 
 def _finish(journal: Journal, state: StateFolder, *, hooks: RestoreHooks, clock: Clock) -> Recovered:
     try:
-        swap_again(journal)
-        checks = _check_databases(journal)
+        swap_again(journal, hooks.servers)
+        checks = _check_databases(journal, hooks)
         reason = next((f"{line.topic}: {line.found}" for line in checks if not line.ok), "")
     except (BackupAdminError, OSError) as error:
         checks, reason = (), str(error)
     if reason:
-        outcome, message = put_back(journal, state, hooks.maintenance, reason=reason)
+        outcome, message = put_back(journal, state, hooks, reason=reason)
         return Recovered(
             journal.restore_id, outcome, f"The restore could not be finished: {reason}. {message}"
         )
@@ -89,10 +89,10 @@ def _finish(journal: Journal, state: StateFolder, *, hooks: RestoreHooks, clock:
     )
 
 
-def _check_databases(journal: Journal) -> tuple[CheckLine, ...]:
+def _check_databases(journal: Journal, hooks: RestoreHooks) -> tuple[CheckLine, ...]:
     return tuple(
         line
-        for part in journal_parts(journal)
-        if isinstance(part, parts.DatabasePart) and part.copy.exists()
-        for line in parts.compare_with_copy(part, part.copy)
+        for part in journal_parts(journal, hooks.servers)
+        if not isinstance(part, parts.TreePart)
+        for line in part.compare_with_staged()
     )

@@ -6,10 +6,10 @@ last swap puts everything back; after a crash `recover` finishes or undoes.
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from backup_admin.core.clock import format_time
 from backup_admin.core.errors import (
@@ -33,17 +33,20 @@ from backup_admin.operations.put_back import put_back
 from backup_admin.operations.restore_report import RestoreReport, RestoreTools
 from backup_admin.operations.results import BackupOptions, Outcome, SourceSet
 from backup_admin.repository.types import SAFETY
+from backup_admin.sources.postgres.source import PostgresSource
+from backup_admin.sources.sqlite import SqliteSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
     from backup_admin.core.ids import RestoreId
-    from backup_admin.operations.plans import RestorePlan
+    from backup_admin.operations.plans import DatabasePart, RestorePlan
     from backup_admin.repository.repository import Repository
     from backup_admin.repository.types import DatabaseEntry, FileEntry, FilesRoot, Manifest
     from backup_admin.sources.files import FileSource
 
+_Database = TypeVar("_Database", SqliteSource, PostgresSource)
 _WAIT_SECONDS = 600.0
 _WAIT_STEP = 1.0
 
@@ -64,6 +67,7 @@ def carry_out(
     """
     manifest = _manifest_of(plan, repository)
     _check_places(plan, targets)
+    tools = replace(tools, hooks=replace(tools.hooks, servers=targets.postgres))
     state = tools.state
     pin = pinned(repository, plan.snapshot_id, actor=actor, clock=tools.clock, warn=tools.reporter.warn)
     with state.lock("restore"), pin:
@@ -84,7 +88,7 @@ def carry_out(
                     "`backup-admin recover`.",
                     exit_code=1,
                 )
-            outcome, message = put_back(journal, state, tools.hooks.maintenance, reason=str(error))
+            outcome, message = put_back(journal, state, tools.hooks, reason=str(error))
             known = _disk_error(error) if isinstance(error, OSError) else error
             if not isinstance(known, BackupAdminError):
                 raise
@@ -123,7 +127,7 @@ class _Restore:
         self._undo_hours = tools.undo_hours
         restore_id = journal.restore_id
         self._trees = [parts.tree_part(part.name, part.root, restore_id) for part in plan.files]
-        self._databases = [parts.database_part(part.name, part.path, restore_id) for part in plan.databases]
+        self._databases = [self._database_part(part) for part in plan.databases]
         self.checks: list[CheckLine] = []
         self.notices: list[str] = []
         self.safety_snapshot = ""
@@ -150,8 +154,8 @@ class _Restore:
             self._reporter.check_cancelled()
             entry = self._database_entry(database.name)
             self._reporter.advance(current=database.name)
-            parts.stage_database(database, entry, reader)
-            self._reporter.advance(size=entry.content.size, items=1)
+            self.notices += database.stage(entry, self._repository, self._reporter)
+            self._reporter.advance(items=1)
         for tree in self._trees:
             self._reporter.advance(current=tree.name)
             parts.stage_tree(tree, self._root(tree.name), self._entries(tree.name), reader, self._reporter)
@@ -177,7 +181,7 @@ class _Restore:
     def _take_safety_backup(self) -> None:
         self._reporter.stage("safety_backup")
         sources = self._usable_targets()
-        if sources.files or sources.databases:
+        if sources.files or sources.databases or sources.postgres:
             options = BackupOptions(
                 label=f"before restore {self._journal.restore_id}",
                 kind=SAFETY,
@@ -195,7 +199,7 @@ class _Restore:
             if result.outcome is Outcome.DEGRADED:
                 self.notices += [f"The safety backup lacks: {warning}" for warning in result.warnings[:20]]
                 self.notices += [f"The safety backup: {problem}" for problem in result.lock_problems]
-        usable = {part.name: parts.keep_old_database(part) for part in self._databases}
+        usable = {part.name: part.keep_old() for part in self._databases}
         self._journal.write(Step.SAFETY_BACKUP, snapshot=self.safety_snapshot, usable=usable)
 
     def _swap(self) -> None:
@@ -204,7 +208,7 @@ class _Restore:
         usable = (self._journal.find(Step.SAFETY_BACKUP) or {})["usable"]
         for database in self._databases:
             self._swap_database(database, usable=usable[database.name])
-            self._journal.write(Step.SWAPPED, name=database.name, kind="database")
+            self._journal.write(Step.SWAPPED, name=database.name, kind=parts.kind_of(database))
             self._reporter.advance(items=1, current=database.name)
         for tree in self._trees:
             source = self._tree_target(tree.name)
@@ -217,19 +221,20 @@ class _Restore:
         self._journal.write(Step.ALL_SWAPPED)
 
     def _swap_database(self, database: parts.DatabasePart, *, usable: bool) -> None:
-        self._journal.write(Step.SWAPPING, name=database.name, kind="database")
+        kind = parts.kind_of(database)
+        self._journal.write(Step.SWAPPING, name=database.name, kind=kind)
         try:
-            parts.swap_database(database, live_usable=usable)
+            database.swap(live_usable=usable)
         except Busy:
             if usable:  # all or nothing: no content was exchanged, so none has to go back
-                self._journal.write(Step.NOT_SWAPPED, name=database.name, kind="database")
+                self._journal.write(Step.NOT_SWAPPED, name=database.name, kind=kind)
             raise
 
     def _check(self) -> None:
         self._reporter.stage("check")
         for database in self._databases:
             entry = self._database_entry(database.name)
-            self.checks += parts.check_live_database(database, entry, self._state.scratch)
+            self.checks += database.check_live(entry, self._state.scratch)
         for tree in self._trees:
             self.checks.append(self._check_tree(tree))
         for name, check in self._hooks.checks:
@@ -253,8 +258,7 @@ class _Restore:
         )
         reopen(self._state, self._hooks.maintenance)
         for database in self._databases:
-            with suppress(OSError):  # it goes with the rest when the undo time is over
-                database.copy.unlink()
+            database.forget_staged()
         return self.report(
             f"Restored from the backup of {self._manifest.snapshot.created_at:%Y-%m-%d %H:%M} UTC."
         )
@@ -283,7 +287,7 @@ class _Restore:
 
     def _usable_targets(self) -> SourceSet:
         """Return the selected targets that are there; what is not cannot be kept."""
-        files, databases = [], []
+        files = []
         for tree in self._trees:
             target = self._tree_target(tree.name)
             try:
@@ -291,14 +295,20 @@ class _Restore:
                 files.append(target)
             except SourceError as error:
                 self.notices.append(f"The folder {tree.name} could not be kept: {error}")
-        for database in self._databases:
-            source = next(one for one in self._targets.databases if one.name == database.name)
+        names = {database.name for database in self._databases}
+        databases = self._usable([one for one in self._targets.databases if one.name in names])
+        servers = self._usable([one for one in self._targets.postgres if one.name in names])
+        return SourceSet(tuple(files), databases, servers)
+
+    def _usable(self, sources: list[_Database]) -> tuple[_Database, ...]:
+        found = []
+        for source in sources:
             try:
                 source.check()
-                databases.append(source)
+                found.append(source)
             except SourceError as error:
-                self.notices.append(f"The database {database.name} could not be kept: {error}")
-        return SourceSet(tuple(files), tuple(databases))
+                self.notices.append(f"The database {source.name} could not be kept: {error}")
+        return tuple(found)
 
     @contextmanager
     def _no_backups(self) -> Iterator[None]:
@@ -330,6 +340,13 @@ class _Restore:
             raise RestoreRefused(f"The snapshot has no database {name!r}. Nothing was touched.")
         return entry
 
+    def _database_part(self, part: DatabasePart) -> parts.DatabasePart:
+        restore_id = self._journal.restore_id
+        server = next((one for one in self._targets.postgres if one.name == part.name), None)
+        if server is not None:
+            return parts.postgres_part(server, part.way, restore_id, self._state)
+        return parts.sqlite_part(part.name, part.path, restore_id)
+
     def _tree_target(self, name: str) -> FileSource:
         return next(source for source in self._targets.files if source.name == name)
 
@@ -344,6 +361,7 @@ def _check_places(plan: RestorePlan, targets: SourceSet) -> None:
     """Refuse a plan whose places are no longer those that are configured."""
     places = {source.name: str(source.root.resolve()) for source in targets.files}
     databases = {source.name: str(source.path.resolve()) for source in targets.databases}
+    databases |= {source.name: source.address.label for source in targets.postgres}
     wrong = [part.name for part in plan.files if places.get(part.name) != part.root]
     wrong += [part.name for part in plan.databases if databases.get(part.name) != part.path]
     if wrong:

@@ -8,7 +8,7 @@ from backup_admin.core.clock import format_time
 from backup_admin.core.errors import RestoreRefused
 from backup_admin.core.shown import columns, count_of, show_size, show_text, show_time
 from backup_admin.operations.answers import Answer
-from backup_admin.operations.validate import Level
+from backup_admin.operations.issues import Issue, Level
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from backup_admin.operations.plans import DatabasePart, FilesPart, RestorePlan, TableEffect
     from backup_admin.operations.restore_report import RestoreReport
     from backup_admin.operations.undo import Undoable
-    from backup_admin.operations.validate import Issue
     from backup_admin.repository.types import Snapshot
 
 _TABLES_SHOWN = 30

@@ -11,42 +11,30 @@ import shutil
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from backup_admin.core.durable import make_folders, sync_folder
-from backup_admin.core.errors import (
-    RestoreRefused,
-    SourceError,
-    SourceInvalid,
-    SourceMissing,
-    VerificationFailed,
-)
-from backup_admin.operations.captured import write_content
-from backup_admin.operations.databases import CheckLine, compare_database, compare_tables
+from backup_admin.core.errors import RestoreRefused, VerificationFailed
 from backup_admin.operations.on_disk import compare_tree
+from backup_admin.operations.postgres_part import KIND, PostgresPart, postgres_part_from_json
+from backup_admin.operations.sqlite_part import SqlitePart
 from backup_admin.operations.stage_tree import write_tree
-from backup_admin.sources.base import STAGING_PREFIX, LiveUnusable
+from backup_admin.sources.base import STAGING_PREFIX
 from backup_admin.sources.exchange import is_mount_point
 from backup_admin.sources.files import FileSource
-from backup_admin.sources.sqlite import (
-    SqliteSource,
-    copy_database,
-    inspect_copy,
-    place_offline,
-    undo_place_offline,
-    write_into_live,
-)
 from backup_admin.sources.tree import TreeWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from backup_admin.core.progress import Reporter
+    from backup_admin.core.state import StateFolder
+    from backup_admin.operations.databases import CheckLine
     from backup_admin.repository.reader import ChunkReader
+    from backup_admin.repository.repository import Repository
     from backup_admin.repository.types import DatabaseEntry, FileEntry, FilesRoot
+    from backup_admin.sources.postgres.source import PostgresSource
 
-_SWAP_SECONDS = 120.0
 _PREFIX = os.fsdecode(STAGING_PREFIX)
 
 
@@ -68,46 +56,75 @@ class TreePart:
         return {"kind": "files", **asdict(self)}
 
 
-@dataclass(frozen=True, slots=True)
-class DatabasePart:
-    """One database: `work` holds the staged copy, the old state and what was moved aside."""
-
-    name: str
-    live: str
-    work: str
+class DatabasePart(Protocol):
+    """One database of a restore in place. Every method may be repeated after a crash."""
 
     @property
-    def copy(self) -> Path:
-        """The state to be restored."""
-        return Path(self.work) / "new.db"
+    def name(self) -> str:
+        """What the database is called in the snapshot."""
 
     @property
-    def old(self) -> Path:
-        """The state before the restore."""
-        return Path(self.work) / "old.db"
+    def live(self) -> str:
+        """Where the live one is."""
 
     @property
-    def undone(self) -> Path:
-        """The state after the restore, kept when it is undone."""
-        return Path(self.work) / "undone.db"
-
-    @property
-    def aside(self) -> Path:
-        """Where an unusable live file and its sidecars are moved."""
-        return Path(self.work) / "aside"
+    def work(self) -> str:
+        """The folder it is staged in."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the part as it stands in the journal."""
-        return {"kind": "database", **asdict(self)}
+
+    def check(self) -> None:
+        """Raise `SourceError` when what an undo needs cannot be reached."""
+
+    def stage(self, entry: DatabaseEntry, repository: Repository, reporter: Reporter) -> tuple[str, ...]:
+        """Make the new state beside the live one and verify it; return what a person should know."""
+
+    def keep_old(self) -> bool:
+        """Keep what is live; False when there is nothing that could be kept."""
+
+    def swap(self, *, live_usable: bool) -> None:
+        """Exchange the two."""
+
+    def swap_again(self, *, live_usable: bool) -> None:
+        """Make sure of an exchange that was carried out."""
+
+    def unswap(self, *, live_usable: bool) -> None:
+        """Put the old state back."""
+
+    def keep_undone(self) -> None:
+        """Keep what is live before an undo replaces it."""
+
+    def check_live(self, entry: DatabaseEntry, scratch: Path) -> tuple[CheckLine, ...]:
+        """Compare live with the manifest."""
+
+    def compare_with_staged(self) -> tuple[CheckLine, ...]:
+        """Compare live with what was staged; no lines when that is gone."""
+
+    def compare_with_old(self) -> tuple[CheckLine, ...]:
+        """Compare live with the state before the restore; no lines when that is elsewhere."""
+
+    def forget_staged(self) -> None:
+        """Remove what a committed restore no longer needs."""
+
+    def leave(self) -> None:
+        """Give up what is kept outside of the work folder."""
 
 
 Part = TreePart | DatabasePart
 
 
-def part_from_json(value: Mapping[str, Any]) -> Part:
+def part_from_json(value: Mapping[str, Any], servers: Sequence[PostgresSource] = ()) -> Part:
     """Read a part from the journal; raise `KeyError`."""
-    kind = TreePart if value["kind"] == "files" else DatabasePart
+    if value["kind"] == KIND:
+        return postgres_part_from_json(value, servers)
+    kind = TreePart if value["kind"] == "files" else SqlitePart
     return kind(str(value["name"]), str(value["live"]), str(value["work"]))
+
+
+def kind_of(part: Part) -> str:
+    """Return how a part is called in the journal."""
+    return str(part.to_json()["kind"])
 
 
 def tree_part(name: str, root: str, restore_id: str) -> TreePart:
@@ -122,9 +139,16 @@ def tree_part(name: str, root: str, restore_id: str) -> TreePart:
     return TreePart(name, root, str(beside))
 
 
-def database_part(name: str, path: str, restore_id: str) -> DatabasePart:
-    """Choose where to stage a database: beside it."""
-    return DatabasePart(name, path, str(Path(path).parent / f"{_PREFIX}{restore_id}-{name}-db"))
+def sqlite_part(name: str, path: str, restore_id: str) -> SqlitePart:
+    """Choose where to stage a SQLite database: beside it."""
+    return SqlitePart(name, path, str(Path(path).parent / f"{_PREFIX}{restore_id}-{name}-db"))
+
+
+def postgres_part(source: PostgresSource, way: str, restore_id: str, state: StateFolder) -> PostgresPart:
+    """Choose where to keep the parts of a database that lies on a server: in the state folder."""
+    work = state.restores / f"{restore_id}-{source.name}"
+    address = source.address
+    return PostgresPart(source.name, address.label, str(work), restore_id, address.database, way, source)
 
 
 def make_work_folder(part: Part) -> None:
@@ -180,99 +204,10 @@ def verify_staged_tree(part: TreePart, entries: Iterable[FileEntry], reporter: R
     return count
 
 
-def stage_database(part: DatabasePart, entry: DatabaseEntry, reader: ChunkReader) -> None:
-    """Put a database together beside the live one and check it; raise `VerificationFailed`."""
-    part.copy.unlink(missing_ok=True)
-    write_content(reader, entry.content, part.copy)
-    lines = compare_database(entry, part.copy, thorough=True)
-    wrong = [line for line in lines if not line.ok]
-    if wrong:
-        raise VerificationFailed(f"{wrong[0].topic}: {wrong[0].found}. Nothing live was touched.")
-
-
-def keep_old_database(part: DatabasePart) -> bool:
-    """Keep a copy of the live database; False when it is missing or damaged."""
-    part.old.unlink(missing_ok=True)
-    try:
-        copy = SqliteSource(part.name, Path(part.live)).capture(Path(part.work))
-    except SourceError:
-        return False
-    copy.path.rename(part.old)
-    sync_folder(part.work)
-    return True
-
-
-def swap_database(part: DatabasePart, *, live_usable: bool) -> None:
-    """Replace the content of the live database, or the file when it is unusable."""
-    if live_usable:
-        write_into_live(part.copy, Path(part.live), deadline_seconds=_SWAP_SECONDS)
-    else:
-        place_offline(part.copy, Path(part.live), part.aside)
-
-
-def unswap_database(part: DatabasePart, *, live_usable: bool) -> None:
-    """Put the old content back; does no harm when nothing was swapped.
-
-    A live database that was lost or damaged since is moved aside.
-    """
-    live = Path(part.live)
-    if not live_usable:
-        undo_place_offline(live, part.aside)
-        return
-    try:
-        if not part.aside.exists():
-            write_into_live(part.old, live, deadline_seconds=_SWAP_SECONDS)
-            return
-    except LiveUnusable:
-        pass
-    place_offline(part.old, live, part.aside)
-
-
-def keep_undone_database(part: DatabasePart) -> None:
-    """Keep what is live now, before an undo replaces it; what is no database is moved aside then."""
-    if part.undone.exists():
-        return
-    live, work = Path(part.live), Path(part.work)
-    try:
-        copy = SqliteSource(part.name, live).capture(work).path
-    except SourceMissing:
-        return
-    except SourceInvalid:
-        copy = work / "undone.part"
-        copy.unlink(missing_ok=True)
-        copy_database(live, copy)
-    copy.rename(part.undone)
-
-
-def check_live_database(part: DatabasePart, entry: DatabaseEntry, scratch: Path) -> tuple[CheckLine, ...]:
-    """Compare the live database with the manifest, table by table."""
-    with TemporaryDirectory(prefix="check-", dir=scratch) as folder:
-        try:
-            copy = SqliteSource(part.name, Path(part.live)).capture(Path(folder))
-        except SourceError as error:
-            return (CheckLine(f"{part.name}: integrity", "sound", str(error), ok=False),)
-        return compare_tables(entry, copy)
-
-
-def compare_with_copy(part: DatabasePart, copy: Path) -> tuple[CheckLine, ...]:
-    """Compare the live database with a copy kept beside it, table by table."""
-    wanted = {table.name: table for table in inspect_copy(copy).tables}
-    with TemporaryDirectory(prefix="check-", dir=part.work) as folder:
-        live = SqliteSource(part.name, Path(part.live)).capture(Path(folder))
-    found = {table.name: table for table in live.tables}
-    return tuple(
-        CheckLine(
-            f"{part.name}: table {name}",
-            f"{wanted[name].rows} rows" if name in wanted else "absent",
-            f"{found[name].rows} rows" if name in found else "missing",
-            name in wanted and name in found and wanted[name].checksum == found[name].checksum,
-        )
-        for name in sorted(wanted.keys() | found.keys())
-    )
-
-
 def remove_staging(part: Part) -> None:
     """Remove everything a part keeps beside the live state."""
+    if not isinstance(part, TreePart):
+        part.leave()
     folder = Path(part.work).parent
     if folder.is_dir():
         with _same_times(folder):

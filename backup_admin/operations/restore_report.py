@@ -14,15 +14,20 @@ if TYPE_CHECKING:
     from backup_admin.core.progress import Reporter
     from backup_admin.core.state import StateFolder
     from backup_admin.operations.databases import CheckLine
+    from backup_admin.sources.postgres.source import PostgresSource
 
 
 @dataclass(frozen=True, slots=True)
 class RestoreHooks:
-    """What the host does in a restore. `maintenance(True)` keeps writers out."""
+    """What the host does in a restore. `maintenance(True)` keeps writers out.
+
+    `servers` give the passwords of PostgreSQL databases to whoever goes on after a crash.
+    """
 
     maintenance: Callable[[bool], None] = lambda _: None
     checks: tuple[tuple[str, Callable[[], str]], ...] = ()
     drain_seconds: float = 0.0
+    servers: tuple[PostgresSource, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

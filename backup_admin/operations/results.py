@@ -34,6 +34,10 @@ class SourceSet:
     postgres: tuple[PostgresSource, ...] = ()
     settings: SettingsSource | None = None
 
+    def database_names(self) -> list[str]:
+        """Return the names of all databases, of whatever kind."""
+        return [source.name for source in self.databases] + [source.name for source in self.postgres]
+
 
 @dataclass(frozen=True, slots=True)
 class BackupOptions:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from backup_admin.core.clock import Clock, parse_time
-from backup_admin.core.errors import BackupAdminError, RestoreRefused, UsageError
+from backup_admin.core.errors import BackupAdminError, RestoreRefused, SourceError, UsageError
 from backup_admin.operations import restore_parts as parts
 from backup_admin.operations.journal import Journal, Step, open_journal, open_journals, refuse_unfinished
 from backup_admin.operations.maintenance import close, reopen
@@ -14,12 +15,13 @@ from backup_admin.operations.put_back import journal_parts, unswap_all
 from backup_admin.operations.restore_report import RestoreHooks, RestoreReport
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from backup_admin.core.ids import RestoreId
     from backup_admin.core.progress import Reporter
     from backup_admin.core.state import StateFolder
-    from backup_admin.operations.databases import CheckLine
+    from backup_admin.sources.postgres.source import PostgresSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +77,14 @@ def undo_restore(
     What was written since the restore is not merged: databases as they are now
     are kept beside the live ones until the restore's undo time is over. Raises
     `RestoreRefused` when there is nothing to undo, or a newer restore of the same
-    place stands in between, and `Busy`.
+    place stands in between, `SourceError` when a server cannot be reached, and `Busy`.
     """
     with state.lock("restore"), state.lock("backup"):
         refuse_unfinished(state, clock)
         journal = _choose(state, restore_id, clock)
+        for part in journal_parts(journal, hooks.servers):
+            if not isinstance(part, parts.TreePart):
+                part.check()
         reporter.stage("maintenance")
         journal.write(Step.UNDOING, kept_at=_until(journal).isoformat())
         return finish_undo(journal, state, hooks=hooks, reporter=reporter, clock=clock)
@@ -92,11 +97,12 @@ def finish_undo(
     try:
         close(state, journal.restore_id, hooks.maintenance)
         clock.sleep(hooks.drain_seconds)
-        databases = [part for part in journal_parts(journal) if isinstance(part, parts.DatabasePart)]
+        found = journal_parts(journal, hooks.servers)
+        databases = [part for part in found if not isinstance(part, parts.TreePart)]
         for database in databases:
-            parts.keep_undone_database(database)
+            database.keep_undone()
         reporter.stage("swap")
-        unswap_all(journal)
+        unswap_all(journal, hooks.servers)
     except (BackupAdminError, OSError) as error:
         journal.write(Step.UNDOING, failed=str(error))
         return RestoreReport(
@@ -108,7 +114,7 @@ def finish_undo(
             exit_code=1,
         )
     reporter.stage("check")
-    checks = tuple(line for part in databases for line in _compare(part))
+    checks = tuple(line for part in databases for line in part.compare_with_old())
     journal.write(Step.UNDONE)
     reopen(state, hooks.maintenance)
     return RestoreReport(
@@ -119,16 +125,22 @@ def finish_undo(
     )
 
 
-def remove_expired(state: StateFolder, clock: Clock) -> tuple[RestoreId, ...]:
-    """Remove the kept old state of restores whose undo time is over."""
+def remove_expired(
+    state: StateFolder, clock: Clock, servers: Sequence[PostgresSource] = ()
+) -> tuple[RestoreId, ...]:
+    """Remove the kept old state of restores whose undo time is over.
+
+    What lies on a server that cannot be reached is left for the next time.
+    """
     removed = []
     with state.lock("restore"):
         for journal in open_journals(state, clock):
             if journal.step in (Step.COMMITTED, Step.UNDONE) and _until(journal) <= clock.now():
-                for part in journal_parts(journal):
-                    parts.remove_staging(part)
-                journal.write(Step.CLEANED)
-                removed.append(journal.restore_id)
+                with suppress(SourceError):
+                    for part in journal_parts(journal, servers):
+                        parts.remove_staging(part)
+                    journal.write(Step.CLEANED)
+                    removed.append(journal.restore_id)
     return tuple(removed)
 
 
@@ -149,9 +161,3 @@ def _choose(state: StateFolder, restore_id: str | None, clock: Clock) -> Journal
 
 def _until(journal: Journal) -> datetime:
     return parse_time(str((journal.find(Step.COMMITTED) or {})["undo_until"]))
-
-
-def _compare(part: parts.DatabasePart) -> tuple[CheckLine, ...]:
-    if not part.old.exists():
-        return ()
-    return parts.compare_with_copy(part, part.old)

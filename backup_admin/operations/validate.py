@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import BackupAdminError, UsageError
 from backup_admin.operations.captured import iterate_refs
+from backup_admin.operations.issues import Issue, Level
 from backup_admin.operations.journal import refuse_unfinished
 from backup_admin.operations.layout import check_layout
+from backup_admin.operations.plan_postgres import RENAME, look_at_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,27 +21,10 @@ if TYPE_CHECKING:
     from backup_admin.operations.plans import RestorePlan
     from backup_admin.operations.results import SourceSet
     from backup_admin.repository.repository import Repository
-    from backup_admin.repository.types import Content, Manifest
+    from backup_admin.repository.types import Content, FilesRoot, Manifest
 
 _MARGIN = 1.1
 _DATABASE_COPIES = 3
-
-
-class Level(StrEnum):
-    """What an issue means for the restore."""
-
-    OK = "ok"
-    WARN = "warn"
-    BLOCK = "block"
-
-
-@dataclass(frozen=True, slots=True)
-class Issue:
-    """One thing that was looked at before a restore."""
-
-    level: Level
-    topic: str
-    message: str
 
 
 def validate_restore(
@@ -55,9 +38,9 @@ def validate_restore(
     return (
         *_look_at_snapshot(plan, repository, manifest),
         *_look_at_storage(repository, targets),
-        *_look_at_places(plan),
+        *_look_at_places(plan, targets),
         *_look_at_nesting(plan),
-        *_look_at_space(plan),
+        *_look_at_space(plan, state),
         *_look_at_journals(state, clock),
     )
 
@@ -87,8 +70,11 @@ def _look_at_storage(repository: Repository, targets: SourceSet) -> Iterator[Iss
         yield Issue(Level.BLOCK, "Storage", str(error))
 
 
-def _look_at_places(plan: RestorePlan) -> Iterator[Issue]:
+def _look_at_places(plan: RestorePlan, targets: SourceSet) -> Iterator[Issue]:
     for part in plan.databases:
+        if part.way:
+            yield from look_at_server(part, targets)
+            continue
         yield from _look_at_place(f"Database {part.name}", Path(part.path), found=part.live_found)
     for tree in plan.files:
         yield from _look_at_place(f"Folder {tree.name}", Path(tree.root), found=tree.live_found)
@@ -106,9 +92,9 @@ def _look_at_place(topic: str, path: Path, *, found: bool) -> Iterator[Issue]:
         yield Issue(Level.OK, topic, f"{path} is there and can be exchanged.")
 
 
-def _look_at_space(plan: RestorePlan) -> Iterator[Issue]:
+def _look_at_space(plan: RestorePlan, state: StateFolder) -> Iterator[Issue]:
     needed: dict[int, tuple[Path, int]] = {}
-    for path, size in _places(plan):
+    for path, size in _places(plan, state):
         folder = _existing(path)
         device = folder.stat().st_dev
         needed[device] = (folder, needed.get(device, (folder, 0))[1] + size)
@@ -135,10 +121,15 @@ def _look_at_nesting(plan: RestorePlan) -> Iterator[Issue]:
                 yield Issue(Level.BLOCK, f"Folder {inner.name}", text)
 
 
-def _places(plan: RestorePlan) -> list[tuple[Path, int]]:
-    return [(Path(part.path), _DATABASE_COPIES * part.size) for part in plan.databases] + [
-        (Path(part.root), part.size) for part in plan.files
-    ]
+def _places(plan: RestorePlan, state: StateFolder) -> list[tuple[Path, int]]:
+    """Return where how much is written by us; what a server writes we cannot see."""
+    places = [(Path(part.root), part.size) for part in plan.files]
+    for part in plan.databases:
+        if part.way:
+            places.append((state.restores, (1 if part.way == RENAME else 2) * part.size))
+        else:
+            places.append((Path(part.path), _DATABASE_COPIES * part.size))
+    return places
 
 
 def _existing(path: Path) -> Path:
@@ -165,9 +156,15 @@ def _count_lost(plan: RestorePlan, repository: Repository, manifest: Manifest) -
 def _contents(plan: RestorePlan, repository: Repository, manifest: Manifest) -> Iterator[Content]:
     for part in plan.databases:
         entry = manifest.database(part.name)
-        if entry is not None:
+        if entry is not None and entry.tree is not None:
+            yield from _contents_of(repository, entry.tree)
+        elif entry is not None:
             yield entry.content
     for tree in plan.files:
         root = manifest.files_root(tree.name)
         if root is not None:
-            yield from (one.content for one in repository.entries(root) if one.content is not None)
+            yield from _contents_of(repository, root)
+
+
+def _contents_of(repository: Repository, root: FilesRoot) -> Iterator[Content]:
+    return (one.content for one in repository.entries(root) if one.content is not None)

@@ -40,6 +40,18 @@ class PostgresAddress:
         """Return the parameters without the password, as a program takes them: others see it in `ps`."""
         return str(_conninfo().make_conninfo(**dict(self.parameters)))
 
+    @property
+    def database(self) -> str:
+        """Return the name of the database as libpq finds it; empty when only a service says it."""
+        found = dict(self.parameters)
+        named = found.get("dbname") or os.environ.get("PGDATABASE", "")
+        return named or ("" if "service" in found else found.get("user") or os.environ.get("PGUSER", ""))
+
+    def at(self, database: str) -> PostgresAddress:
+        """Return the address of another database on the same server."""
+        rest = tuple((key, value) for key, value in self.parameters if key != "dbname")
+        return PostgresAddress(tuple(sorted((*rest, ("dbname", database)))), self.password)
+
     def environment(self) -> dict[str, str]:
         """Return what a client program has in its environment, which only its own user may read.
 

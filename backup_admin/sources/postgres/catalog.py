@@ -160,6 +160,16 @@ def sequences_from_json(value: Any) -> tuple[Sequence, ...]:
     )
 
 
+def database_from_json(value: Any) -> DatabaseFacts:
+    """Read what belongs to a database; raise `KeyError` or `TypeError`."""
+    acl = None if value["acl"] is None else _texts(value["acl"])
+    comment = None if value["comment"] is None else str(value["comment"])
+    name, owner, encoding, collate, ctype = (
+        str(value[key]) for key in ("name", "owner", "encoding", "collate", "ctype")
+    )
+    return DatabaseFacts(name, owner, encoding, collate, ctype, acl, comment, _texts(value["settings"]))
+
+
 def _read_database(connection: psycopg.Connection) -> DatabaseFacts:
     name, owner, encoding, collate, ctype, acl, comment, settings = _one(connection, sql.SQL(_DATABASE))
     return DatabaseFacts(

@@ -13,8 +13,9 @@ from backup_admin.core.errors import Damaged, NewerVersion, RestoreRefused, Sour
 from backup_admin.core.programs import run_program
 from backup_admin.sources.postgres.catalog import read_catalog, sequences_from_json, tables_from_json
 from backup_admin.sources.postgres.clients import choose_for_restore, why
-from backup_admin.sources.postgres.connect import PINNED, connected
+from backup_admin.sources.postgres.connect import connected
 from backup_admin.sources.postgres.parts import CONTENTS, FORMAT, LARGE_OBJECTS, POST_DATA, PRE_DATA
+from backup_admin.sources.postgres.script import run_script
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 _BLOCK_BYTES = 256 << 10
 _SUM_BYTES = 32
 _HOURS = 24 * 3600.0
-_UNKNOWN_SETTING = b"SET transaction_timeout = 0;"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def load(
     fits, `Damaged` for parts that are not whole, and `SourceError` when the server refuses something:
     then what was loaded so far is there, and the database is to be dropped.
     """
-    contents = _read_contents(folder)
+    contents = read_contents(folder)
     with connected(address) as connection:
         server = connection.info.server_version // 10_000
         made_by = int(str(contents["client_version"]).partition(".")[0])
@@ -102,7 +102,9 @@ class _Load:
         self._restore(POST_DATA)
         self._connection.execute("ANALYZE")
         for table, row in zip(tables, contents["tables"], strict=True):
-            self._compare(table, row)
+            if not is_as_captured(self._connection, table, row, self._folder):
+                label = self._address.label
+                raise SourceError(f"{label}: table {table.shown} does not hold what was captured.")
         return Loaded(len(tables), rows, size, ())
 
     def _restore(self, name: str) -> None:
@@ -111,7 +113,7 @@ class _Load:
         if self._options.no_owner:
             options += ["--no-owner", "--no-acl"]
         if self._client.filters:
-            self._run_script(self._pg_restore(name, [*options, "--file=-"]))
+            run_script(self._connection, self._pg_restore(name, [*options, "--file=-"]))
         else:
             self._pg_restore(name, [*options, f"--dbname={self._address.conninfo()}"])
 
@@ -121,20 +123,6 @@ class _Load:
         if done.status != 0:
             raise SourceError(f"{self._address.label}: pg_restore of {name} {why(done)}.")
         return done.output
-
-    def _run_script(self, script: bytes) -> None:
-        """Run what a program wrote that sends settings this server does not know, without those."""
-        lines = [line for line in script.split(b"\n") if line != _UNKNOWN_SETTING]
-        # What is for psql alone stands first and last, and nowhere else on a line of its own.
-        own = [
-            number for number, line in enumerate(lines) if line.startswith((b"\\restrict ", b"\\unrestrict "))
-        ]
-        for number in {*own[:1], *own[-1:]}:
-            lines[number] = b""
-        with self._connection.transaction():
-            self._connection.execute(b"\n".join(lines))
-            for setting, value in PINNED.items():  # a dump sets some of them for itself
-                self._connection.execute("SELECT set_config(%s, %s, false)", (setting, value))
 
     def _copy_in(self, table: Table, row: dict[str, Any]) -> None:
         digest = hashlib.sha256()
@@ -153,19 +141,17 @@ class _Load:
             if cursor.rowcount != row["rows"]:
                 raise Damaged(f"Table {table.shown} took {cursor.rowcount} rows instead of {row['rows']}.")
 
-    def _compare(self, table: Table, row: dict[str, Any]) -> None:
-        """Read a table back: in the order it was captured in, or, without a key, whatever the order is."""
-        with self._connection.cursor() as cursor, cursor.copy(table.copy_out()) as copy:
-            if table.key:
-                digest = hashlib.sha256()
-                for block in copy:
-                    digest.update(block)
-                same = digest.hexdigest() == row["sha256"]
-            else:
-                with (self._folder / str(row["file"])).open("rb") as file:
-                    same = _sum_of(copy) == _sum_of(file)
-        if not same:
-            raise SourceError(f"{self._address.label}: table {table.shown} does not hold what was captured.")
+
+def is_as_captured(connection: psycopg.Connection, table: Table, row: dict[str, Any], folder: Path) -> bool:
+    """Read a table back: in the order it was captured in, or, without a key, whatever the order is."""
+    with connection.cursor() as cursor, cursor.copy(table.copy_out()) as copy:
+        if not table.key:
+            with (folder / str(row["file"])).open("rb") as file:
+                return _sum_of(copy) == _sum_of(file)
+        digest = hashlib.sha256()
+        for block in copy:
+            digest.update(block)
+        return digest.hexdigest() == str(row["sha256"])
 
 
 def _sum_of(rows: Iterable[bytes | bytearray | memoryview]) -> int:
@@ -176,7 +162,8 @@ def _sum_of(rows: Iterable[bytes | bytearray | memoryview]) -> int:
     return total % (1 << 8 * _SUM_BYTES)
 
 
-def _read_contents(folder: Path) -> dict[str, Any]:
+def read_contents(folder: Path) -> dict[str, Any]:
+    """Read what tells about the parts in a folder; raise `RestoreRefused`, `NewerVersion` or `Damaged`."""
     try:
         value = json.loads((folder / CONTENTS).read_bytes())
         if value["format"] != FORMAT:

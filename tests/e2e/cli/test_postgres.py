@@ -160,8 +160,8 @@ def sessions(site: Site) -> list[str]:
         return [str(name) for (name,) in connection.execute(query, (site.name,))]
 
 
-def wait_until(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 30
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> bool:
+    deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             return False

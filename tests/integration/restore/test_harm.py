@@ -13,11 +13,12 @@ import pytest
 from backup_admin.core.errors import NeedsAttention
 from backup_admin.core.ids import RestoreId, new_ulid
 from backup_admin.core.progress import QuietReporter
-from backup_admin.operations import restore_parts, tree_swap
+from backup_admin.operations import sqlite_part, tree_swap
 from backup_admin.operations.journal import Journal, Step
 from backup_admin.operations.recover import recover
 from backup_admin.operations.restore import carry_out
 from backup_admin.operations.restore_report import RestoreHooks, RestoreReport
+from backup_admin.operations.sqlite_part import SqlitePart
 from backup_admin.operations.undo import undo_restore
 from backup_admin.sources import exchange
 from tests.integration.restore.scene import CLOCK, Scene, damage, make_scene
@@ -137,16 +138,16 @@ def test_a_database_locked_at_the_swap_was_not_touched(scene: Scene, monkeypatch
     damage(scene)
     damaged = scene.live()
     plan = scene.plan()
-    monkeypatch.setattr(restore_parts, "_SWAP_SECONDS", 0.5)
-    keep = restore_parts.keep_old_database
+    monkeypatch.setattr(sqlite_part, "_SWAP_SECONDS", 0.5)
+    keep = SqlitePart.keep_old
     with closing(sqlite3.connect(scene.database, isolation_level=None)) as writer:
 
-        def keep_and_lock(part: restore_parts.DatabasePart) -> bool:
+        def keep_and_lock(part: SqlitePart) -> bool:
             usable = keep(part)
             writer.execute("begin exclusive")
             return usable
 
-        monkeypatch.setattr(restore_parts, "keep_old_database", keep_and_lock)
+        monkeypatch.setattr(SqlitePart, "keep_old", keep_and_lock)
         report = scene.restore(plan)
 
     assert report.outcome == "rolled_back", report.message

@@ -18,13 +18,14 @@ from backup_admin.core.ids import RestoreId, new_ulid
 from backup_admin.core.progress import QuietReporter
 from backup_admin.operations import restore_parts, tree_swap
 from backup_admin.operations.backup import back_up
+from backup_admin.operations.issues import Level
 from backup_admin.operations.journal import list_journals
 from backup_admin.operations.recover import recover
 from backup_admin.operations.restore import carry_out
 from backup_admin.operations.restore_report import RestoreHooks
 from backup_admin.operations.results import BackupOptions
 from backup_admin.operations.undo import remove_expired, undo_restore, undoable
-from backup_admin.operations.validate import Level, validate_restore
+from backup_admin.operations.validate import validate_restore
 from tests.integration.restore.scene import CLOCK, Scene, damage, make_scene
 
 

@@ -16,6 +16,7 @@ from backup_admin.operations import restore_parts, tree_swap
 from backup_admin.operations.check import check_repository
 from backup_admin.operations.recover import recover
 from backup_admin.operations.restore_report import RestoreHooks
+from backup_admin.operations.sqlite_part import SqlitePart
 from backup_admin.operations.undo import undo_restore
 from tests.integration.restore.scene import CLOCK, Scene, damage, make_scene
 
@@ -38,16 +39,8 @@ _SYSTEM_CALLS = (
     "chmod",
 )
 _STORAGE_CALLS = ("put", "get", "get_into", "stat", "list_objects", "delete")
-_PART_CALLS = (
-    "make_work_folder",
-    "stage_tree",
-    "stage_database",
-    "swap_database",
-    "unswap_database",
-    "keep_old_database",
-    "keep_undone_database",
-    "remove_staging",
-)
+_PART_CALLS = ("make_work_folder", "stage_tree", "remove_staging")
+_DATABASE_CALLS = ("stage", "swap", "unswap", "keep_old", "keep_undone")
 
 
 _FEWEST_POINTS = 15
@@ -75,6 +68,8 @@ def _arm(countdown: Countdown, storage: LocalStorage, *, system: bool) -> None:
         setattr(storage, name, countdown.wrap(getattr(storage, name)))
     for name in _PART_CALLS:
         setattr(restore_parts, name, countdown.wrap(getattr(restore_parts, name)))
+    for name in _DATABASE_CALLS:
+        setattr(SqlitePart, name, countdown.wrap(getattr(SqlitePart, name)))
     for name in ("swap_tree", "unswap_tree"):
         setattr(tree_swap, name, countdown.wrap(getattr(tree_swap, name)))
     journals.Journal.write = countdown.wrap(journals.Journal.write)  # type: ignore[method-assign]  # in a fork

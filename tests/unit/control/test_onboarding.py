@@ -198,8 +198,8 @@ def test_read_only_changes_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("address", "words"),
     [
-        ("postgresql://x/y", "protects SQLite databases only"),
-        ("mysql://x/y", "protects SQLite databases only"),
+        ("postgresql://x/y?nonsense=1", "main: The address of a PostgreSQL database cannot be read"),
+        ("mysql://x/y", "protects SQLite and PostgreSQL databases only"),
         ("sqlite://", "must name a file"),
         ("sqlite:///:memory:", "must name a file"),
     ],

@@ -13,8 +13,8 @@ from backup_admin.access.audit import AuditOutcome
 from backup_admin.control import engine, restore_here
 from backup_admin.control.wizard import Review, find_operation
 from backup_admin.core.errors import Busy, ConfigurationError, RestoreRefused, UsageError
+from backup_admin.operations.issues import Issue, Level
 from backup_admin.operations.plans import Selection
-from backup_admin.operations.validate import Issue, Level
 from backup_admin.records import BackupManifest, RestoreOperation, RestoreStatus
 from tests.installations import ADMIN, Host, back_up
 

@@ -27,7 +27,7 @@ from backup_admin.core.errors import (
     StorageUnavailable,
     UsageError,
 )
-from backup_admin.operations.validate import Level
+from backup_admin.operations.issues import Level
 from backup_admin.records import BackupManifest, RestoreOperation, RestoreStatus, RunStatus
 from tests.installations import ADMIN, Host, back_up, find_run, make_host, set_up
 

@@ -1,0 +1,102 @@
+"""What a restore in place would do to a PostgreSQL database, and what stands in its way; reads only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from backup_admin.core.errors import BackupAdminError, UsageError
+from backup_admin.operations.issues import Issue, Level
+from backup_admin.operations.plans import DatabasePart, TableEffect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from backup_admin.operations.results import SourceSet
+    from backup_admin.repository.types import DatabaseEntry
+    from backup_admin.sources.postgres.source import PostgresSource
+    from backup_admin.sources.postgres.survey import Survey
+
+RENAME, IN_PLACE = "rename", "in_place"
+_HOW = {
+    RENAME: "A new database is made and read back beside it, then takes its name: connections end for a "
+    "moment, and what is live now stays for an undo.",
+    IN_PLACE: "The role may make no databases, so everything in it is dropped and loaded in one "
+    "transaction: whoever uses the database waits until that is done.",
+}
+
+
+def plan_postgres(entry: DatabaseEntry, source: PostgresSource) -> DatabasePart:
+    """Compare a captured database with what is live, all rows of which are read.
+
+    Raises `UsageError`, `SourceMissing`, `SourceError` or `NoClient`.
+    """
+    if entry.tree is None:
+        raise UsageError(
+            f"The database {entry.name!r} of the snapshot is {entry.engine}, and its place is a PostgreSQL "
+            "server. Nothing was touched."
+        )
+    from backup_admin.sources.postgres.survey import read_tables, survey  # noqa: PLC0415 - needs psycopg
+
+    found = survey(source)
+    now = {table.name: table for table in read_tables(source)} if found.found else {}
+    then = {table.name: table for table in entry.tables}
+    return DatabasePart(
+        entry.name,
+        source.address.label,
+        entry.size,
+        found.found,
+        tuple(
+            TableEffect(
+                table,
+                now[table].rows if table in now else -1,
+                then[table].rows if table in then else -1,
+                table in now and table in then and now[table].checksum == then[table].checksum,
+            )
+            for table in sorted(now.keys() | then.keys())
+        ),
+        engine=entry.engine,
+        way=RENAME if found.may_make and found.owns else IN_PLACE,
+    )
+
+
+def look_at_server(part: DatabasePart, targets: SourceSet) -> Iterator[Issue]:
+    """Yield what speaks for and against a restore of one database, here and now."""
+    topic = f"Database {part.name}"
+    source = next((one for one in targets.postgres if one.name == part.name), None)
+    if source is None:
+        yield Issue(Level.BLOCK, topic, "There is no place given for it.")
+        return
+    from backup_admin.sources.postgres.survey import survey  # noqa: PLC0415 - needs psycopg
+
+    try:
+        found = survey(source)
+    except BackupAdminError as error:
+        yield Issue(Level.BLOCK, topic, str(error))
+        return
+    yield Issue(Level.OK if part.way == RENAME else Level.WARN, topic, _HOW[part.way])
+    yield from _look_at(part, found, topic)
+
+
+def _look_at(part: DatabasePart, found: Survey, topic: str) -> Iterator[Issue]:
+    if not found.found:
+        yield Issue(Level.WARN, topic, f"{part.path} is not there now; it will be made anew.")
+    if part.way == RENAME and not (found.may_make and found.owns):
+        yield Issue(Level.BLOCK, topic, f"The role {found.role} lost the rights it had; plan again.")
+    if part.way == IN_PLACE and not found.owns:
+        text = f"The database belongs to {found.owner}, and {found.role} is no member of that role."
+        yield Issue(Level.BLOCK, topic, text)
+    if found.is_superuser:
+        text = (
+            f"{found.role} is a superuser: whatever the backup defines runs with all rights on that server. "
+            "Go on only with backups you trust, or use the owner of the database."
+        )
+        yield Issue(Level.WARN, topic, text)
+    if found.staying:
+        text = f"Sessions of {', '.join(found.staying)} cannot be ended from here; stop those programs."
+        yield Issue(Level.WARN if part.way == IN_PLACE else Level.BLOCK, topic, text)
+    if found.prepared:
+        text = f"Prepared transactions hold the database: {', '.join(found.prepared[:5])}. End them first."
+        yield Issue(Level.BLOCK, topic, text)
+    if found.elsewhere:
+        text = f"These stay with the old database and must be set up again: {', '.join(found.elsewhere)}."
+        yield Issue(Level.WARN, topic, text)

@@ -1,0 +1,203 @@
+"""Replacing all that is in a database within one transaction: the way without the right to make databases.
+
+Whoever reads or writes waits meanwhile. What was there is kept as parts, as a capture writes them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+
+from backup_admin.core.durable import make_folders, sync_folder
+from backup_admin.core.errors import Busy, Damaged, SourceError, VerificationFailed
+from backup_admin.core.programs import run_program
+from backup_admin.sources.postgres.catalog import sequences_from_json, tables_from_json
+from backup_admin.sources.postgres.clients import choose_for_restore, why
+from backup_admin.sources.postgres.connect import connected, explain
+from backup_admin.sources.postgres.load import is_as_captured, read_contents
+from backup_admin.sources.postgres.parts import (
+    CONTENTS,
+    LARGE_OBJECTS,
+    POST_DATA,
+    PRE_DATA,
+    TablePart,
+    file_of,
+)
+from backup_admin.sources.postgres.script import (
+    run_large_objects,
+    run_script,
+    without_comments_on_extensions,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from backup_admin.sources.base import ReadInto
+    from backup_admin.sources.postgres.address import PostgresAddress
+    from backup_admin.sources.postgres.capture import PostgresCapture
+    from backup_admin.sources.postgres.catalog import Table
+    from backup_admin.sources.postgres.clients import ClientPrograms, RestoreClient
+    from backup_admin.sources.postgres.source import PostgresSource
+
+_BLOCK_BYTES = 256 << 10
+_HOURS = 24 * 3600.0
+_SET_LOCK_WAIT = sql.SQL("SET LOCAL lock_timeout = {}")
+_LOCK_WAIT = "60s"
+_OWN_WAIT = "600s"
+_LOCK_NUMBER = 0x6261636B75700001
+# Members of extensions, and parts of other objects. A partitioned table is a part of its own columns.
+_KEPT = """NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = {object} AND e.objid = {number}
+    AND e.deptype IN ('e', 'i') AND e.refobjid <> e.objid)"""
+_SCHEMAS = f"""
+SELECT 'schema', quote_ident(n.nspname) FROM pg_namespace n
+WHERE n.nspname <> 'public' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+AND {_KEPT.format(object="'pg_namespace'::regclass", number="n.oid")}
+"""  # noqa: S608 - of constants
+_IN_PUBLIC = f"""
+SELECT o.type, o.identity FROM pg_depend d, pg_identify_object(d.classid, d.objid, 0) o
+WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = to_regnamespace('public')::oid
+AND d.deptype = 'n' AND d.classid <> 'pg_extension'::regclass
+AND {_KEPT.format(object="d.classid", number="d.objid")}
+"""  # noqa: S608 - of constants
+_OF_THE_DATABASE = """
+SELECT 'publication', quote_ident(pubname) FROM pg_publication
+UNION ALL SELECT 'event trigger', quote_ident(evtname) FROM pg_event_trigger t
+WHERE NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_event_trigger'::regclass
+    AND e.objid = t.oid AND e.deptype = 'e')
+UNION ALL SELECT 'server', quote_ident(srvname) FROM pg_foreign_server
+"""
+_WORDS = {"statistics object": "statistics", "composite type": "type"}
+
+
+def write_parts(source: PostgresSource, folder: Path) -> None:
+    """Write the parts of a live database into a new folder; raise what capturing it does."""
+    make_folders(folder / "tables")
+    with source.capturing() as captured:
+        for name in captured.archives():
+            with captured.archive(name) as read_into:
+                _write(folder / name, read_into)
+        tables = [_write_table(captured, table, folder) for table in captured.catalog.tables]
+        (folder / CONTENTS).write_bytes(captured.contents(tables))
+    sync_folder(folder)
+
+
+def replace_content(folder: Path, address: PostgresAddress, clients: Sequence[ClientPrograms]) -> None:
+    """Drop what is in a database and load the parts in a folder, read back, in one transaction.
+
+    Live is as it was when anything fails. Raises `Busy` when others keep what is to be dropped locked,
+    `Damaged`, `VerificationFailed`, `SourceError` and what `connected` does.
+    """
+    contents = read_contents(folder)
+    with connected(address) as connection:
+        server = connection.info.server_version // 10_000
+        made_by = int(str(contents["client_version"]).partition(".")[0])
+        client = choose_for_restore(clients, archive_major=made_by, server_major=server)
+        run = _Replacement(folder, client, connection)
+        try:
+            with connection.transaction():
+                run.run(contents)
+        except psycopg.errors.LockNotAvailable as error:
+            raise Busy(f"{address.label} is used by others who do not let go: {explain(error)}") from error
+        except psycopg.Error as error:
+            raise SourceError(f"{address.label}: {explain(error)} It is as it was.") from error
+        connection.execute("ANALYZE")
+
+
+class _Replacement:
+    def __init__(self, folder: Path, client: RestoreClient, connection: psycopg.Connection) -> None:
+        self._folder = folder
+        self._client = client
+        self._connection = connection
+
+    def run(self, contents: dict[str, Any]) -> None:
+        connection = self._connection
+        # The session of a killed process may still be at the same work, and even commit it.
+        connection.execute(_SET_LOCK_WAIT.format(sql.Literal(_OWN_WAIT)))
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK_NUMBER,))
+        connection.execute(_SET_LOCK_WAIT.format(sql.Literal(_LOCK_WAIT)))
+        self._drop_all()
+        self._run(PRE_DATA)
+        tables = tables_from_json(contents["tables"])
+        for table, row in zip(tables, contents["tables"], strict=True):
+            self._copy_in(table, row)
+        for sequence in sequences_from_json(contents["sequences"]):
+            name = sql.Identifier(sequence.schema, sequence.name).as_string(connection)
+            values = (name, sequence.last_value, sequence.is_called)
+            connection.execute("SELECT setval(%s::regclass, %s, %s)", values)
+        if int(contents["large_objects"]):
+            script = self._folder / f"{LARGE_OBJECTS}.sql"
+            self._script_of(LARGE_OBJECTS, script)
+            run_large_objects(connection, script)
+            script.unlink()
+        self._run(POST_DATA)
+        for table, row in zip(tables, contents["tables"], strict=True):
+            if not is_as_captured(connection, table, row, self._folder):
+                raise VerificationFailed(
+                    f"Table {table.shown} does not hold what was captured; nothing stays."
+                )
+
+    def _drop_all(self) -> None:
+        connection = self._connection
+        for query in (_OF_THE_DATABASE, _SCHEMAS):
+            for kind, name in connection.execute(query).fetchall():
+                self._drop(kind, name)
+        # What depends on others goes with them, so each is looked for when its turn comes.
+        while (row := connection.execute(_IN_PUBLIC + " LIMIT 1").fetchone()) is not None:
+            self._drop(*row)
+        connection.execute("SELECT lo_unlink(oid) FROM pg_largeobject_metadata")
+
+    def _drop(self, kind: str, name: str) -> None:
+        # Both come from the server, which has quoted the name.
+        self._connection.execute(f"DROP {_WORDS.get(kind, kind)} {name} CASCADE".encode())
+
+    def _run(self, name: str) -> None:
+        script = self._folder / f"{name}.sql"
+        self._script_of(name, script)
+        run_script(self._connection, without_comments_on_extensions(script.read_bytes()))
+        script.unlink()
+
+    def _script_of(self, name: str, script: Path) -> None:
+        options = ["--no-password", "--exit-on-error", f"--file={script}"]
+        command = [self._client.programs.restore, *options, str(self._folder / name)]
+        done = run_program(command, timeout_seconds=_HOURS)
+        if done.status != 0:
+            raise SourceError(f"pg_restore of {name} {why(done)}. Nothing live was changed.")
+
+    def _copy_in(self, table: Table, row: dict[str, Any]) -> None:
+        digest = hashlib.sha256()
+        with (self._folder / str(row["file"])).open("rb") as file, self._connection.cursor() as cursor:
+            with cursor.copy(table.copy_in()) as copy:
+                while block := file.read(_BLOCK_BYTES):
+                    digest.update(block)
+                    copy.write(block)
+            if digest.hexdigest() != row["sha256"] or cursor.rowcount != row["rows"]:
+                raise Damaged(f"{row['file']} is not what was captured of table {table.shown}.")
+
+
+def _write_table(captured: PostgresCapture, table: Table, folder: Path) -> TablePart:
+    file = file_of(table.schema, table.name)
+    with captured.table(table) as reader:
+        size, digest = _write(folder / file, reader.read_into)
+    return TablePart(table, file, reader.rows, size, digest)
+
+
+def _write(path: Path, read_into: ReadInto) -> tuple[int, str]:
+    digest = hashlib.sha256()
+    size = 0
+    with path.open("xb") as file:
+        path.chmod(0o600)
+        for block in _blocks(read_into):
+            digest.update(block)
+            size += len(block)
+            file.write(block)
+    return size, digest.hexdigest()
+
+
+def _blocks(read_into: ReadInto) -> Iterator[memoryview]:
+    view = memoryview(bytearray(_BLOCK_BYTES))
+    while count := read_into(view):
+        yield view[:count]

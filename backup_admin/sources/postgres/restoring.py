@@ -1,0 +1,155 @@
+"""Exchanging a live PostgreSQL database for one made of captured parts, in one of two ways.
+
+`RENAME` makes a database beside the live one, reads it back and gives it the name: a moment without
+connections, and what was live stays. `IN_PLACE` is for roles that may not make databases: one transaction
+drops and loads everything, and all who use the database wait for it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+from backup_admin.core.errors import SourceError
+from backup_admin.sources.postgres import server
+from backup_admin.sources.postgres.carry import facts_as_belongings, give, read_belongings
+from backup_admin.sources.postgres.catalog import database_from_json, read_catalog, tables_from_json
+from backup_admin.sources.postgres.clients import find_clients
+from backup_admin.sources.postgres.connect import connected
+from backup_admin.sources.postgres.load import load, read_contents
+from backup_admin.sources.postgres.replacing import replace_content, write_parts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import psycopg
+
+    from backup_admin.sources.postgres.server import Names
+    from backup_admin.sources.postgres.source import PostgresSource
+
+
+class Way(StrEnum):
+    """How a live database is exchanged."""
+
+    RENAME = "rename"
+    IN_PLACE = "in_place"
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """How many rows the tables of a database have, and how many sequences and large objects there are."""
+
+    rows: dict[str, int]
+    sequences: int
+    large_objects: int
+
+
+class LiveDatabase:
+    """A live database of one restore. Every method may be repeated after a crash."""
+
+    def __init__(self, source: PostgresSource, names: Names, way: Way) -> None:
+        self._source = source
+        self._address = source.address
+        self._names = names
+        self._way = way
+
+    def check(self) -> None:
+        """Raise what `connected` does when the server cannot be reached."""
+        with server.at_server(self._address, away_from=self._names.live):
+            return
+
+    def stage(self, folder: Path) -> tuple[str, ...]:
+        """Make a database of the parts in a folder and read it back; live is not touched.
+
+        Returns what could not be carried over from live. Does nothing when there is no other database.
+        """
+        if self._way is Way.IN_PLACE:
+            return ()
+        facts = database_from_json(read_contents(folder)["database"])
+        with server.at_server(self._address, away_from=self._names.live) as connection:
+            live = server.read_kind(connection, self._names.live)
+            belongings = read_belongings(connection, self._names.live)
+            if belongings is None:
+                belongings = facts_as_belongings(connection, facts)
+        kind = live or server.DatabaseKind("", facts.encoding, facts.collate, facts.ctype)
+        server.create_like(self._address, self._names.staged, kind)
+        load(folder, self._address.at(self._names.staged), find_clients(self._source.programs))
+        with server.at_server(self._address, away_from=self._names.live) as connection:
+            return give(connection, self._names.staged, belongings, shown=self._names.live)
+
+    def keep_old(self, folder: Path) -> bool:
+        """Keep what is live; False when there is no such database."""
+        with server.at_server(self._address, away_from=self._names.live) as connection:
+            there = server.exists(connection, self._names.live)
+        if there and self._way is Way.IN_PLACE:
+            self._write(folder)
+        return there
+
+    def swap(self, folder: Path) -> None:
+        """Exchange; `folder` holds the parts of the new state."""
+        if self._way is Way.RENAME:
+            server.exchange(self._address, self._names)
+        else:
+            replace_content(folder, self._address, find_clients(self._source.programs))
+
+    def swap_again(self) -> None:
+        """Make sure of an exchange that was carried out."""
+        if self._way is Way.RENAME:
+            server.exchange(self._address, self._names)
+
+    def unswap(self, folder: Path, *, was_there: bool) -> None:
+        """Put back what was live, the parts of which are in `folder` when it was replaced in place."""
+        if self._way is Way.IN_PLACE:
+            replace_content(folder, self._address, find_clients(self._source.programs))
+        elif was_there:
+            server.exchange_back(self._address, self._names)
+        else:
+            server.take_away(self._address, self._names)
+
+    def keep_undone(self, folder: Path) -> None:
+        """Keep what is live before an undo; the exchange by name keeps it anyhow."""
+        if self._way is Way.IN_PLACE and not folder.exists():
+            self._write(folder)
+
+    def count(self) -> Counted:
+        """Count what the live database holds, through its own address."""
+        with connected(self._address) as connection:
+            catalog = read_catalog(connection)
+            rows = {table.shown: _rows(connection, table.quoted()) for table in catalog.tables}
+            return Counted(rows, len(catalog.sequences), catalog.large_objects)
+
+    def drop_kept(self) -> None:
+        """Drop the databases a restore left beside the live one."""
+        if self._way is Way.RENAME:
+            server.drop_kept(self._address, self._names)
+
+    def _write(self, folder: Path) -> None:
+        """Write the parts of what is live; a folder that is there is whole."""
+        if folder.exists():
+            return
+        begun = folder.with_name(f"{folder.name}.part")
+        shutil.rmtree(begun, ignore_errors=True)
+        write_parts(self._source, begun)
+        begun.rename(folder)
+
+
+def counted_in(folder: Path) -> Counted:
+    """Return what the parts in a folder hold; raise what `read_contents` does."""
+    contents = read_contents(folder)
+    tables = tables_from_json(contents["tables"])
+    rows = [int(row["rows"]) for row in contents["tables"]]
+    names = (table.shown for table in tables)
+    return Counted(
+        dict(zip(names, rows, strict=True)), len(contents["sequences"]), int(contents["large_objects"])
+    )
+
+
+def _rows(connection: psycopg.Connection, name: sql.Composable) -> int:
+    row = connection.execute(sql.SQL("SELECT count(*) FROM ONLY {}").format(name)).fetchone()
+    if row is None:
+        raise SourceError("The server did not count.")
+    return int(row[0])

@@ -1,0 +1,48 @@
+"""Running what `pg_restore` writes as a script, without `psql` and in a transaction of ours."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from backup_admin.sources.postgres.connect import PINNED
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import psycopg
+
+# Sent by `pg_restore` from 17 on, and unknown to servers before.
+_UNKNOWN_SETTING = b"SET transaction_timeout = 0;"
+_UNKNOWN_SINCE = 170_000
+# On an extension only its owner may comment; the text comes with the extension.
+_NOT_OURS = re.compile(rb"^COMMENT ON EXTENSION [^;]*;$", re.MULTILINE)
+
+
+def run_script(connection: psycopg.Connection, script: bytes) -> None:
+    """Run a script of definitions in the transaction of the connection, or in one of its own."""
+    lines = script.split(b"\n")
+    if connection.info.server_version < _UNKNOWN_SINCE:
+        lines = [line for line in lines if line != _UNKNOWN_SETTING]
+    # What is for psql alone stands first and last, and nowhere else on a line of its own.
+    own = [number for number, line in enumerate(lines) if line.startswith((b"\\restrict ", b"\\unrestrict "))]
+    for number in {*own[:1], *own[-1:]}:
+        lines[number] = b""
+    with connection.transaction():
+        connection.execute(b"\n".join(lines))
+        for setting, value in PINNED.items():  # a dump sets some of them for itself
+            connection.execute("SELECT set_config(%s, %s, false)", (setting, value))
+
+
+def without_comments_on_extensions(script: bytes) -> bytes:
+    """Leave out what only the owner of an extension may say about it."""
+    return _NOT_OURS.sub(b"", script)
+
+
+def run_large_objects(connection: psycopg.Connection, script: Path) -> None:
+    """Run a script of large objects: one statement in each line, so no more than one is in memory."""
+    with script.open("rb") as file:
+        for line in file:
+            statement = line.strip()
+            if statement.startswith((b"SELECT pg_catalog.lo", b"ALTER LARGE OBJECT", b"GRANT ", b"REVOKE ")):
+                connection.execute(statement)
