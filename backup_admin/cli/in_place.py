@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +60,7 @@ class Request:
     snapshot: str
     storage: str
     places: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+    as_superuser: bool
     yes: bool
     dry_run: bool
     key_file: Path | None
@@ -77,6 +78,7 @@ class _Consent:
 def restore_in_place(surroundings: Surroundings, request: Request) -> Answer:
     """Restore onto the named folders and databases, after a plan was shown and agreed to."""
     given = make_sources(*request.places)
+    servers = tuple(replace(one, as_superuser=request.as_superuser) for one in given.postgres)
     if not any(request.places):
         raise UsageError(
             "Name what is to be restored: --files NAME=DIR, --sqlite NAME=FILE, --postgres NAME=ADDRESS."
@@ -88,7 +90,7 @@ def restore_in_place(surroundings: Surroundings, request: Request) -> Answer:
     pinned = [request.key_file, local_folder(repository.storage), state.root]
     targets = _targets(
         repository.manifest(found.id),
-        given,
+        replace(given, postgres=servers),
         [path for path in pinned if path is not None],
     )
     consent = _Consent(ask=not request.yes, dry_run=request.dry_run)

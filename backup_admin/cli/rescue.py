@@ -54,6 +54,7 @@ class _CopyOptions:
 @click.option(
     "--postgres", multiple=True, metavar="NAME=ADDRESS", help="With --in-place: a live PostgreSQL database."
 )
+@click.option("--as-superuser", is_flag=True, help="With --postgres: go on although the role is one.")
 @click.option("--yes", is_flag=True, help="With --in-place: do not ask.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @repository_options
@@ -71,6 +72,7 @@ def restore_verb(  # noqa: PLR0913  one parameter for each option
     files: tuple[str, ...],
     sqlite: tuple[str, ...],
     postgres: tuple[str, ...],
+    as_superuser: bool,
     yes: bool,
     dry_run: bool,
     key_file: Path | None,
@@ -85,7 +87,7 @@ def restore_verb(  # noqa: PLR0913  one parameter for each option
     if in_place == (target is not None):
         raise UsageError("Say where: either --to DIR, or --in-place with --files, --sqlite, --postgres.")
     if target is not None:
-        _refuse("--to", files=files, sqlite=sqlite, postgres=postgres, yes=yes)
+        _refuse("--to", files=files, sqlite=sqlite, postgres=postgres, as_superuser=as_superuser, yes=yes)
         repository, _ = open_given(surroundings, storage, key_file, state_dir)
         found = repository.find_snapshot(snapshot)
         if dry_run:
@@ -96,7 +98,7 @@ def restore_verb(  # noqa: PLR0913  one parameter for each option
     # What a restore in place needs takes as long to load as restoring a file takes.
     in_place_module = importlib.import_module("backup_admin.cli.in_place")
     request = in_place_module.Request(
-        snapshot, storage, (files, sqlite, postgres), yes, dry_run, key_file, state_dir
+        snapshot, storage, (files, sqlite, postgres), as_superuser, yes, dry_run, key_file, state_dir
     )
     answer: Answer = in_place_module.restore_in_place(surroundings, request)
     return answer

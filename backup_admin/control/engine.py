@@ -210,7 +210,8 @@ def _database_source(setting: DatabaseSetting) -> SqliteSource | PostgresSource:
             f"BACKUP_ADMIN_DATABASES: {setting.name} has no readable address."
         ) from error
     if url.get_backend_name() in _POSTGRES:
-        return PostgresSource(setting.name, _address(setting))
+        # The deployment chose the role, and whoever restores is warned on the page.
+        return PostgresSource(setting.name, _address(setting), as_superuser=True)
     if url.get_backend_name() != "sqlite":
         raise ConfigurationError(
             f"BACKUP_ADMIN_DATABASES: {setting.name} is {url.get_backend_name()}; "

@@ -74,23 +74,13 @@ def look_at_server(part: DatabasePart, targets: SourceSet) -> Iterator[Issue]:
         yield Issue(Level.BLOCK, topic, str(error))
         return
     yield Issue(Level.OK if part.way == RENAME else Level.WARN, topic, _HOW[part.way])
-    yield from _look_at(part, found, topic)
+    yield from _look_at(part, found, source, topic)
 
 
-def _look_at(part: DatabasePart, found: Survey, topic: str) -> Iterator[Issue]:
+def _look_at(part: DatabasePart, found: Survey, source: PostgresSource, topic: str) -> Iterator[Issue]:
+    yield from _look_at_role(part, found, source, topic)
     if not found.found:
         yield Issue(Level.WARN, topic, f"{part.path} is not there now; it will be made anew.")
-    if part.way == RENAME and not (found.may_make and found.owns):
-        yield Issue(Level.BLOCK, topic, f"The role {found.role} lost the rights it had; plan again.")
-    if part.way == IN_PLACE and not found.owns:
-        text = f"The database belongs to {found.owner}, and {found.role} is no member of that role."
-        yield Issue(Level.BLOCK, topic, text)
-    if found.is_superuser:
-        text = (
-            f"{found.role} is a superuser: whatever the backup defines runs with all rights on that server. "
-            "Go on only with backups you trust, or use the owner of the database."
-        )
-        yield Issue(Level.WARN, topic, text)
     if found.staying:
         text = f"Sessions of {', '.join(found.staying)} cannot be ended from here; stop those programs."
         yield Issue(Level.WARN if part.way == IN_PLACE else Level.BLOCK, topic, text)
@@ -100,3 +90,17 @@ def _look_at(part: DatabasePart, found: Survey, topic: str) -> Iterator[Issue]:
     if found.elsewhere:
         text = f"These stay with the old database and must be set up again: {', '.join(found.elsewhere)}."
         yield Issue(Level.WARN, topic, text)
+
+
+def _look_at_role(part: DatabasePart, found: Survey, source: PostgresSource, topic: str) -> Iterator[Issue]:
+    if part.way == RENAME and not (found.may_make and found.owns):
+        yield Issue(Level.BLOCK, topic, f"The role {found.role} lost the rights it had; plan again.")
+    if part.way == IN_PLACE and not found.owns:
+        text = f"The database belongs to {found.owner}, and {found.role} is no member of that role."
+        yield Issue(Level.BLOCK, topic, text)
+    if found.is_superuser:
+        text = f"{found.role} is a superuser: what the backup defines runs with all rights on that server."
+        if source.as_superuser:
+            yield Issue(Level.WARN, topic, f"{text} Go on only with a backup you trust.")
+        else:
+            yield Issue(Level.BLOCK, topic, f"{text} Use the owner of the database, or --as-superuser.")

@@ -17,11 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PostgresSource:
-    """A database under a name; client programs in the folder `programs` come before any other."""
+    """A database under a name; client programs in the folder `programs` come before any other.
+
+    `as_superuser` says that somebody knows, and wants, that what a backup defines is run by one.
+    """
 
     name: str
     address: PostgresAddress
     programs: Path | None = None
+    as_superuser: bool = False
 
     def check(self) -> None:
         """Raise `SourceMissing`, `SourceError` or `NoClient` when it could not be captured now."""

@@ -270,3 +270,19 @@ def test_passwords_stand_in_no_journal_and_undo_takes_one_again(newest: InPlace,
     for path in tmp_path.rglob("*.journal"):
         assert PASSWORD.encode() not in path.read_bytes()
         assert quote(PASSWORD, safe="").encode() not in path.read_bytes()
+
+
+def test_a_superuser_restores_only_when_told(newest: InPlace) -> None:
+    before = dump_text(newest.server, newest.name)
+    newest.back_up()
+    newest.harm()
+    harmed = dump_text(newest.server, newest.name)
+    place = f"app={newest.server.by_socket(newest.name)}"
+    arguments = ("restore", "latest", newest.world.storage, "--in-place", "--yes", "--postgres", place)
+
+    refused = newest.call(*arguments)
+
+    assert "postgres is a superuser" in refused.error["message"]
+    assert dump_text(newest.server, newest.name) == harmed
+    newest.good(*arguments, "--as-superuser")
+    assert dump_text(newest.server, newest.name) == before
