@@ -122,10 +122,13 @@ def progress(session: Session, installation: Installation, operation_id: str) ->
     """Return where a restore stands: from its journal first, from its row second."""
     operation = find_operation(session, operation_id)
     journal = journal_of(installation, operation.id)
-    status = status_of(operation, journal)
     now = installation.clock.now()
-    running = status is RestoreStatus.RUNNING
     heartbeat = operation.heartbeat_at
+    silent = heartbeat is not None and now - heartbeat > SILENT_AFTER
+    status = status_of(operation, journal)
+    if operation.status is RestoreStatus.RUNNING and heartbeat is not None and not silent:
+        status = RestoreStatus.RUNNING  # whoever carries it out has yet to say how it ended
+    running = status is RestoreStatus.RUNNING
     return RestoreProgress(
         id=operation.id,
         status=status,
@@ -136,7 +139,7 @@ def progress(session: Session, installation: Installation, operation_id: str) ->
         current=operation.current,
         message=operation.error_message or operation.message,
         updated_at=operation.updated_at,
-        silent=running and heartbeat is not None and now - heartbeat > SILENT_AFTER,
+        silent=running and silent,
         can_cancel=status in ACTIVE_RESTORES and _is_untouched(operation, journal),
         can_undo=status is RestoreStatus.RESTORED and _may_undo(operation, now),
         undo_until=operation.undo_until,

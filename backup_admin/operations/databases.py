@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from backup_admin.core.shown import count_of
 from backup_admin.sources.sqlite import SqliteCopy, inspect_copy
 
 if TYPE_CHECKING:
@@ -45,15 +46,15 @@ def compare_tables(entry: DatabaseEntry, copy: SqliteCopy) -> tuple[CheckLine, .
     for table in entry.tables:
         there = found.pop(table.name, None)
         topic = f"{entry.name}: table {table.name}"
-        expected = f"{table.rows} rows"
+        expected = count_of(table.rows, "row")
         if there is None:
             lines.append(CheckLine(topic, expected, "missing", ok=False))
             continue
         same = there.rows == table.rows and there.checksum == table.checksum
-        text = f"{there.rows} rows, " + ("same digest" if same else "another digest")
+        text = f"{count_of(there.rows, 'row')}, " + ("same digest" if same else "another digest")
         lines.append(CheckLine(topic, expected, text, same))
     lines += [
-        CheckLine(f"{entry.name}: table {name}", "absent", f"{table.rows} rows", ok=False)
+        CheckLine(f"{entry.name}: table {name}", "absent", count_of(table.rows, "row"), ok=False)
         for name, table in found.items()
     ]
     schema = str(entry.details.get("schema", ""))

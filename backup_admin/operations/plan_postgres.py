@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from backup_admin.core.errors import BackupAdminError, UsageError
+from backup_admin.core.errors import BackupAdminError, SourceError, UsageError
 from backup_admin.operations.issues import Issue, Level
 from backup_admin.operations.plans import DatabasePart, TableEffect
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from backup_admin.sources.postgres.survey import Survey
 
 RENAME, IN_PLACE = "rename", "in_place"
+_UNREADABLE = (
+    "What is live cannot be read as a whole, so nothing says what would be lost, and no safety backup can be "
+    "made of it. As a database of its own it is kept until the undo time is over."
+)
 _HOW = {
     RENAME: "A new database is made and read back beside it, then takes its name: connections end for a "
     "moment, and what is live now stays for an undo.",
@@ -28,6 +32,7 @@ _HOW = {
 def plan_postgres(entry: DatabaseEntry, source: PostgresSource) -> DatabasePart:
     """Compare a captured database with what is live, all rows of which are read.
 
+    What is live may be damaged or hold what we may not read: then it counts as not found.
     Raises `UsageError`, `SourceMissing`, `SourceError` or `NoClient`.
     """
     if entry.tree is None:
@@ -38,13 +43,17 @@ def plan_postgres(entry: DatabaseEntry, source: PostgresSource) -> DatabasePart:
     from backup_admin.sources.postgres.survey import read_tables, survey  # noqa: PLC0415 - needs psycopg
 
     found = survey(source)
-    now = {table.name: table for table in read_tables(source)} if found.found else {}
+    now, is_readable = {}, found.found
+    try:
+        now = {table.name: table for table in read_tables(source)} if found.found else {}
+    except SourceError:
+        is_readable = False
     then = {table.name: table for table in entry.tables}
     return DatabasePart(
         entry.name,
         source.address.label,
         entry.size,
-        found.found,
+        is_readable,
         tuple(
             TableEffect(
                 table,
@@ -81,6 +90,8 @@ def _look_at(part: DatabasePart, found: Survey, source: PostgresSource, topic: s
     yield from _look_at_role(part, found, source, topic)
     if not found.found:
         yield Issue(Level.WARN, topic, f"{part.path} is not there now; it will be made anew.")
+    elif not part.live_found:
+        yield Issue(Level.WARN, topic, _UNREADABLE)
     if found.staying:
         text = f"Sessions of {', '.join(found.staying)} cannot be ended from here; stop those programs."
         yield Issue(Level.WARN if part.way == IN_PLACE else Level.BLOCK, topic, text)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.errors import BackupAdminError, VerificationFailed
+from backup_admin.core.shown import count_of
 from backup_admin.operations.databases import CheckLine
 from backup_admin.operations.stage_tree import write_tree
 from backup_admin.sources.postgres.address import PostgresAddress
@@ -153,8 +154,8 @@ class PostgresPart:
         return [
             CheckLine(
                 f"{self.name}: table {name}",
-                f"{wanted[name]} rows" if name in wanted else "absent",
-                f"{found[name]} rows" if name in found else "missing",
+                count_of(wanted[name], "row") if name in wanted else "absent",
+                count_of(found[name], "row") if name in found else "missing",
                 wanted.get(name) == found.get(name),
             )
             for name in sorted(wanted.keys() | found.keys())

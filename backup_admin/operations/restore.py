@@ -181,26 +181,38 @@ class _Restore:
     def _take_safety_backup(self) -> None:
         self._reporter.stage("safety_backup")
         sources = self._usable_targets()
-        if sources.files or sources.databases or sources.postgres:
-            options = BackupOptions(
-                label=f"before restore {self._journal.restore_id}",
-                kind=SAFETY,
-                actor=str((self._journal.find(Step.PLANNED) or {}).get("actor", "")),
-            )
-            result = back_up_locked(
-                self._repository,
-                sources,
-                options=options,
-                state=self._state,
-                reporter=WithinStage(self._reporter),
-                clock=self._clock,
-            )
-            self.safety_snapshot = result.snapshot.id
-            if result.outcome is Outcome.DEGRADED:
-                self.notices += [f"The safety backup lacks: {warning}" for warning in result.warnings[:20]]
-                self.notices += [f"The safety backup: {problem}" for problem in result.lock_problems]
+        try:
+            self._keep_safe(sources)
+        except SourceError as error:
+            if not sources.postgres:
+                raise
+            # What is live may be the very thing that is broken; each of these is kept for the undo.
+            names = ", ".join(source.name for source in sources.postgres)
+            self.notices.append(f"The safety backup lacks {names}: {error}")
+            self._keep_safe(replace(sources, postgres=()))
         usable = {part.name: part.keep_old() for part in self._databases}
         self._journal.write(Step.SAFETY_BACKUP, snapshot=self.safety_snapshot, usable=usable)
+
+    def _keep_safe(self, sources: SourceSet) -> None:
+        if not sources.files and not sources.database_names():
+            return
+        options = BackupOptions(
+            label=f"before restore {self._journal.restore_id}",
+            kind=SAFETY,
+            actor=str((self._journal.find(Step.PLANNED) or {}).get("actor", "")),
+        )
+        result = back_up_locked(
+            self._repository,
+            sources,
+            options=options,
+            state=self._state,
+            reporter=WithinStage(self._reporter),
+            clock=self._clock,
+        )
+        self.safety_snapshot = result.snapshot.id
+        if result.outcome is Outcome.DEGRADED:
+            self.notices += [f"The safety backup lacks: {warning}" for warning in result.warnings[:20]]
+            self.notices += [f"The safety backup: {problem}" for problem in result.lock_problems]
 
     def _swap(self) -> None:
         self._reporter.check_cancelled()

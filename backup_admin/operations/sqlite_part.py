@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.durable import sync_folder
 from backup_admin.core.errors import SourceError, SourceInvalid, SourceMissing, VerificationFailed
+from backup_admin.core.shown import count_of
 from backup_admin.operations.captured import write_content
 from backup_admin.operations.databases import CheckLine, compare_database, compare_tables
 from backup_admin.sources.base import LiveUnusable
@@ -162,8 +163,8 @@ class SqlitePart:
         return tuple(
             CheckLine(
                 f"{self.name}: table {name}",
-                f"{wanted[name].rows} rows" if name in wanted else "absent",
-                f"{found[name].rows} rows" if name in found else "missing",
+                count_of(wanted[name].rows, "row") if name in wanted else "absent",
+                count_of(found[name].rows, "row") if name in found else "missing",
                 name in wanted and name in found and wanted[name].checksum == found[name].checksum,
             )
             for name in sorted(wanted.keys() | found.keys())

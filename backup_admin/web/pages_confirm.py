@@ -126,7 +126,8 @@ def cancel(operation_id: str) -> ResponseReturnValue:
 def verify(operation_id: str) -> ResponseReturnValue:
     """Step 6: what was checked afterwards, and the way back."""
     operation = find(operation_id)
-    if operation.status in ACTIVE_RESTORES:
+    state = restores.progress(current.session(), current.installation(), operation.id)
+    if state.status in ACTIVE_RESTORES:
         return redirect(url_for("backup_admin.restore_monitor", operation_id=operation.id))
     return _show_result(operation)
 

@@ -286,3 +286,19 @@ def test_a_superuser_restores_only_when_told(newest: InPlace) -> None:
     assert dump_text(newest.server, newest.name) == harmed
     newest.good(*arguments, "--as-superuser")
     assert dump_text(newest.server, newest.name) == before
+
+
+def test_a_live_database_that_cannot_be_read_is_exchanged_all_the_same(newest: InPlace) -> None:
+    before = dump_text(newest.server, newest.name)
+    newest.back_up()
+    newest.server.run("CREATE TABLE not_ours (id int)", newest.name)
+    harmed = dump_text(newest.server, newest.name)
+
+    done = newest.restore()
+
+    assert done.status == 0, done.out + done.err
+    assert "The safety backup lacks app" in "".join(done.result["notices"])
+    assert "cannot be read as a whole" in "".join(issue["message"] for issue in done.result["issues"])
+    assert dump_text(newest.server, newest.name) == before
+    newest.good("undo", "--yes")
+    assert dump_text(newest.server, newest.name) == harmed

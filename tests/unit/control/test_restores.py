@@ -155,6 +155,24 @@ def test_a_confirmed_restore_brings_everything_back(person: Person) -> None:
     assert entries[1].reason == "a test"
 
 
+def test_a_restore_is_under_way_until_its_row_says_how_it_ended(person: Person) -> None:
+    installation = person.host.installation
+    seen: list[RestoreStatus] = []
+
+    def look(_outcome: str) -> None:
+        with installation.database.new_session() as session:
+            (operation,) = session.query(RestoreOperation).all()
+            seen.append(restores.progress(session, installation, operation.id).status)
+
+    installation.hooks.after_restore.append(look)
+
+    operation_id = person.restore()
+
+    ended = restores.progress(person.session, installation, operation_id)
+    assert (seen, ended.status) == ([RestoreStatus.RUNNING], RestoreStatus.RESTORED)
+    assert ended.checks
+
+
 def test_a_restore_can_be_undone_with_a_step_up_of_its_own(person: Person) -> None:
     operation_id = person.restore()
     installation = person.host.installation
