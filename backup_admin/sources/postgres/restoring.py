@@ -24,6 +24,7 @@ from backup_admin.sources.postgres.load import load, read_contents
 from backup_admin.sources.postgres.replacing import replace_content, write_parts
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     import psycopg
@@ -59,7 +60,7 @@ class LiveDatabase:
 
     def check(self) -> None:
         """Raise what `connected` does when the server cannot be reached."""
-        with server.at_server(self._address, away_from=self._names.live):
+        with connected(self._address) if self._way is Way.IN_PLACE else self._beside():
             return
 
     def stage(self, folder: Path) -> tuple[str, ...]:
@@ -70,7 +71,7 @@ class LiveDatabase:
         if self._way is Way.IN_PLACE:
             return ()
         facts = database_from_json(read_contents(folder)["database"])
-        with server.at_server(self._address, away_from=self._names.live) as connection:
+        with self._beside() as connection:
             live = server.read_kind(connection, self._names.live)
             belongings = read_belongings(connection, self._names.live)
             if belongings is None:
@@ -78,16 +79,16 @@ class LiveDatabase:
         kind = live or server.DatabaseKind("", facts.encoding, facts.collate, facts.ctype)
         server.create_like(self._address, self._names.staged, kind)
         load(folder, self._address.at(self._names.staged), find_clients(self._source.programs))
-        with server.at_server(self._address, away_from=self._names.live) as connection:
+        with self._beside() as connection:
             return give(connection, self._names.staged, belongings, shown=self._names.live)
 
     def keep_old(self, folder: Path) -> bool:
         """Keep what is live; False when there is no such database."""
-        with server.at_server(self._address, away_from=self._names.live) as connection:
-            there = server.exists(connection, self._names.live)
-        if there and self._way is Way.IN_PLACE:
+        if self._way is Way.IN_PLACE:  # whoever may make no databases may not enter others either
             self._write(folder)
-        return there
+            return True
+        with self._beside() as connection:
+            return server.exists(connection, self._names.live)
 
     def swap(self, folder: Path) -> None:
         """Exchange; `folder` holds the parts of the new state."""
@@ -126,6 +127,9 @@ class LiveDatabase:
         """Drop the databases a restore left beside the live one."""
         if self._way is Way.RENAME:
             server.drop_kept(self._address, self._names)
+
+    def _beside(self) -> AbstractContextManager[psycopg.Connection]:
+        return server.at_server(self._address, away_from=self._names.live)
 
     def _write(self, folder: Path) -> None:
         """Write the parts of what is live; a folder that is there is whole."""

@@ -138,13 +138,15 @@ def test_it_is_restored_into_another_database_of_the_server(site: InPlace) -> No
     assert dump_text(site.server, site.name) == before
 
 
-def test_a_role_that_may_make_no_databases_replaces_the_content(site: InPlace) -> None:
+def test_a_role_that_may_make_and_enter_no_other_database_replaces_the_content(site: InPlace) -> None:
     before = dump_text(site.server, site.name)
     belongings = site.belongings()
     site.back_up()
     site.harm()
     harmed = dump_text(site.server, site.name)
     site.server.run(f"ALTER ROLE {OWNER} NOCREATEDB")
+    for other in ("postgres", "template1"):
+        site.server.run(f"REVOKE CONNECT ON DATABASE {other} FROM PUBLIC")
     try:
         plan = site.restore("--dry-run")
         done = site.restore()
@@ -152,6 +154,8 @@ def test_a_role_that_may_make_no_databases_replaces_the_content(site: InPlace) -
         undone = site.call("undo", "--yes")
     finally:
         site.server.run(f"ALTER ROLE {OWNER} CREATEDB")
+        for other in ("postgres", "template1"):
+            site.server.run(f"GRANT CONNECT ON DATABASE {other} TO PUBLIC")
 
     assert "waits until that is done" in plan.out
     assert done.status == 0, done.out + done.err
