@@ -22,6 +22,8 @@ from backup_admin.core.errors import (
     SourceError,
     SourceInvalid,
     SourceMissing,
+    UsageError,
+    VerificationFailed,
 )
 from backup_admin.core.programs import ProgramOutput, run_program, stream_program
 from backup_admin.sources.base import FileStamp, LiveUnusable
@@ -57,6 +59,8 @@ _KINDS: dict[str, type[BackupAdminError]] = {
     "busy": Busy,
     "unusable": LiveUnusable,
     "refused": RestoreRefused,
+    "usage": UsageError,
+    "unverified": VerificationFailed,
     "failed": SourceError,
 }
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote as quote_address
 
-from backup_admin.core.errors import BackupAdminError, RestoreRefused
+from backup_admin.core.errors import BackupAdminError, RestoreRefused, UsageError, VerificationFailed
 from backup_admin.sources.merging.graph import literal, quote
 from backup_admin.sources.merging.merge_model import request_from_json
 from backup_admin.sources.merging.merging import merge
@@ -64,7 +64,8 @@ def merge_copy(  # noqa: PLR0913 - what the caller asks by name
     except sqlite3.IntegrityError as error:
         raise Failure("refused", f"The live database refuses a row: {error}. {_BACK}") from error
     except BackupAdminError as error:
-        raise Failure("refused", str(error)) from error
+        kinds = {UsageError: "usage", VerificationFailed: "unverified"}
+        raise Failure(kinds.get(type(error), "refused"), str(error)) from error
 
 
 def _attach(connection: sqlite3.Connection, copy: str, work: str) -> None:

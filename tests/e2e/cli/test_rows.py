@@ -79,7 +79,12 @@ def test_one_event_comes_back_with_its_files(site: Site) -> None:
 
     assert done.status == 3  # the file that is different is named
     assert site.database.dump() == before
-    assert [(photos / f"{n}.jpg").read_bytes() for n in range(4)] == [b"2-0", b"2-1", b"another since", b"2-3"]
+    assert [(photos / f"{n}.jpg").read_bytes() for n in range(4)] == [
+        b"2-0",
+        b"2-1",
+        b"another since",
+        b"2-3",
+    ]
     (files,) = done.result["done"]["linked"]
     assert (files["put_back"], files["present"], files["different"]) == (2, 1, 1)
     assert dry.result["plan"]["tables"] == done.result["done"]["tables"]
