@@ -18,7 +18,7 @@ from urllib.parse import quote as quote_address
 
 from backup_admin.core.errors import BackupAdminError, RestoreRefused, UsageError, VerificationFailed
 from backup_admin.sources.merging.graph import literal, quote
-from backup_admin.sources.merging.merge_model import request_from_json
+from backup_admin.sources.merging.merge_model import LoadedTable, request_from_json
 from backup_admin.sources.merging.merging import merge
 from backup_admin.sources.sqlite_graph import read_columns, read_graph
 from backup_admin.sources.sqlite_open import Deadline, Failure, is_busy, need_database, open_live
@@ -128,14 +128,26 @@ class SqliteMerge:
         """Yield what a query finds."""
         yield from self._connection.execute(statement)
 
-    def load(self, number: int, table: LiveTable) -> tuple[str, tuple[LiveColumn, ...]] | None:
+    def absent(self) -> list[str]:
+        """Return the names of tables that only the snapshot has."""
+        query = (
+            "SELECT name FROM snap.sqlite_master WHERE type = 'table' "
+            "AND name NOT LIKE 'sqlite@_%' ESCAPE '@' "
+            "AND lower(name) NOT IN (SELECT lower(name) FROM main.sqlite_master) ORDER BY name"
+        )
+        return [name for (name,) in self.rows(query)]
+
+    def load(self, number: int, table: LiveTable) -> LoadedTable | None:
         """Copy the rows of a table into one of ours."""
         query = "SELECT name FROM snap.sqlite_master WHERE type = 'table' AND name = ? COLLATE NOCASE"
         found = self._connection.execute(query, (table.name,)).fetchone()
         if found is None:
             return None
-        stored = {column.name.lower() for column in read_columns(self._connection, "snap", found[0])}
+        has = read_columns(self._connection, "snap", found[0])
+        stored = {one.name.lower() for one in has}
         common = tuple(one for one in table.columns if one.written and one.name.lower() in stored)
+        taken = {one.name.lower() for one in common}
+        left_out = tuple(one.name for one in has if one.written and one.name.lower() not in taken)
         columns = [f"c{one.number} {one.type}{one.collation}" for one in common]
         own = [
             "n INTEGER PRIMARY KEY",
@@ -151,7 +163,7 @@ class SqliteMerge:
         key = [f"c{one.number}" for name in table.key for one in common if one.name == name]
         if key:
             self.run(f"CREATE INDEX work.w{number}_key ON w{number} ({', '.join(key)})")
-        return f"work.w{number}", common
+        return LoadedTable(f"work.w{number}", common, left_out)
 
     def part_of(self, partition: str) -> int:
         """Refuse: there are no partitions."""

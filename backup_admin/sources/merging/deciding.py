@@ -114,8 +114,8 @@ def find_orphans(bench: Workbench) -> Iterator[str]:
             lacks += f" AND NOT EXISTS (SELECT 1 FROM {parent.name} AS p WHERE p.{WRITTEN} AND {match})"
         if count := bench.count(child, lacks):
             yield (
-                f"{count} rows of {one.child} refer to rows of {one.parent} ({', '.join(one.columns)}) that "
-                "are neither live nor in the snapshot."
+                f"{count} rows of {one.child} refer ({', '.join(one.columns)}) to rows of {one.parent} "
+                "that are not live and cannot come along."
             )
 
 
@@ -151,7 +151,7 @@ def find_referred(bench: Workbench, replaced: list[Work]) -> Iterator[str]:
             )
 
 
-def find_clashes(bench: Workbench, policy: OnConflict) -> Iterator[Clash]:
+def find_clashes(bench: Workbench, policy: OnConflict, replaced: list[Work]) -> Iterator[Clash]:
     """Yield rows that cannot go in since another live row has their unique values; not all of many.
 
     A copy may also meet a live row of the same key, where its key is none that can be made anew.
@@ -161,7 +161,8 @@ def find_clashes(bench: Workbench, policy: OnConflict) -> Iterator[Clash]:
             yield from _taken_keys(bench, work)
         for unique in work.table.uniques:
             if work.has(unique.columns):
-                for row in bench.engine.rows(_clash_query(work, unique)):
+                stays = f" AND NOT ({gone_condition(work)})" if work in replaced else ""
+                for row in bench.engine.rows(_clash_query(work, unique, stays)):
                     keys = len(work.table.key)
                     yield Clash(work.table.name, unique.name, _shown(row[:keys]), _shown(row[keys:]))
 
@@ -176,7 +177,7 @@ def _taken_keys(bench: Workbench, work: Work) -> Iterator[Clash]:
         yield Clash(work.table.name, "the primary key", _shown(row), _shown(row))
 
 
-def _clash_query(work: Work, unique: UniqueKey) -> str:
+def _clash_query(work: Work, unique: UniqueKey, stays: str) -> str:
     """Write the query for our keys and live keys of rows that clash."""
     parts = [f"{part} AS u{number}" for number, part in enumerate(unique.parts)]
     condition = f" WHERE {unique.condition}" if unique.condition else ""
@@ -197,7 +198,7 @@ def _clash_query(work: Work, unique: UniqueKey) -> str:
         )
         shown = ", ".join([*work.live(key, "s"), *work.live(key, "l")])
     return (
-        f"SELECT {shown} FROM ({ours}) AS s JOIN ({theirs}) AS l ON {' AND '.join(same)}{other} "
+        f"SELECT {shown} FROM ({ours}) AS s JOIN ({theirs}) AS l ON {' AND '.join(same)}{other}{stays} "
         f"LIMIT {_SHOWN_CLASHES}"
     )
 

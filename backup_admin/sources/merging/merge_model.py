@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -107,6 +107,14 @@ def report_from_json(value: dict[str, Any]) -> MergeReport:
     )
 
 
+class LoadedTable(NamedTuple):
+    """A table of ours: its name, the columns that both sides have, and those that only the snapshot has."""
+
+    name: str
+    columns: tuple[LiveColumn, ...]
+    left_out: tuple[str, ...]
+
+
 class MergeEngine(Protocol):
     """One database in one transaction, with rows of the snapshot beside it in tables of our own.
 
@@ -123,8 +131,11 @@ class MergeEngine(Protocol):
     def rows(self, statement: str) -> Iterator[tuple[Any, ...]]:
         """Yield what a query finds."""
 
-    def load(self, number: int, table: LiveTable) -> tuple[str, tuple[LiveColumn, ...]] | None:
-        """Make a table of the snapshot's rows; return its name and common columns, None if there is none."""
+    def absent(self) -> list[str]:
+        """Return the names of tables that the snapshot has and the live database does not."""
+
+    def load(self, number: int, table: LiveTable) -> LoadedTable | None:
+        """Make a table of the snapshot's rows; None if the snapshot does not have it."""
 
     def part_of(self, partition: str) -> int:
         """Return the number that rows of a partition carry in `part`."""

@@ -50,7 +50,7 @@ def merge(
     require_parents(bench, policy)
     replaced = [bench.works[one.table.name] for one in selected] if policy is OnConflict.REPLACE else []
     refusals = (*find_orphans(bench), *find_referred(bench, replaced))
-    clashes = tuple(find_clashes(bench, policy))
+    clashes = tuple(find_clashes(bench, policy, replaced))
     tables = count_rows(bench, replaced)
     if not refusals and not clashes:
         write(bench, tables, replaced)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from backup_admin.sources.merging.merge_model import MergeRequest
     from backup_admin.sources.merging.working import Work, Workbench
 
+_SHOWN_NAMES = 12
+
 
 @dataclass(frozen=True, slots=True)
 class Selected:
@@ -57,6 +59,9 @@ def load_tables(bench: Workbench, selected: list[Selected]) -> None:
     for name in sorted(bench.graph.owned_by(with_children)):
         if bench.get(name) is None:
             bench.notes.append(f"{name}: the snapshot does not have this table, so nothing of it comes back.")
+    if with_children and (absent := bench.engine.absent()):
+        names = ", ".join(absent[:_SHOWN_NAMES]) + (", …" if len(absent) > _SHOWN_NAMES else "")
+        bench.notes.append(f"The live database does not have {names}: nothing of that comes back.")
     bench.engine.lock([work.table for work in bench.works.values()])
 
 

@@ -87,14 +87,14 @@ class Workbench:
         if loaded is None:
             self.lacking.add(name)
             return None
-        work = Work(table, *loaded)
+        work = Work(table, loaded.name, loaded.columns)
         if table.key and not work.has(table.key):
             raise RestoreRefused(
                 f"The primary key of {name} has a column that the snapshot does not have, so no row can be "
                 "told from another. Nothing was touched."
             )
         self.works[name] = work
-        self._tell_columns(work)
+        self._tell_columns(work, loaded.left_out)
         return work
 
     def references(self) -> Iterator[tuple[Reference, Work]]:
@@ -108,7 +108,12 @@ class Workbench:
         """Return how many of our rows fulfil a condition."""
         return int(next(self.engine.rows(f"SELECT count(*) FROM {work.name} WHERE {where}"))[0])
 
-    def _tell_columns(self, work: Work) -> None:
+    def _tell_columns(self, work: Work, left_out: Sequence[str]) -> None:
+        if left_out:
+            names = ", ".join(left_out)
+            self.notes.append(
+                f"{work.table.name}: live takes no value for {names}; what the snapshot has is left out."
+            )
         known = {column.name for column in work.columns}
         new = [one.name for one in work.table.columns if one.written and one.name not in known]
         if new:

@@ -16,6 +16,7 @@ import psycopg
 
 from backup_admin.core.errors import Busy, Damaged, NewerVersion, NotPermitted, RestoreRefused, UsageError
 from backup_admin.sources.merging.graph import literal, quote
+from backup_admin.sources.merging.merge_model import LoadedTable
 from backup_admin.sources.merging.merging import merge
 from backup_admin.sources.postgres.connect import connected, explain
 from backup_admin.sources.postgres.live_graph import read_graph, shown_name
@@ -102,7 +103,11 @@ class PostgresMerge:
         with self._connection.cursor() as cursor:
             yield from cursor.stream(statement.encode())
 
-    def load(self, number: int, table: LiveTable) -> tuple[str, tuple[LiveColumn, ...]] | None:
+    def absent(self) -> list[str]:
+        """Return the names of tables that only the snapshot has."""
+        return [name for name in map(self._table_of, self._rows) if name not in self._graph.tables]
+
+    def load(self, number: int, table: LiveTable) -> LoadedTable | None:
         """Copy the parts of a table, or of its partitions, into a temporary one."""
         found = [(place, row) for place, row in enumerate(self._rows) if self._table_of(row) == table.name]
         if not found:
@@ -111,7 +116,8 @@ class PostgresMerge:
         common = tuple(column for column in table.columns if column.written and column.name in stored)
         names = {column.name: f"c{column.number}" for column in common}
         # What the live table does not have is read past: its text need not mean anything any more.
-        names |= {name: f"x{place}" for place, name in enumerate(sorted(stored - names.keys()))}
+        left_out = sorted(stored - names.keys())
+        names |= {name: f"x{place}" for place, name in enumerate(left_out)}
         columns = [f"c{column.number} {column.type}{column.collation}" for column in common]
         columns += [f"{name} text" for name in names.values() if name.startswith("x")]
         own = f"pg_temp.w{number}"
@@ -121,7 +127,7 @@ class PostgresMerge:
             self.run(f"ALTER TABLE {own} ALTER part SET DEFAULT {place}")
             self._copy_in(own, row, [names[name] for name in row["columns"]])
         self.run(f"ANALYZE {own}")
-        return own, common
+        return LoadedTable(own, common, tuple(left_out))
 
     def part_of(self, partition: str) -> int:
         """Return the number that rows of a partition carry."""
