@@ -173,7 +173,8 @@ def carry_out_rows(
         return RowsReport(restore_id, "refused", _why_refused(plan.report), plan.report, exit_code=1)
     if plan.is_empty:
         message = "All of it is live already. Nothing was touched."
-        return RowsReport(restore_id, "nothing_to_do", message, plan.report, plan.linked)
+        code = _code_of(plan.linked)
+        return RowsReport(restore_id, "nothing_to_do", message, plan.report, plan.linked, exit_code=code)
     pin = pinned(repository, plan.snapshot_id, actor=actor, clock=tools.clock, warn=tools.reporter.warn)
     with state.lock("restore"), pin:
         refuse_unfinished(state, tools.clock)
@@ -186,7 +187,6 @@ def carry_out_rows(
         return RowsReport(
             restore_id, "refused", _why_refused(report), report, (), safety, notices, exit_code=1
         )
-    lacks = any(one.problems for one in linked)
     day = manifest.snapshot.created_at
     return RowsReport(
         restore_id,
@@ -196,7 +196,7 @@ def carry_out_rows(
         linked,
         safety,
         notices,
-        exit_code=_INCOMPLETE if lacks else 0,
+        exit_code=_code_of(linked),
     )
 
 
@@ -358,3 +358,7 @@ def _no_backups(tools: RestoreTools) -> Iterator[None]:
 def _why_refused(report: MergeReport) -> str:
     count = len(report.clashes) + len(report.refusals)
     return f"It cannot be restored as asked, for {count} reasons. Nothing live was changed."
+
+
+def _code_of(linked: tuple[LinkedFiles, ...]) -> int:
+    return _INCOMPLETE if any(one.problems for one in linked) else 0
