@@ -6,7 +6,7 @@ import importlib
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -74,6 +74,7 @@ class _CopyOptions:
 @click.pass_obj
 def restore_verb(  # noqa: PLR0913  one parameter for each option
     surroundings: Surroundings,
+    /,
     *,
     snapshot: str,
     storage: str,
@@ -96,12 +97,11 @@ def restore_verb(  # noqa: PLR0913  one parameter for each option
 
     SNAPSHOT is an id, the beginning of one, or `latest`. In place, only what is
     named by --files, --sqlite and --postgres is restored; the state from before is kept and
-    `undo` brings it back. Tables and rows (--table, --rows) go into the live database that
-    --sqlite or --postgres names, in one transaction.
+    `undo` brings it back. Tables and rows go into the database named so, in one transaction.
     """
     if parts["table"] or parts["rows"]:
-        _refuse("--table and --rows", to=target, in_place=in_place, only=only, as_superuser=as_superuser)
-        _refuse("--table and --rows", allow_non_empty=allow_non_empty, no_pin=no_pin)
+        others = {"to": target, "in_place": in_place, "only": only, "as_superuser": as_superuser}
+        _refuse("--table and --rows", **others, allow_non_empty=allow_non_empty, no_pin=no_pin)
         access = (snapshot, storage, key_file, state_dir)
         return _restore_parts(surroundings, access, (files, sqlite, postgres), parts, (yes, dry_run))
     _refuse("--to or --in-place", on_conflict=parts["on_conflict"], linked=parts["linked"])
@@ -117,12 +117,10 @@ def restore_verb(  # noqa: PLR0913  one parameter for each option
         return _copy(surroundings, repository, found, target.expanduser().absolute(), options)
     _refuse("--in-place", only=only, allow_non_empty=allow_non_empty, no_pin=no_pin)
     # What a restore in place needs takes as long to load as restoring a file takes.
-    in_place_module = importlib.import_module("backup_admin.cli.in_place")
-    request = in_place_module.Request(
-        snapshot, storage, (files, sqlite, postgres), as_superuser, yes, dry_run, key_file, state_dir
-    )
-    answer: Answer = in_place_module.restore_in_place(surroundings, request)
-    return answer
+    module: Any = importlib.import_module("backup_admin.cli.in_place")
+    places = (files, sqlite, postgres)
+    request = module.Request(snapshot, storage, places, as_superuser, yes, dry_run, key_file, state_dir)
+    return cast("Answer", module.restore_in_place(surroundings, request))
 
 
 def _refuse(mode: str, **options: object) -> None:
