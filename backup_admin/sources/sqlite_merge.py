@@ -128,6 +128,10 @@ class SqliteMerge:
         """Yield what a query finds."""
         yield from self._connection.execute(statement)
 
+    def number(self, statement: str) -> int:
+        """Return the one number that a query finds."""
+        return int(self._connection.execute(statement).fetchone()[0])
+
     def absent(self) -> list[str]:
         """Return the names of tables that only the snapshot has."""
         query = (
@@ -160,9 +164,10 @@ class SqliteMerge:
             ours = ", ".join(f"c{one.number}" for one in common)
             theirs = ", ".join(quote(one.name) for one in common)
             self.run(f"INSERT INTO work.w{number} ({ours}) SELECT {theirs} FROM snap.{quote(found[0])}")
-        key = [f"c{one.number}" for name in table.key for one in common if one.name == name]
-        if key:
-            self.run(f"CREATE INDEX work.w{number}_key ON w{number} ({', '.join(key)})")
+        for place, names in enumerate([table.key, *(unique.columns for unique in table.uniques)]):
+            own_names = [f"c{one.number}" for name in names for one in common if one.name == name]
+            if names and len(own_names) == len(names):  # what others refer to
+                self.run(f"CREATE INDEX work.w{number}_{place} ON w{number} ({', '.join(own_names)})")
         return LoadedTable(f"work.w{number}", common, left_out)
 
     def part_of(self, partition: str) -> int:

@@ -81,10 +81,12 @@ def _require(bench: Workbench, one: Reference, child: Work, policy: OnConflict) 
     parent = bench.works.get(one.parent)
     if parent is None or not parent.has(one.parent_columns):
         return False
-    match = all_of(parent.own(one.parent_columns, "p"), one.equals, child.own(one.columns, "c"))
+    wanted = ", ".join(f"{own} AS k{number}" for number, own in enumerate(child.own(one.columns, child.name)))
+    keys = [f"k.k{number}" for number in range(len(one.columns))]
     found = bench.engine.run(
-        f"UPDATE {parent.name} AS p SET mark = {REQUIRED} WHERE p.mark = 0 AND EXISTS "
-        f"(SELECT 1 FROM (SELECT * FROM {child.name} WHERE {lacks}) AS c WHERE {match})"
+        f"UPDATE {parent.name} AS p SET mark = {REQUIRED} "
+        f"FROM (SELECT DISTINCT {wanted} FROM {child.name} WHERE {lacks}) AS k "
+        f"WHERE p.mark = 0 AND {all_of(parent.own(one.parent_columns, 'p'), one.equals, keys)}"
     )
     if found:
         # What is brought along is never written over what is there, whatever the policy.
@@ -144,7 +146,7 @@ def find_referred(bench: Workbench, replaced: list[Work]) -> Iterator[str]:
             f"SELECT count(*) FROM {child.reading} AS k WHERE {none_is_null(columns)}{stays} AND EXISTS "
             f"(SELECT 1 FROM {parent.table.reading} AS l WHERE {match} AND {gone_condition(parent)})"
         )
-        if count := int(next(bench.engine.rows(query))[0]):
+        if count := bench.engine.number(query):
             yield (
                 f"{count} live rows of {one.child} refer ({', '.join(one.columns)}) to rows of {one.parent} "
                 "that would go."

@@ -129,7 +129,10 @@ class MergeEngine(Protocol):
         """Carry a statement out and return how many rows it touched."""
 
     def rows(self, statement: str) -> Iterator[tuple[Any, ...]]:
-        """Yield what a query finds."""
+        """Yield what a query finds; all of it is to be taken, before anything else is asked."""
+
+    def number(self, statement: str) -> int:
+        """Return the one number that a query finds."""
 
     def absent(self) -> list[str]:
         """Return the names of tables that the snapshot has and the live database does not."""

@@ -106,7 +106,7 @@ class Workbench:
 
     def count(self, work: Work, where: str) -> int:
         """Return how many of our rows fulfil a condition."""
-        return int(next(self.engine.rows(f"SELECT count(*) FROM {work.name} WHERE {where}"))[0])
+        return self.engine.number(f"SELECT count(*) FROM {work.name} WHERE {where}")
 
     def _tell_columns(self, work: Work, left_out: Sequence[str]) -> None:
         if left_out:

@@ -33,7 +33,7 @@ def count_rows(bench: Workbench, replaced: Sequence[Work]) -> tuple[TableMerge, 
         gone = 0
         if work in replaced:
             query = f"SELECT count(*) FROM {work.table.reading} AS l WHERE {gone_condition(work)}"
-            gone = int(next(bench.engine.rows(query))[0])
+            gone = bench.engine.number(query)
         if counts or gone:
             found.append(
                 TableMerge(

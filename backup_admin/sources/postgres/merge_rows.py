@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from backup_admin.sources.postgres.address import PostgresAddress
 
 _LOCK_WAIT = "30s"
+# How many rows bear a mark is in no statistics: a hundred thousand of them, taken for one, would be looked up
+# one by one in a table that has no index.
+_NO_LOOPS = "SET LOCAL enable_nestloop = off"
 _NUMBERS = ("smallint", "integer", "bigint")
 _OWN_COLUMNS = (
     "n bigint GENERATED ALWAYS AS IDENTITY",
@@ -64,7 +67,7 @@ def merge_into_postgres(
     """
     rows = _tables_of(parts.contents)
     with connected(address) as connection, _explained(address):
-        connection.execute("BEGIN")
+        connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
         connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_WAIT}'")
         graph = read_graph(connection)
         engine = PostgresMerge(connection, graph, rows, parts, dry=dry)
@@ -93,6 +96,7 @@ class PostgresMerge:
         self._parts = parts
         self._dry = dry
         self._altered: list[str] = []
+        self.run(_NO_LOOPS)
 
     def run(self, statement: str) -> int:
         """Carry a statement out and return how many rows it touched."""
@@ -102,6 +106,11 @@ class PostgresMerge:
         """Yield what a query finds, without holding all of it."""
         with self._connection.cursor() as cursor:
             yield from cursor.stream(statement.encode())
+
+    def number(self, statement: str) -> int:
+        """Return the one number that a query finds."""
+        row = self._connection.execute(statement.encode()).fetchone()
+        return 0 if row is None else int(row[0])
 
     def absent(self) -> list[str]:
         """Return the names of tables that only the snapshot has."""
@@ -177,6 +186,7 @@ class PostgresMerge:
 
     def prepare(self, touched: Sequence[LiveTable], late: Sequence[Reference]) -> None:  # noqa: ARG002
         """Put checks off; keys that cannot wait are altered until `check`."""
+        self.run("RESET enable_nestloop")  # the app's triggers run as they do elsewhere
         self.run("SET CONSTRAINTS ALL DEFERRED")
         for one in late:
             if not one.is_deferrable:
@@ -185,6 +195,7 @@ class PostgresMerge:
     def check(self) -> None:
         """Check what was put off, and alter keys back."""
         self.run("SET CONSTRAINTS ALL IMMEDIATE")
+        self.run(_NO_LOOPS)
         for statement in self._altered:
             self.run(statement)
 
