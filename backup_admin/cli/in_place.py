@@ -142,7 +142,7 @@ def _restore_in_place(
     for message in blocks(issues):
         raise RestoreRefused(f"{message} Nothing was touched.")
     if consent.ask:
-        _ask("Restore this now?")
+        ask("Restore this now?")
     with surroundings.reporting(_STOPPED_LIVE, patient=True) as reporter:
         tools = RestoreTools(state, reporter, surroundings.clock)
         restore_id = RestoreId(new_ulid(surroundings.clock.now()))
@@ -150,7 +150,8 @@ def _restore_in_place(
     return answer_report(report, describe_plan(plan, issues, dry_run=False), _COMMAND)
 
 
-def _ask(question: str) -> None:
+def ask(question: str) -> None:
+    """Ask a person, who has to type yes; raise `Cancelled`."""
     say(f"{question} Type yes to go on:")
     try:
         answer = input()
@@ -197,7 +198,7 @@ def undo_verb(
     for line in undo_lines(choice):
         say(line)
     if not yes:
-        _ask("Undo this now?")
+        ask("Undo this now?")
     with surroundings.reporting(_STOPPED_LIVE, patient=True) as reporter:
         report = undo_restore(
             state, choice.restore_id, hooks=hooks, reporter=reporter, clock=surroundings.clock

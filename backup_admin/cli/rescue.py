@@ -6,7 +6,7 @@ import importlib
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -54,13 +54,27 @@ class _CopyOptions:
 @click.option(
     "--postgres", multiple=True, metavar="NAME=ADDRESS", help="With --in-place: a live PostgreSQL database."
 )
+@click.option("--table", multiple=True, metavar="NAME.TABLE", help="Only this table, into the live database.")
+@click.option("--rows", multiple=True, metavar="NAME.TABLE:KEY", help="Only this row and what belongs to it.")
+@click.option(
+    "--on-conflict",
+    type=click.Choice(["skip", "overwrite", "copy", "replace"]),
+    help="With --table, --rows: what becomes of rows that are live and different.  [skip]",
+)
+@click.option(
+    "--linked",
+    multiple=True,
+    metavar="NAME.TABLE.COLUMN=FILES[/DIR]",
+    help="With --table, --rows: a column of paths, whose files come back with the rows.",
+)
 @click.option("--as-superuser", is_flag=True, help="With --postgres: go on although the role is one.")
-@click.option("--yes", is_flag=True, help="With --in-place: do not ask.")
+@click.option("--yes", is_flag=True, help="With --in-place, --table, --rows: do not ask.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @repository_options
 @click.pass_obj
 def restore_verb(  # noqa: PLR0913  one parameter for each option
     surroundings: Surroundings,
+    /,
     *,
     snapshot: str,
     storage: str,
@@ -77,13 +91,20 @@ def restore_verb(  # noqa: PLR0913  one parameter for each option
     dry_run: bool,
     key_file: Path | None,
     state_dir: Path | None,
+    **parts: Any,
 ) -> Answer:
-    """Restore a snapshot into a folder (--to), or onto what is live (--in-place).
+    """Restore a snapshot into a folder (--to), onto what is live (--in-place), or tables and rows.
 
     SNAPSHOT is an id, the beginning of one, or `latest`. In place, only what is
     named by --files, --sqlite and --postgres is restored; the state from before is kept and
-    `undo` brings it back.
+    `undo` brings it back. Tables and rows go into the database named so, in one transaction.
     """
+    if parts["table"] or parts["rows"]:
+        others = {"to": target, "in_place": in_place, "only": only, "as_superuser": as_superuser}
+        _refuse("--table and --rows", **others, allow_non_empty=allow_non_empty, no_pin=no_pin)
+        access = (snapshot, storage, key_file, state_dir)
+        return _restore_parts(surroundings, access, (files, sqlite, postgres), parts, (yes, dry_run))
+    _refuse("--to or --in-place", on_conflict=parts["on_conflict"], linked=parts["linked"])
     if in_place == (target is not None):
         raise UsageError("Say where: either --to DIR, or --in-place with --files, --sqlite, --postgres.")
     if target is not None:
@@ -96,18 +117,33 @@ def restore_verb(  # noqa: PLR0913  one parameter for each option
         return _copy(surroundings, repository, found, target.expanduser().absolute(), options)
     _refuse("--in-place", only=only, allow_non_empty=allow_non_empty, no_pin=no_pin)
     # What a restore in place needs takes as long to load as restoring a file takes.
-    in_place_module = importlib.import_module("backup_admin.cli.in_place")
-    request = in_place_module.Request(
-        snapshot, storage, (files, sqlite, postgres), as_superuser, yes, dry_run, key_file, state_dir
-    )
-    answer: Answer = in_place_module.restore_in_place(surroundings, request)
-    return answer
+    module: Any = importlib.import_module("backup_admin.cli.in_place")
+    places = (files, sqlite, postgres)
+    request = module.Request(snapshot, storage, places, as_superuser, yes, dry_run, key_file, state_dir)
+    return cast("Answer", module.restore_in_place(surroundings, request))
 
 
 def _refuse(mode: str, **options: object) -> None:
     for name, value in options.items():
         if value:
             raise UsageError(f"--{name.replace('_', '-')} has no meaning with {mode}. Nothing was touched.")
+
+
+def _restore_parts(
+    surroundings: Surroundings,
+    access: tuple[str, str, Path | None, Path | None],
+    places: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]],
+    parts: dict[str, Any],
+    consent: tuple[bool, bool],
+) -> Answer:
+    module = importlib.import_module("backup_admin.cli.some_rows")
+    policy = parts["on_conflict"] or "skip"
+    chosen = module.Chosen(parts["table"], parts["rows"], policy, parts["linked"], *places)
+    yes, dry_run = consent
+    answer: Answer = module.restore_some(
+        surroundings, module.Access(*access), chosen, yes=yes, dry_run=dry_run
+    )
+    return answer
 
 
 def _copy(

@@ -18,9 +18,12 @@ from typing import TYPE_CHECKING, Any
 from backup_admin.core.errors import (
     BackupAdminError,
     Busy,
+    RestoreRefused,
     SourceError,
     SourceInvalid,
     SourceMissing,
+    UsageError,
+    VerificationFailed,
 )
 from backup_admin.core.programs import ProgramOutput, run_program, stream_program
 from backup_admin.sources.base import FileStamp, LiveUnusable
@@ -55,6 +58,9 @@ _KINDS: dict[str, type[BackupAdminError]] = {
     "invalid": SourceInvalid,
     "busy": Busy,
     "unusable": LiveUnusable,
+    "refused": RestoreRefused,
+    "usage": UsageError,
+    "unverified": VerificationFailed,
     "failed": SourceError,
 }
 
@@ -148,7 +154,7 @@ class SqliteSource:
 
     def _ask(self, operation: str, arguments: dict[str, Any], deadline_seconds: float) -> dict[str, Any]:
         about = f"Database {self.name}: "
-        return _ask(operation, arguments, self.path, deadline_seconds, about)
+        return ask_worker(operation, arguments, self.path, deadline_seconds, about)
 
 
 def inspect_copy(path: Path, *, thorough: bool = False) -> SqliteCopy:
@@ -159,7 +165,7 @@ def inspect_copy(path: Path, *, thorough: bool = False) -> SqliteCopy:
     Raises `SourceInvalid` when it is damaged.
     """
     arguments = {"path": str(path), "thorough": thorough}
-    return _copy_of(_ask("inspect", arguments, path, 0))
+    return _copy_of(ask_worker("inspect", arguments, path, 0))
 
 
 def write_into_live(copy: Path, live: Path, *, deadline_seconds: float) -> None:
@@ -176,7 +182,7 @@ def write_into_live(copy: Path, live: Path, *, deadline_seconds: float) -> None:
         "live": str(live),
         "deadline_seconds": deadline_seconds,
     }
-    _ask("write", arguments, copy, deadline_seconds)
+    ask_worker("write", arguments, copy, deadline_seconds)
 
 
 def copy_database(path: Path, copy: Path, *, deadline_seconds: float = 600) -> FileStamp | None:
@@ -193,9 +199,9 @@ def copy_database(path: Path, copy: Path, *, deadline_seconds: float = 600) -> F
         "describe": False,
     }
     try:
-        answer = _ask("capture", arguments, path, deadline_seconds)
+        answer = ask_worker("capture", arguments, path, deadline_seconds)
     except (SourceInvalid, SourceMissing):
-        answer = _ask("copy", {"path": str(path), "copy": str(copy)}, path, deadline_seconds)
+        answer = ask_worker("copy", {"path": str(path), "copy": str(copy)}, path, deadline_seconds)
     return _stamp_of(answer)
 
 
@@ -248,17 +254,18 @@ def read_at_rest(path: Path, *, deadline_seconds: float = 600) -> Iterator[Datab
 
 def looks_like_database(path: Path) -> bool:
     """Say whether a file begins like a SQLite database, without opening it here."""
-    answer = _ask("sniff", {"path": str(path)}, path, _CHECK_SECONDS)
+    answer = ask_worker("sniff", {"path": str(path)}, path, _CHECK_SECONDS)
     return bool(answer["is_database"])
 
 
-def _ask(
+def ask_worker(
     operation: str,
     arguments: dict[str, Any],
     path: Path,
     deadline_seconds: float,
     about: str = "",
 ) -> dict[str, Any]:
+    """Have the worker do one thing with a database; a larger one may take longer."""
     size = 0
     with suppress(OSError):
         size = path.lstat().st_size

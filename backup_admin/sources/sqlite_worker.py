@@ -77,6 +77,7 @@ def main() -> None:
         "stream": stream,
         "inspect": inspect,
         "write": write,
+        "merge": merge,
     }
     answer: dict[str, Any]
     try:
@@ -211,6 +212,13 @@ def write(copy: str, live: str, deadline_seconds: float) -> dict[str, Any]:
             target.execute("PRAGMA busy_timeout=1000")
             target.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     return {}
+
+
+def merge(**arguments: Any) -> dict[str, Any]:
+    """Bring chosen rows of a copy into a live database."""
+    from backup_admin.sources.sqlite_merge import merge_copy  # noqa: PLC0415 - nothing else needs it
+
+    return merge_copy(**arguments)
 
 
 def _open_copy(path: str, collations: Sequence[str] = ()) -> sqlite3.Connection:

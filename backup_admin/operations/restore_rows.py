@@ -1,0 +1,364 @@
+"""Restore chosen tables, or rows with all that belongs to them, into a live database.
+
+The plan is the restore itself, taken back; who calls shows it and asks. Then a safety backup of the database
+is taken, and the same is done once more and kept: in one transaction, so there is nothing to recover.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from backup_admin.core.canonical import dump_canonical
+from backup_admin.core.errors import Busy, RestoreRefused, SnapshotMissing, UsageError, VerificationFailed
+from backup_admin.core.progress import WithinStage
+from backup_admin.operations.backup import back_up_locked
+from backup_admin.operations.captured import iterate_bytes, write_content
+from backup_admin.operations.databases import compare_database
+from backup_admin.operations.journal import refuse_unfinished
+from backup_admin.operations.linked_files import LinkedFiles, check_links, follow_links
+from backup_admin.operations.pinning import pinned
+from backup_admin.operations.results import BackupOptions, Outcome, SourceSet
+from backup_admin.repository.keys import sha256
+from backup_admin.repository.lookup import find_entry
+from backup_admin.repository.types import SAFETY
+from backup_admin.sources.merging.merge_model import MergeRequest, OnConflict
+from backup_admin.sources.sqlite import SqliteSource
+from backup_admin.sources.sqlite_rows import merge_into_sqlite
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from backup_admin.core.ids import RestoreId, SnapshotId
+    from backup_admin.core.progress import Reporter
+    from backup_admin.core.state import StateFolder
+    from backup_admin.operations.linked_files import Link
+    from backup_admin.operations.restore_report import RestoreTools
+    from backup_admin.repository.reader import ChunkReader
+    from backup_admin.repository.repository import Repository
+    from backup_admin.repository.types import DatabaseEntry, Manifest
+    from backup_admin.sources.merging.merge_model import MergeReport
+    from backup_admin.sources.postgres.source import PostgresSource
+
+_WAIT_SECONDS = 600.0
+_WAIT_STEP = 1.0
+_INCOMPLETE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class RowsSelection:
+    """Which tables or rows of one database, and what becomes of rows that are live and different.
+
+    `rows` are tables with the text of a primary key.
+    """
+
+    database: str
+    tables: tuple[str, ...] = ()
+    rows: tuple[tuple[str, str], ...] = ()
+    on_conflict: OnConflict = OnConflict.SKIP
+    links: tuple[Link, ...] = ()
+
+    def request(self) -> MergeRequest:
+        """Return what the database is asked."""
+        columns = tuple((link.table, link.column) for link in self.links)
+        return MergeRequest(self.tables, self.rows, self.on_conflict, columns)
+
+
+@dataclass(frozen=True, slots=True)
+class RowsPlan:
+    """What would be done, as a dry run found it."""
+
+    snapshot_id: SnapshotId
+    manifest_digest: str
+    repo_id: str
+    place: str
+    selection: RowsSelection
+    report: MergeReport
+    linked: tuple[LinkedFiles, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether all of it is there already."""
+        return not self.report.changes and not any(one.put_back for one in self.linked)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as plain data."""
+        return {
+            "snapshot": self.snapshot_id,
+            "manifest": self.manifest_digest,
+            "repository": self.repo_id,
+            "place": self.place,
+            "selection": asdict(self.selection),
+            **describe_merge(self.report, self.linked),
+        }
+
+    @property
+    def digest(self) -> str:
+        """Return a digest of what a person agrees to."""
+        return sha256(dump_canonical(self.to_json())).hex()
+
+
+@dataclass(frozen=True, slots=True)
+class RowsReport:
+    """How it ended: `restored`, `refused` (nothing was touched) or `nothing_to_do`."""
+
+    restore_id: RestoreId
+    outcome: str
+    message: str
+    report: MergeReport
+    linked: tuple[LinkedFiles, ...] = ()
+    safety_snapshot: str = ""
+    notices: tuple[str, ...] = ()
+    exit_code: int = 0
+
+
+def describe_merge(report: MergeReport, linked: tuple[LinkedFiles, ...]) -> dict[str, Any]:
+    """Return what is or would be done as plain data."""
+    return {**asdict(report), "linked": [one.to_json() for one in linked]}
+
+
+def plan_rows(
+    repository: Repository,
+    snapshot_id: SnapshotId,
+    targets: SourceSet,
+    selection: RowsSelection,
+    *,
+    state: StateFolder,
+    reporter: Reporter,
+) -> RowsPlan:
+    """Do all of it and take it back; say what it was. Nothing live is changed.
+
+    Raises `UsageError` or `RestoreRefused` for what cannot be meant, `Busy` when others keep the tables
+    locked, and what the database or the repository refuses.
+    """
+    manifest = repository.manifest(snapshot_id)
+    run = _Rows(repository, manifest, targets, selection, state)
+    reporter.stage("plan")
+    report, linked = run.merge(dry=True)
+    return RowsPlan(
+        snapshot_id=snapshot_id,
+        manifest_digest=repository.manifest_digest(snapshot_id),
+        repo_id=repository.repo_id,
+        place=run.place,
+        selection=selection,
+        report=report,
+        linked=linked,
+    )
+
+
+def carry_out_rows(
+    plan: RowsPlan,
+    repository: Repository,
+    targets: SourceSet,
+    *,
+    restore_id: RestoreId,
+    actor: str,
+    tools: RestoreTools,
+) -> RowsReport:
+    """Take a safety backup of the database, then restore the rows into it: all of them or nothing.
+
+    Raises what `plan_rows` does; nothing live was changed then. What linked files lack is in the report.
+    """
+    manifest = _manifest_of(plan, repository)
+    state = tools.state
+    run = _Rows(repository, manifest, targets, plan.selection, state, aside=f".before-{restore_id}")
+    if run.place != plan.place:
+        raise RestoreRefused("The plan was made for another place; plan again. Nothing was touched.")
+    if plan.report.is_refused:
+        return RowsReport(restore_id, "refused", _why_refused(plan.report), plan.report, exit_code=1)
+    if plan.is_empty:
+        message = "All of it is live already. Nothing was touched."
+        code = _code_of(plan.linked)
+        return RowsReport(restore_id, "nothing_to_do", message, plan.report, plan.linked, exit_code=code)
+    pin = pinned(repository, plan.snapshot_id, actor=actor, clock=tools.clock, warn=tools.reporter.warn)
+    with state.lock("restore"), pin:
+        refuse_unfinished(state, tools.clock)
+        with _no_backups(tools):
+            safety, notices = _take_safety_backup(run, repository, restore_id, actor, tools)
+            tools.reporter.check_cancelled()
+            tools.reporter.stage("swap")
+            report, linked = run.merge(dry=False)
+    if report.is_refused:
+        return RowsReport(
+            restore_id, "refused", _why_refused(report), report, (), safety, notices, exit_code=1
+        )
+    day = manifest.snapshot.created_at
+    return RowsReport(
+        restore_id,
+        "restored",
+        f"Restored from the backup of {day:%Y-%m-%d %H:%M} UTC into {plan.place}.",
+        report,
+        linked,
+        safety,
+        notices,
+        exit_code=_code_of(linked),
+    )
+
+
+class _Rows:
+    """The database of a snapshot, its live place, and what is wanted of it."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        manifest: Manifest,
+        targets: SourceSet,
+        selection: RowsSelection,
+        state: StateFolder,
+        aside: str = "",
+    ) -> None:
+        self._reader: ChunkReader = repository.reader()
+        self._manifest = manifest
+        self._targets = targets
+        self._selection = selection
+        self._state = state
+        self._aside = aside
+        self._entry = _entry_of(manifest, selection.database)
+        self.target = _target_of(targets, selection.database, self._entry)
+        check_links(manifest, selection.links, targets)
+
+    @property
+    def place(self) -> str:
+        """Where the database is, as people write it."""
+        if isinstance(self.target, SqliteSource):
+            return str(self.target.path.resolve())
+        return self.target.address.label
+
+    def merge(self, *, dry: bool) -> tuple[MergeReport, tuple[LinkedFiles, ...]]:
+        """Restore the rows and their files, or take the rows back and only count the files."""
+        with TemporaryDirectory(prefix="rows-", dir=self._state.scratch) as folder:
+            told = Path(folder) / "told"
+            with told.open("x", encoding="ascii") as file:
+
+                def tell_link(number: int, path: str) -> None:
+                    file.write(json.dumps([number, path]) + "\n")
+
+                report = self._merge_rows(Path(folder), tell_link, dry=dry)
+            linked: tuple[LinkedFiles, ...] = ()
+            if not report.is_refused:
+                linked = follow_links(
+                    told,
+                    self._selection.links,
+                    self._manifest,
+                    self._targets,
+                    self._reader,
+                    dry=dry,
+                    overwrite=self._selection.on_conflict is OnConflict.OVERWRITE,
+                    aside=self._aside,
+                )
+        return report, linked
+
+    def _merge_rows(self, folder: Path, tell_link: Any, *, dry: bool) -> MergeReport:
+        request = self._selection.request()
+        if isinstance(self.target, SqliteSource):
+            copy = folder / "snapshot.db"
+            write_content(self._reader, self._entry.content, copy)
+            wrong = [line for line in compare_database(self._entry, copy) if not line.ok]
+            if wrong:
+                raise VerificationFailed(f"{wrong[0].topic}: {wrong[0].found}. Nothing live was touched.")
+            return merge_into_sqlite(copy, self.target.path, request, dry=dry, tell_link=tell_link)
+        from backup_admin.sources.postgres.merge_rows import (  # noqa: PLC0415 - needs psycopg
+            CapturedParts,
+            merge_into_postgres,
+        )
+
+        parts = CapturedParts(
+            b"".join(iterate_bytes(self._reader, self._entry.content)),
+            partial(_read_part, self._reader, self._entry),
+        )
+        return merge_into_postgres(self.target.address, parts, request, dry=dry, tell_link=tell_link)
+
+
+def _read_part(reader: ChunkReader, entry: DatabaseEntry, name: str) -> Iterator[memoryview]:
+    found = None if entry.tree is None else find_entry(reader, entry.tree, name.encode())
+    if found is None or found.content is None:
+        raise RestoreRefused(f"The snapshot lacks {name} of {entry.name}. Nothing was touched.")
+    return iterate_bytes(reader, found.content)
+
+
+def _entry_of(manifest: Manifest, name: str) -> DatabaseEntry:
+    entry = manifest.database(name)
+    if entry is None:
+        known = ", ".join(one.name for one in manifest.databases) or "none"
+        raise UsageError(f"The snapshot has no database {name!r}; it has {known}.")
+    return entry
+
+
+def _target_of(targets: SourceSet, name: str, entry: DatabaseEntry) -> SqliteSource | PostgresSource:
+    wanted = targets.databases if entry.tree is None else targets.postgres
+    for target in wanted:
+        if target.name == name:
+            return target
+    option = "--sqlite NAME=FILE" if entry.tree is None else "--postgres NAME=ADDRESS"
+    raise UsageError(
+        f"The database {name!r} of the snapshot is {entry.engine}: say where the live one is with {option}. "
+        "Nothing was touched."
+    )
+
+
+def _manifest_of(plan: RowsPlan, repository: Repository) -> Manifest:
+    repository.refresh()
+    try:
+        same = repository.manifest_digest(plan.snapshot_id) == plan.manifest_digest
+    except SnapshotMissing:
+        same = False
+    if repository.repo_id != plan.repo_id or not same:
+        raise RestoreRefused(
+            "The plan was made for another repository or snapshot; plan again. Nothing was touched."
+        )
+    return repository.manifest(plan.snapshot_id)
+
+
+def _take_safety_backup(
+    run: _Rows, repository: Repository, restore_id: RestoreId, actor: str, tools: RestoreTools
+) -> tuple[str, tuple[str, ...]]:
+    """Keep the database as it is now; return the snapshot and what it lacks."""
+    tools.reporter.stage("safety_backup")
+    if isinstance(run.target, SqliteSource):
+        sources = SourceSet(databases=(run.target,))
+    else:
+        sources = SourceSet(postgres=(run.target,))
+    result = back_up_locked(
+        repository,
+        sources,
+        options=BackupOptions(label=f"before restore {restore_id}", kind=SAFETY, actor=actor),
+        state=tools.state,
+        reporter=WithinStage(tools.reporter),
+        clock=tools.clock,
+    )
+    notices: tuple[str, ...] = ()
+    if result.outcome is Outcome.DEGRADED:
+        notices = tuple(f"The safety backup: {one}" for one in (*result.warnings[:20], *result.lock_problems))
+    return result.snapshot.id, notices
+
+
+@contextmanager
+def _no_backups(tools: RestoreTools) -> Iterator[None]:
+    """Keep backups out; wait for one that runs."""
+    deadline = tools.clock.monotonic() + _WAIT_SECONDS
+    entered = False
+    while True:
+        try:
+            with tools.state.lock("backup"):
+                entered = True
+                yield
+                return
+        except Busy:
+            if entered or tools.clock.monotonic() > deadline:
+                raise
+            tools.reporter.check_cancelled()
+            tools.clock.sleep(_WAIT_STEP)
+
+
+def _why_refused(report: MergeReport) -> str:
+    count = len(report.clashes) + len(report.refusals)
+    return f"It cannot be restored as asked, for {count} reasons. Nothing live was changed."
+
+
+def _code_of(linked: tuple[LinkedFiles, ...]) -> int:
+    return _INCOMPLETE if any(one.problems for one in linked) else 0

@@ -1,0 +1,268 @@
+"""Chosen rows of a copy go into a live SQLite database. Part of the worker (`sqlite_worker`).
+
+The copy lies beside the live database as `snap`, tables of our own in a file of their own as `work`. Only the
+live database is journalled, so the one transaction is as atomic as any.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from contextlib import closing, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote as quote_address
+
+from backup_admin.core.errors import BackupAdminError, RestoreRefused, UsageError, VerificationFailed
+from backup_admin.sources.merging.graph import literal, quote
+from backup_admin.sources.merging.merge_model import LoadedTable, request_from_json
+from backup_admin.sources.merging.merging import merge
+from backup_admin.sources.sqlite_graph import read_columns, read_graph
+from backup_admin.sources.sqlite_open import Deadline, Failure, is_busy, need_database, open_live
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from backup_admin.sources.merging.graph import LiveColumn, LiveTable, Reference
+    from backup_admin.sources.merging.merge_model import MergeReport, MergeRequest
+
+_PAUSE_SECONDS = 0.005
+_BACK = "Everything was taken back; nothing live was changed."
+
+
+def merge_copy(  # noqa: PLR0913 - what the caller asks by name
+    *,
+    copy: str,
+    live: str,
+    work: str,
+    links: str,
+    request: dict[str, Any],
+    dry: bool,
+    deadline_seconds: float,
+) -> dict[str, Any]:
+    """Merge rows of a copy into a live database, or do the same and take it back.
+
+    Paths that rows hold go to the file `links`, a line of JSON each.
+    """
+    need_database(copy)
+    need_database(live)
+    deadline = Deadline(deadline_seconds, live)
+    try:
+        with (
+            closing(open_live(live, deadline)) as connection,
+            Path(links).open("x", encoding="ascii") as told,
+        ):
+            _attach(connection, copy, work)
+
+            def tell_link(number: int, path: str) -> None:
+                told.write(json.dumps([number, path]) + "\n")
+
+            return asdict(_merge(connection, request_from_json(request), deadline, dry, tell_link))
+    except sqlite3.IntegrityError as error:
+        raise Failure("refused", f"The live database refuses a row: {error}. {_BACK}") from error
+    except BackupAdminError as error:
+        kinds = {UsageError: "usage", VerificationFailed: "unverified"}
+        raise Failure(kinds.get(type(error), "refused"), str(error)) from error
+
+
+def _attach(connection: sqlite3.Connection, copy: str, work: str) -> None:
+    connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
+    # Keys are checked by us: so no key changes or deletes a row that was not decided about.
+    for pragma in ("foreign_keys=OFF", "trusted_schema=OFF", "cell_size_check=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+    address = f"file:{quote_address(os.fsencode(copy))}?mode=ro&immutable=1"
+    connection.execute("ATTACH ? AS snap", (address,))
+    connection.execute("ATTACH ? AS work", (f"file:{quote_address(os.fsencode(work))}",))
+    for pragma in ("journal_mode=OFF", "synchronous=OFF"):
+        connection.execute(f"PRAGMA work.{pragma}").fetchall()
+
+
+def _merge(
+    connection: sqlite3.Connection, request: MergeRequest, deadline: Deadline, dry: bool, tell_link: Any
+) -> MergeReport:
+    engine = SqliteMerge(connection, deadline)
+    made = _missing_tables(connection, request)
+    if made:
+        engine.begin()
+        for statement in made.values():
+            connection.execute(statement)
+    try:
+        report = merge(engine, read_graph(connection), request, dry=dry, tell_link=tell_link)
+        engine.end("ROLLBACK" if dry or report.is_refused else "COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
+    return report
+
+
+class SqliteMerge:
+    """The engine of a merge (`MergeEngine`) over one connection."""
+
+    overriding = ""
+
+    def __init__(self, connection: sqlite3.Connection, deadline: Deadline) -> None:
+        self._connection = connection
+        self._deadline = deadline
+        self._touched: Sequence[LiveTable] = ()
+        self._orphans: dict[tuple[str, int], int] = {}
+
+    def begin(self) -> None:
+        """Begin to write, waiting for locks of others."""
+        if not self._connection.in_transaction:
+            self._wait("BEGIN IMMEDIATE")
+
+    def end(self, statement: str) -> None:
+        """Commit or roll back, waiting for readers."""
+        if self._connection.in_transaction:
+            self._wait(statement)
+
+    def run(self, statement: str) -> int:
+        """Carry a statement out and return how many rows it touched."""
+        return self._connection.execute(statement).rowcount
+
+    def rows(self, statement: str) -> Iterator[tuple[Any, ...]]:
+        """Yield what a query finds."""
+        yield from self._connection.execute(statement)
+
+    def number(self, statement: str) -> int:
+        """Return the one number that a query finds."""
+        return int(self._connection.execute(statement).fetchone()[0])
+
+    def absent(self) -> list[str]:
+        """Return the names of tables that only the snapshot has."""
+        query = (
+            "SELECT name FROM snap.sqlite_master WHERE type = 'table' "
+            "AND name NOT LIKE 'sqlite@_%' ESCAPE '@' "
+            "AND lower(name) NOT IN (SELECT lower(name) FROM main.sqlite_master) ORDER BY name"
+        )
+        return [name for (name,) in self.rows(query)]
+
+    def load(self, number: int, table: LiveTable) -> LoadedTable | None:
+        """Copy the rows of a table into one of ours."""
+        query = "SELECT name FROM snap.sqlite_master WHERE type = 'table' AND name = ? COLLATE NOCASE"
+        found = self._connection.execute(query, (table.name,)).fetchone()
+        if found is None:
+            return None
+        has = read_columns(self._connection, "snap", found[0])
+        stored = {one.name.lower() for one in has}
+        common = tuple(one for one in table.columns if one.written and one.name.lower() in stored)
+        taken = {one.name.lower() for one in common}
+        left_out = tuple(one.name for one in has if one.written and one.name.lower() not in taken)
+        columns = [f"c{one.number} {one.type}{one.collation}" for one in common]
+        own = [
+            "n INTEGER PRIMARY KEY",
+            "part INT",
+            "mark INT NOT NULL DEFAULT 0",
+            "act INT NOT NULL DEFAULT 0",
+        ]
+        self.run(f"CREATE TABLE work.w{number} ({', '.join([*own, *columns])})")
+        if common:
+            ours = ", ".join(f"c{one.number}" for one in common)
+            theirs = ", ".join(quote(one.name) for one in common)
+            self.run(f"INSERT INTO work.w{number} ({ours}) SELECT {theirs} FROM snap.{quote(found[0])}")
+        for place, names in enumerate([table.key, *(unique.columns for unique in table.uniques)]):
+            own_names = [f"c{one.number}" for name in names for one in common if one.name == name]
+            if names and len(own_names) == len(names):  # what others refer to
+                self.run(f"CREATE INDEX work.w{number}_{place} ON w{number} ({', '.join(own_names)})")
+        return LoadedTable(f"work.w{number}", common, left_out)
+
+    def part_of(self, partition: str) -> int:
+        """Refuse: there are no partitions."""
+        raise RestoreRefused(f"{partition} is no table. Nothing was touched.")
+
+    def lock(self, tables: Sequence[LiveTable]) -> None:  # noqa: ARG002 - there is one lock for all
+        """Keep others from writing until the end; they may read."""
+        self.begin()
+
+    def same(self, left: str, right: str) -> str:
+        """Compare value and storage class, byte by byte."""
+        return f"({left} IS {right} COLLATE BINARY AND typeof({left}) = typeof({right}))"
+
+    def whole(self, values: Sequence[str]) -> str:
+        """Write a row as one text."""
+        parts = [
+            f"CASE typeof({value}) WHEN 'real' THEN quote({value}) "
+            f"ELSE typeof({value}) || ':' || hex({value}) END"
+            for value in values
+        ]
+        return " || '|' || ".join(parts) or "''"
+
+    def matches(self, value: str, column: LiveColumn, text: str) -> str:  # noqa: ARG002
+        """Compare with what a person wrote: a number, a text, or the digits of a blob."""
+        wanted = literal(text)
+        digits = f"upper(replace({wanted}, '-', ''))"
+        return (
+            f"({value} = {wanted} OR CAST({value} AS TEXT) = {wanted} "
+            f"OR (typeof({value}) = 'blob' AND hex({value}) = {digits}))"
+        )
+
+    def fresh(self, column: LiveColumn, table: LiveTable, own: str, *, dry: bool) -> str | None:  # noqa: ARG002
+        """Number on from the highest value that there is, or ever was."""
+        if column.type != "INTEGER":
+            return None
+        highest = [
+            f"SELECT max({quote(column.name)}) AS m FROM {table.reading}",
+            f"SELECT max(c{column.number}) FROM {own}",
+        ]
+        if column.sequence:
+            highest.append(f"SELECT seq FROM main.sqlite_sequence WHERE name = {literal(column.sequence)}")
+        return f"(SELECT coalesce(max(m), 0) FROM ({' UNION ALL '.join(highest)})) + r.k"
+
+    def prepare(self, touched: Sequence[LiveTable], late: Sequence[Reference]) -> None:  # noqa: ARG002
+        """Count the rows that lack their parents before anything is written."""
+        self._touched = touched
+        self._orphans = self._count_orphans()
+
+    def check(self) -> None:
+        """Compare with the rows that lacked their parents before; raise `RestoreRefused`."""
+        for (name, key), count in self._count_orphans().items():
+            if count > self._orphans.get((name, key), 0):
+                raise RestoreRefused(f"Rows of {name} would refer to rows that are not there. {_BACK}")
+
+    def move_sequences(self, tables: Sequence[LiveTable]) -> None:
+        """Do nothing: SQLite does it with every row."""
+
+    def _count_orphans(self) -> dict[tuple[str, int], int]:
+        names = {table.name for table in self._touched}
+        query = (
+            "SELECT m.name FROM main.sqlite_master AS m WHERE m.type = 'table' AND EXISTS (SELECT 1 FROM "
+            "pragma_foreign_key_list(m.name, 'main') AS k WHERE lower(k.\"table\") = lower(?))"
+        )
+        for name in list(names):
+            names |= {child for (child,) in self._connection.execute(query, (name,))}
+        counts: dict[tuple[str, int], int] = {}
+        for name in sorted(names):
+            query = "SELECT fkid, count(*) FROM pragma_foreign_key_check(?, 'main') GROUP BY fkid"
+            counts |= {(name, key): count for key, count in self._connection.execute(query, (name,))}
+        return counts
+
+    def _wait(self, statement: str) -> None:
+        while True:
+            try:
+                self._connection.execute(statement)
+            except sqlite3.OperationalError as error:
+                if not is_busy(error):
+                    raise
+            else:
+                return
+            self._deadline.check()
+            time.sleep(_PAUSE_SECONDS)
+
+
+def _missing_tables(connection: sqlite3.Connection, request: MergeRequest) -> dict[str, str]:
+    """Return the statements that make whole tables which were asked for and are not live."""
+    known = {name.lower() for (name,) in connection.execute("SELECT name FROM main.sqlite_master")}
+    found: dict[str, str] = {}
+    for name in request.tables:
+        if name.lower() not in known:
+            query = (
+                "SELECT name, sql FROM snap.sqlite_master WHERE lower(tbl_name) = lower(?) "
+                "AND sql IS NOT NULL AND type IN ('table', 'index') AND sql NOT LIKE 'CREATE VIRTUAL%' "
+                "ORDER BY type = 'index'"
+            )
+            found |= dict(connection.execute(query, (name,)).fetchall())
+    return found

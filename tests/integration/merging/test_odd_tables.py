@@ -1,0 +1,368 @@
+"""Keys, names and tables of every kind, on both engines where both have them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from backup_admin.core.errors import NotPermitted, RestoreRefused, UsageError
+from backup_admin.sources.merging.merge_model import MergeRequest, OnConflict, TableMerge
+from tests.services.small_gallery import PostgresDatabase, SqliteDatabase, postgres_database, table_hash
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.services.postgres import PostgresServer
+    from tests.services.small_gallery import Database
+
+pytestmark = pytest.mark.integration
+
+
+def counts(database: Database, request: MergeRequest) -> dict[str, TableMerge]:
+    dry = database.merge(request, dry=True)
+    report = database.merge(request)
+    assert dry == report
+    assert not report.is_refused, report
+    return {table.table: table for table in report.tables}
+
+
+def test_composite_keys_with_commas_and_quotes_in_their_values(database: Database) -> None:
+    database.run(
+        'CREATE TABLE "od""d" (a text, "b,;" text, v int, PRIMARY KEY (a, "b,;"))',
+        "CREATE TABLE kid (id int PRIMARY KEY, x text, y text, "
+        'FOREIGN KEY (x, y) REFERENCES "od""d" (a, "b,;"))',
+        """INSERT INTO "od""d" VALUES ('1,2', 'it''s "x"', 1), ('1', '2', 2)""",
+        """INSERT INTO kid VALUES (1, '1,2', 'it''s "x"'), (2, '1', '2'), (3, '1,2', NULL)""",
+    )
+    database.capture()
+    database.run("DELETE FROM kid", 'DELETE FROM "od""d"')
+
+    found = counts(database, MergeRequest(rows=(('od"d', '"1,2","it\'s ""x"""'),)))
+
+    assert found == {"kid": TableMerge("kid", insert=1), 'od"d': TableMerge('od"d', insert=1)}
+    assert database.rows('SELECT v FROM "od""d"') == [(1,)]
+    assert database.rows("SELECT id FROM kid") == [(1,)]
+    with pytest.raises(UsageError, match="2 columns"):
+        database.merge(MergeRequest(rows=(('od"d', "1"),)))
+
+
+def test_a_chain_of_rows_of_one_table_comes_back_whole(database: Database) -> None:
+    database.run(
+        "CREATE TABLE node (id int PRIMARY KEY, parent int REFERENCES node ON DELETE CASCADE, v text)",
+        "INSERT INTO node VALUES (1, NULL, 'root'), (2, 1, 'a'), (3, 2, 'b'), (4, 3, 'c'), (9, 1, 'other')",
+        "INSERT INTO node VALUES (7, 7, 'itself')",
+    )
+    database.capture()
+    database.run("DELETE FROM node WHERE id IN (2, 7)")
+
+    found = counts(database, MergeRequest(rows=(("node", "2"), ("node", "7"))))
+
+    assert found == {"node": TableMerge("node", insert=4)}
+    assert len(database.rows("SELECT * FROM node")) == 6
+    database.run("DELETE FROM node")
+    found = counts(database, MergeRequest(rows=(("node", "4"),)))
+    assert found == {"node": TableMerge("node", insert=1, parents=3)}
+
+
+def test_a_key_to_a_unique_column_that_is_not_the_primary_one(database: Database) -> None:
+    database.run(
+        "CREATE TABLE genre (id int PRIMARY KEY, code text UNIQUE NOT NULL)",
+        "CREATE TABLE book (id int PRIMARY KEY, genre text REFERENCES genre (code))",
+        "INSERT INTO genre VALUES (1, 'sf'), (2, 'crime')",
+        "INSERT INTO book VALUES (1, 'sf'), (2, 'crime'), (3, NULL)",
+    )
+    database.capture()
+    database.run("DELETE FROM book", "DELETE FROM genre")
+
+    found = counts(database, MergeRequest(rows=(("book", "1"), ("book", "3"))))
+
+    assert found == {"book": TableMerge("book", insert=2), "genre": TableMerge("genre", parents=1)}
+    database.run("DELETE FROM book", "UPDATE genre SET id = 2")
+    report = database.merge(MergeRequest(rows=(("book", "2"),)))
+    assert report.is_refused or database.rows("SELECT * FROM book") == []
+
+
+def test_a_loop_of_tables_comes_back(database: Database) -> None:
+    database.run(
+        "CREATE TABLE a (id int PRIMARY KEY, b int NOT NULL)",
+        "CREATE TABLE b (id int PRIMARY KEY, a int NOT NULL REFERENCES a)",
+    )
+    if isinstance(database, PostgresDatabase):
+        database.run('ALTER TABLE a ADD CONSTRAINT "a\'s b" FOREIGN KEY (b) REFERENCES b DEFERRABLE')
+        database.run(
+            "BEGIN; SET CONSTRAINTS ALL DEFERRED; INSERT INTO a VALUES (1, 1), (2, 2);"
+            "INSERT INTO b VALUES (1, 1), (2, 2); COMMIT",
+            'ALTER TABLE a ALTER CONSTRAINT "a\'s b" NOT DEFERRABLE',
+        )
+    else:
+        database.run("DROP TABLE a", "CREATE TABLE a (id int PRIMARY KEY, b int NOT NULL REFERENCES b)")
+        database.run(
+            "PRAGMA foreign_keys=OFF",
+            "INSERT INTO a VALUES (1, 1), (2, 2)",
+            "INSERT INTO b VALUES (1, 1), (2, 2)",
+        )
+    database.capture()
+    before = database.dump()
+    if isinstance(database, PostgresDatabase):
+        database.run("TRUNCATE a, b")
+    else:
+        database.run("PRAGMA foreign_keys=OFF", "DELETE FROM a", "DELETE FROM b")
+
+    found = counts(database, MergeRequest(rows=(("a", "1"), ("a", "2"))))
+
+    assert found == {"a": TableMerge("a", insert=2), "b": TableMerge("b", insert=2)}
+    assert database.dump() == before
+
+
+def test_rows_without_a_key_come_back_as_often_as_they_were(database: Database) -> None:
+    database.run(
+        "CREATE TABLE thing (id int PRIMARY KEY)",
+        "CREATE TABLE tag (thing int REFERENCES thing, word text)",
+        "INSERT INTO thing VALUES (1), (2)",
+        "INSERT INTO tag VALUES (1, 'x'), (1, 'x'), (1, NULL), (1, ''), (2, 'x')",
+    )
+    database.capture()
+    database.run("DELETE FROM tag", "INSERT INTO tag VALUES (1, 'x'), (2, 'new')")
+
+    found = counts(database, MergeRequest(rows=(("thing", "1"),)))
+
+    assert found == {"thing": TableMerge("thing", equal=1), "tag": TableMerge("tag", insert=3, equal=1)}
+    rows = database.rows("SELECT thing, word FROM tag ORDER BY thing, word NULLS FIRST")
+    assert rows == [(1, None), (1, ""), (1, "x"), (1, "x"), (2, "new")]
+    with pytest.raises(RestoreRefused, match="no primary key"):
+        database.merge(MergeRequest(rows=(("tag", "1"),)))
+
+
+def test_columns_that_came_or_went_since_are_told_and_the_rest_is_restored(database: Database) -> None:
+    database.run(
+        "CREATE TABLE t (id int PRIMARY KEY, gone text, v text)",
+        "INSERT INTO t VALUES (1, 'x', 'y')",
+        "CREATE TABLE dropped (id int PRIMARY KEY, t int REFERENCES t)",
+    )
+    database.capture()
+    database.run(
+        "DROP TABLE dropped",
+        "ALTER TABLE t DROP COLUMN gone",
+        "ALTER TABLE t ADD COLUMN new int DEFAULT 5",
+        "DELETE FROM t",
+    )
+
+    report = database.merge(MergeRequest(rows=(("t", "1"),)))
+
+    assert database.rows("SELECT id, v, new FROM t") == [(1, "y", 5)]
+    assert "t: the snapshot does not have new; new rows get the default." in report.notes
+    assert "t: live takes no value for gone; what the snapshot has is left out." in report.notes
+    assert "The live database does not have dropped: nothing of that comes back." in report.notes
+
+
+def test_generated_columns_are_made_anew(database: Database) -> None:
+    database.run(
+        "CREATE TABLE t (id int PRIMARY KEY, a int, b int GENERATED ALWAYS AS (a * 2) STORED)",
+        "INSERT INTO t (id, a) VALUES (1, 4), (2, 5)",
+    )
+    database.capture()
+    database.run("DELETE FROM t WHERE id = 1", "UPDATE t SET a = 9")
+
+    counts(database, MergeRequest(tables=("t",), on_conflict=OnConflict.OVERWRITE))
+
+    assert database.rows("SELECT * FROM t ORDER BY id") == [(1, 4, 8), (2, 5, 10)]
+
+
+def test_copies_get_new_keys_and_refer_to_each_other(database: Database) -> None:
+    serial = "serial PRIMARY KEY" if database.engine == "postgresql" else "INTEGER PRIMARY KEY AUTOINCREMENT"
+    database.run(
+        f"CREATE TABLE album (id {serial}, name text, cover int, parent int REFERENCES album)",
+        f"CREATE TABLE track (id {serial}, album int NOT NULL REFERENCES album, name text)",
+        "CREATE TABLE listed (album int REFERENCES album, place int, track int REFERENCES track, "
+        "PRIMARY KEY (album, place))",
+        "INSERT INTO album (name) VALUES ('one'), ('two')",
+        "INSERT INTO track (album, name) VALUES (1, 'a'), (1, 'b'), (2, 'c')",
+        "INSERT INTO listed VALUES (1, 1, 2), (1, 2, 1), (2, 1, 3)",
+        "UPDATE album SET parent = 2 WHERE id = 1",
+    )
+    if database.engine == "postgresql":
+        database.run("ALTER TABLE album ADD FOREIGN KEY (cover) REFERENCES track ON DELETE SET NULL")
+    database.run("UPDATE album SET cover = 2 WHERE id = 1")
+    database.capture()
+    rest = {name: table_hash(database, name) for name in ("album", "track", "listed")}
+
+    found = counts(database, MergeRequest(rows=(("album", "1"),), on_conflict=OnConflict.COPY))
+
+    assert found == {
+        "album": TableMerge("album", insert=1),
+        "listed": TableMerge("listed", insert=2),
+        "track": TableMerge("track", insert=2),
+    }
+    cover = 5 if database.engine == "postgresql" else 2
+    assert database.rows("SELECT * FROM album WHERE id > 2") == [(3, "one", cover, 2)]
+    assert database.rows("SELECT * FROM track WHERE id > 3 ORDER BY id") == [(4, 3, "a"), (5, 3, "b")]
+    assert database.rows("SELECT * FROM listed WHERE album = 3 ORDER BY place") == [(3, 1, 5), (3, 2, 4)]
+    assert rest == {
+        "album": table_hash(database, "album", "id <= 2"),
+        "track": table_hash(database, "track", "id <= 3"),
+        "listed": table_hash(database, "listed", "album <= 2"),
+    }
+    database.run("INSERT INTO track (album, name) VALUES (1, 'new')")
+    assert database.rows("SELECT max(id) FROM track") == [(6,)]
+
+
+def test_a_copy_that_meets_a_unique_value_is_refused(database: Database) -> None:
+    database.run(
+        "CREATE TABLE t (id int PRIMARY KEY, slug text UNIQUE)",
+        "CREATE TABLE words (word text PRIMARY KEY, t int REFERENCES t)",
+        "INSERT INTO t VALUES (1, 's')",
+        "INSERT INTO words VALUES ('w', 1)",
+    )
+    if isinstance(database, SqliteDatabase):
+        database.run(
+            "DROP TABLE words", "DROP TABLE t", "CREATE TABLE t (id INTEGER PRIMARY KEY, slug text UNIQUE)"
+        )
+        database.run("CREATE TABLE words (word text PRIMARY KEY, t int REFERENCES t)")
+        database.run("INSERT INTO t VALUES (1, 's')", "INSERT INTO words VALUES ('w', 1)")
+    database.capture()
+    before = database.dump()
+
+    report = database.merge(MergeRequest(rows=(("t", "1"),), on_conflict=OnConflict.COPY))
+
+    assert {(clash.table, clash.live_row) for clash in report.clashes} == {("t", "1"), ("words", "w")}
+    assert database.dump() == before
+
+
+# --- PostgreSQL alone --------------------------------------------------------
+
+
+def test_partitions_identities_schemas_and_inheritance(postgres: PostgresServer) -> None:
+    database = postgres_database(
+        postgres,
+        'CREATE SCHEMA "My S"',
+        'CREATE TABLE "My S"."Owner" ("Id" uuid PRIMARY KEY DEFAULT gen_random_uuid(), n int)',
+        "CREATE TABLE log (id bigint GENERATED ALWAYS AS IDENTITY, at date, "
+        'owner uuid REFERENCES "My S"."Owner" '
+        "ON DELETE CASCADE, PRIMARY KEY (id, at)) PARTITION BY RANGE (at)",
+        "CREATE TABLE log_2025 PARTITION OF log FOR VALUES FROM ('2025-01-01') TO ('2026-01-01')",
+        "CREATE TABLE log_rest PARTITION OF log DEFAULT",
+        "CREATE TABLE base (id int PRIMARY KEY)",
+        "CREATE TABLE derived (PRIMARY KEY (id)) INHERITS (base)",
+        "INSERT INTO base VALUES (1)",
+        "INSERT INTO derived VALUES (1), (2)",
+        'INSERT INTO "My S"."Owner" VALUES (\'00000000-0000-0000-0000-00000000000a\', 1), '
+        "('00000000-0000-0000-0000-00000000000b', 2)",
+        "INSERT INTO log (at, owner) SELECT date '2025-12-30' + n, "
+        "('00000000-0000-0000-0000-00000000000' || CASE WHEN n < 3 THEN 'a' ELSE 'b' END)::uuid "
+        "FROM generate_series(1, 4) n",
+    )
+    database.capture()
+    before = database.dump()
+    database.run(
+        'DELETE FROM "My S"."Owner" WHERE n = 1', "DELETE FROM ONLY base", "SELECT setval('log_id_seq', 1)"
+    )
+
+    owner = MergeRequest(rows=(("My S.Owner", "00000000-0000-0000-0000-00000000000A"),))
+    found = counts(database, owner)
+    assert found == {"My S.Owner": TableMerge("My S.Owner", insert=1), "log": TableMerge("log", insert=2)}
+    assert counts(database, MergeRequest(tables=("base",))) == {"base": TableMerge("base", insert=1)}
+    assert database.rows("SELECT count(*) FROM log_2025") == [(1,)]
+    assert database.dump() == before
+    database.run("INSERT INTO log (at) VALUES ('2025-05-05')")
+    assert database.rows("SELECT max(id) FROM log") == [(5,)]
+
+    database.run("DELETE FROM log")
+    assert counts(database, MergeRequest(tables=("log_rest",))) == {"log": TableMerge("log", insert=3)}
+    assert database.rows("SELECT count(*) FROM log_2025") == [(0,)]
+    assert counts(database, MergeRequest(rows=(("log_2025", "1,2025-12-31"),)))["log"].insert == 1
+    with pytest.raises(UsageError, match="no value of Id"):
+        database.merge(MergeRequest(rows=(("My S.Owner", "nonsense"),)))
+
+
+def test_triggers_fire_and_what_they_change_is_told(debian_postgres: PostgresServer) -> None:
+    database = postgres_database(
+        debian_postgres,
+        "CREATE TABLE t (id int PRIMARY KEY, v text)",
+        "CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN NEW.v := NEW.v || '!'; RETURN NEW; END $$",
+        "INSERT INTO t VALUES (1, 'x'), (2, 'y')",
+        "CREATE TRIGGER shout BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION shout()",
+    )
+    database.capture()
+    database.run("DELETE FROM t WHERE id = 1")
+
+    report = database.merge(MergeRequest(rows=(("t", "1"),)))
+
+    assert database.rows("SELECT v FROM t WHERE id = 1") == [("x!",)]
+    assert report.notes == (
+        "t: triggers of the app changed 1 of the rows that were written.",
+        "Triggers of the app fire for what is written to t.",
+    )
+
+
+def test_who_owns_no_table_is_told_so_where_a_loop_needs_it(debian_postgres: PostgresServer) -> None:
+    database = postgres_database(
+        debian_postgres,
+        "CREATE TABLE a (id int PRIMARY KEY, b int)",
+        "CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a)",
+        "ALTER TABLE a ADD CONSTRAINT a_b FOREIGN KEY (b) REFERENCES b",
+        "INSERT INTO a VALUES (1)",
+        "INSERT INTO b VALUES (1, 1)",
+        "UPDATE a SET b = 1",
+    )
+    database.capture()
+    database.run("TRUNCATE a, b")
+    debian_postgres.run("DROP ROLE IF EXISTS guest;\nCREATE ROLE guest LOGIN PASSWORD 'g'")
+    database.run("GRANT ALL ON a, b TO guest")
+    assert database.captured is not None
+
+    from backup_admin.sources.postgres.address import parse_postgres_address  # noqa: PLC0415
+    from backup_admin.sources.postgres.merge_rows import merge_into_postgres  # noqa: PLC0415
+
+    address = parse_postgres_address(debian_postgres.address(database.name, user="guest", password="g"))
+    with pytest.raises(NotPermitted, match="owner of"):
+        merge_into_postgres(address, database.captured, MergeRequest(rows=(("a", "1"),)), dry=False)
+    assert database.rows("SELECT count(*) FROM a") == [(0,)]
+
+
+def test_others_who_keep_a_table_locked_are_waited_for_only_so_long(
+    debian_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from backup_admin.core.errors import Busy  # noqa: PLC0415
+    from backup_admin.sources.postgres import merge_rows  # noqa: PLC0415
+
+    monkeypatch.setattr(merge_rows, "_LOCK_WAIT", "200ms")
+    database = postgres_database(
+        debian_postgres, "CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (1)"
+    )
+    database.capture()
+    with psycopg.connect(database.address) as other:
+        other.execute("DELETE FROM t")
+        with pytest.raises(Busy, match="nothing live was changed"):
+            database.merge(MergeRequest(tables=("t",)))
+
+
+# --- SQLite alone ------------------------------------------------------------
+
+
+def test_tables_of_every_kind_in_sqlite(tmp_path: Path) -> None:
+    database = SqliteDatabase(tmp_path / "app.db")
+    database.run(
+        "CREATE TABLE w (k TEXT COLLATE NOCASE PRIMARY KEY, v ANY) WITHOUT ROWID",
+        "CREATE TABLE s (id INTEGER PRIMARY KEY, v ANY, r REAL) STRICT",
+        "CREATE TABLE plain (v)",
+        "CREATE VIRTUAL TABLE fts USING fts5 (text)",
+        "CREATE TABLE b (id BLOB PRIMARY KEY, v TEXT)",
+        "INSERT INTO w VALUES ('Key', x'00ff'), ('other', 1.5)",
+        "INSERT INTO s VALUES (1, '5', 0.1), (2, 5, 1e300), (3, NULL, NULL)",
+        "INSERT INTO plain VALUES (1), ('1'), (x'31'), (1.0), (NULL), ('a' || char(0) || 'b')",
+        "INSERT INTO fts VALUES ('hello')",
+        "INSERT INTO b VALUES (x'0a0b', 'ü')",
+    )
+    database.capture()
+    before = database.dump()
+    database.run("DELETE FROM w WHERE k = 'key'", "DELETE FROM s", "DELETE FROM plain", "DELETE FROM b")
+
+    counts(database, MergeRequest(rows=(("w", "KEY"), ("s", "1"), ("b", "0A0B"))))
+    counts(database, MergeRequest(tables=("s", "plain")))
+
+    assert database.dump() == before
+    with pytest.raises(RestoreRefused, match="no table 'fts'"):
+        database.merge(MergeRequest(tables=("fts",)))

@@ -1,0 +1,151 @@
+"""One table goes back: filled up, written over, or made exactly what it was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from backup_admin.core.errors import RestoreRefused
+from backup_admin.sources.merging.merge_model import MergeRequest, OnConflict, TableMerge
+from tests.services.small_gallery import PostgresDatabase, table_hash
+
+if TYPE_CHECKING:
+    from tests.services.small_gallery import Database
+
+pytestmark = pytest.mark.integration
+
+TYPES = MergeRequest(tables=("event_types",))
+
+
+def change_types(gallery: Database) -> None:
+    gallery.run(
+        "INSERT INTO event_types (id, slug, name, emoji) VALUES (2, 'a', 'A', 'a')",
+        "INSERT INTO event_types (id, slug, name, emoji) VALUES (3, 'b', 'B', 'b')",
+    )
+    gallery.capture()
+    gallery.run(
+        "DELETE FROM event_types WHERE id = 2",
+        "UPDATE event_types SET name = 'changed since' WHERE id = 3",
+        # What is new has what a row of the snapshot had, which only goes in when this one is gone.
+        "INSERT INTO event_types (id, slug, name, emoji) VALUES (9, 'c', 'C', 'c')",
+    )
+
+
+@pytest.mark.parametrize(
+    ("policy", "names", "done"),
+    [
+        (OnConflict.SKIP, "A C Wedding changed since", TableMerge("event_types", insert=1, skip=1, equal=1)),
+        (OnConflict.OVERWRITE, "A B C Wedding", TableMerge("event_types", insert=1, overwrite=1, equal=1)),
+        (
+            OnConflict.REPLACE,
+            "A B Wedding",
+            TableMerge("event_types", insert=1, overwrite=1, equal=1, delete=1),
+        ),
+    ],
+)
+def test_a_table_becomes_what_was_asked_for(
+    gallery: Database, policy: OnConflict, names: str, done: TableMerge
+) -> None:
+    change_types(gallery)
+    rest = {name: table_hash(gallery, name) for name in ("events", "photos", "admin_users")}
+    request = replace(TYPES, on_conflict=policy)
+    before = gallery.dump()
+
+    assert gallery.merge(request, dry=True).tables == (done,)
+    assert gallery.dump() == before
+    assert gallery.merge(request).tables == (done,)
+
+    found = sorted(name for (name,) in gallery.rows("SELECT name FROM event_types"))
+    assert " ".join(found) == names
+    assert {name: table_hash(gallery, name) for name in rest} == rest
+
+
+def test_a_replaced_table_lets_no_row_go_that_others_refer_to(gallery: Database) -> None:
+    gallery.run(
+        "INSERT INTO event_types (id, slug, name, emoji) VALUES (9, 'c', 'C', 'c')",
+        "UPDATE events SET type_id = 9 WHERE id = 3",
+    )
+    before = gallery.dump()
+
+    report = gallery.merge(replace(TYPES, on_conflict=OnConflict.REPLACE))
+
+    assert report.refusals == ("1 live rows of events refer (type_id) to rows of event_types that would go.",)
+    assert gallery.dump() == before
+
+
+def test_a_unique_value_moves_on_when_its_row_goes(gallery: Database) -> None:
+    gallery.run(
+        "UPDATE events SET type_id = 1",
+        "INSERT INTO event_types (id, slug, name, emoji) VALUES (2, 'taken', 'A', 'a')",
+    )
+    gallery.capture()
+    gallery.run(
+        "DELETE FROM event_types WHERE id = 2",
+        "INSERT INTO event_types (id, slug, name, emoji) VALUES (9, 'taken', 'A', 'a')",
+    )
+
+    assert gallery.merge(TYPES).clashes
+    report = gallery.merge(replace(TYPES, on_conflict=OnConflict.REPLACE))
+
+    assert report.clashes == ()
+    assert gallery.rows("SELECT id, slug FROM event_types ORDER BY id") == [(1, "wedding"), (2, "taken")]
+
+
+def test_tables_that_refer_to_each_other_are_replaced_together(gallery: Database) -> None:
+    tables = ("events", "photos", "photo_categories", "gallery_guests", "photo_feedback")
+    before = gallery.dump()
+    gallery.run(
+        "DELETE FROM events WHERE id = 2",
+        "UPDATE photos SET caption = 'changed since'",
+        "UPDATE events SET hero_photo_id = NULL",
+    )
+
+    gallery.merge(MergeRequest(tables=tables, on_conflict=OnConflict.REPLACE))
+
+    assert gallery.dump() == before
+
+
+def test_children_stay_away_when_only_a_table_is_wanted(gallery: Database) -> None:
+    gallery.run("DELETE FROM events WHERE id = 2")
+
+    report = gallery.merge(MergeRequest(tables=("events",)))
+
+    # Its hero photo is a parent, which it cannot be without; its other photos are not asked for.
+    assert gallery.rows("SELECT id FROM photos WHERE event_id = 2") == [(201,)]
+    assert {table.table: (table.insert, table.parents) for table in report.tables if table.changes} == {
+        "events": (1, 0),
+        "photos": (0, 1),
+        "photo_categories": (0, 1),
+    }
+
+
+def test_a_table_without_a_key_is_replaced_as_a_whole(database: Database) -> None:
+    database.run("CREATE TABLE word (w text)", "INSERT INTO word VALUES ('a'), ('a'), ('b')")
+    database.capture()
+    database.run("DELETE FROM word", "INSERT INTO word VALUES ('new')")
+
+    database.merge(MergeRequest(tables=("word",), on_conflict=OnConflict.REPLACE))
+
+    assert database.rows("SELECT w FROM word ORDER BY w") == [("a",), ("a",), ("b",)]
+
+
+def test_a_table_that_is_gone_comes_back_in_sqlite_and_is_explained_in_postgresql(database: Database) -> None:
+    database.run(
+        "CREATE TABLE word (id int PRIMARY KEY, w text)",
+        "CREATE UNIQUE INDEX words ON word (w)",
+        "INSERT INTO word VALUES (1, 'a')",
+    )
+    database.capture()
+    before = database.dump()
+    database.run("DROP TABLE word")
+
+    if isinstance(database, PostgresDatabase):
+        with pytest.raises(RestoreRefused, match="no table 'word' to restore into"):
+            database.merge(MergeRequest(tables=("word",)))
+        return
+    database.merge(MergeRequest(tables=("word",)), dry=True)
+    assert database.rows("SELECT count(*) FROM sqlite_master") == [(0,)]
+    database.merge(MergeRequest(tables=("word",)))
+    assert database.dump() == before
