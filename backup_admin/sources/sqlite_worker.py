@@ -43,6 +43,7 @@ from backup_admin.sources.sqlite_open import (
     connect,
     copy_file,
     error_code,
+    fitted,
     header_page_size,
     is_busy,
     is_file_alone,
@@ -55,7 +56,6 @@ from backup_admin.sources.sqlite_open import (
     send,
     shown,
     stamp_of,
-    with_page_size,
 )
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ def write(copy: str, live: str, deadline_seconds: float) -> dict[str, Any]:
     deadline = Deadline(deadline_seconds, live)
     with closing(open_live(live, deadline)) as target:
         with (
-            with_page_size(copy, _pragma(target, "page_size")) as source_path,
+            fitted(copy, target, deadline) as source_path,
             closing(connect(source_path, "mode=ro&immutable=1")) as source,
         ):
             run_backup(source, target, deadline)

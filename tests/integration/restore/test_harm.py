@@ -139,15 +139,14 @@ def test_a_database_locked_at_the_swap_was_not_touched(scene: Scene, monkeypatch
     damaged = scene.live()
     plan = scene.plan()
     monkeypatch.setattr(sqlite_part, "_SWAP_SECONDS", 0.5)
-    keep = SqlitePart.keep_old
+    swap = SqlitePart.swap
     with closing(sqlite3.connect(scene.database, isolation_level=None)) as writer:
 
-        def keep_and_lock(part: SqlitePart) -> bool:
-            usable = keep(part)
+        def lock_and_swap(part: SqlitePart, *, live_usable: bool) -> None:
             writer.execute("begin exclusive")
-            return usable
+            swap(part, live_usable=live_usable)
 
-        monkeypatch.setattr(SqlitePart, "keep_old", keep_and_lock)
+        monkeypatch.setattr(SqlitePart, "swap", lock_and_swap)
         report = scene.restore(plan)
 
     assert report.outcome == "rolled_back", report.message

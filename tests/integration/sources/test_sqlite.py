@@ -660,6 +660,51 @@ def test_a_missing_copy_leaves_live_alone(tmp_path: Path) -> None:
     assert words(live) == {"live"}
 
 
+@pytest.mark.parametrize("copy_mode", ["wal", "delete"])
+@MODES
+def test_live_keeps_its_journal_mode(tmp_path: Path, mode: str, copy_mode: str) -> None:
+    copy = fill(tmp_path / "copy.db", "restored", mode=copy_mode)
+    live = fill(tmp_path / "app.db", "live", mode=mode)
+    with closing(sqlite3.connect(live)) as connection:
+        connection.execute("SELECT * FROM t").fetchone()
+
+        write_into_live(copy, live, deadline_seconds=5)
+
+        assert connection.execute("PRAGMA journal_mode").fetchone() == (mode,)
+    assert words(live) == {"restored"}
+
+
+def fill_with_a_collation_of_the_app(path: Path) -> Path:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.create_collation("ours", lambda first, second: (first < second) - (first > second))
+        connection.execute("PRAGMA page_size=1024")
+        connection.execute("CREATE TABLE t(word TEXT COLLATE ours PRIMARY KEY) WITHOUT ROWID")
+        connection.execute("INSERT INTO t VALUES ('restored'), ('too')")
+    return path
+
+
+@MODES
+def test_what_only_the_app_knows_is_restored_over_other_pages(tmp_path: Path, mode: str) -> None:
+    copy = inspect_copy(fill_with_a_collation_of_the_app(tmp_path / "copy.db"))
+    live = fill(tmp_path / "app.db", "live", mode=mode)
+
+    write_into_live(copy.path, live, deadline_seconds=5)
+
+    after = SqliteSource("app", live).capture(tmp_path)
+    assert (after.tables, after.schema, after.page_size) == (copy.tables, copy.schema, 1024)
+    assert after.journal_mode == mode
+
+
+def test_other_pages_of_what_only_the_app_knows_wait_for_those_who_have_it_open(tmp_path: Path) -> None:
+    copy = fill_with_a_collation_of_the_app(tmp_path / "copy.db")
+    live = fill(tmp_path / "app.db", "live", mode="wal")
+    with script(HOLD, live, "SELECT * FROM t LIMIT 1"), pytest.raises(Busy, match="stayed locked"):
+        write_into_live(copy, live, deadline_seconds=0.3)
+
+    assert words(live) == {"live"}
+    assert live.read_bytes()[18:20] == b"\2\2"
+
+
 def test_live_keeps_its_mode(tmp_path: Path) -> None:
     copy = fill(tmp_path / "copy.db", "restored")
     live = fill(tmp_path / "app.db", "live")
