@@ -11,7 +11,7 @@ import os
 import sys
 import uuid
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 __all__ = [
+    "CheckedCopy",
     "DatabaseAtRest",
     "SqliteCopy",
     "SqliteSource",
@@ -104,6 +105,17 @@ class SqliteCopy:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckedCopy:
+    """A consistent copy of a database whose pages were checked, and what that had to say."""
+
+    path: Path
+    page_size: int
+    checks: tuple[str, ...]
+    warnings: tuple[str, ...]
+    stamp: FileStamp | None
+
+
+@dataclass(frozen=True, slots=True)
 class SqliteSource:
     """One SQLite database of an app."""
 
@@ -139,15 +151,36 @@ class SqliteSource:
         `Busy` when others keep it locked until the deadline, `SourceInvalid`
         when the copy is not sound, `SourceMissing` and `SourceError`.
         """
+        return _copy_of(self._capture(scratch, deadline_seconds, "describe")[1])
+
+    def copy(self, scratch: Path, *, deadline_seconds: float = 600) -> CheckedCopy:
+        """Do what `capture` does but for reading all tables, which takes long: see `describing`."""
+        path, answer = self._capture(scratch, deadline_seconds, "check")
+        noted = (tuple(answer["checks"]), tuple(answer["warnings"]))
+        return CheckedCopy(path, answer["page_size"], *noted, _stamp_of(answer))
+
+    @contextmanager
+    def describing(self, copy: CheckedCopy) -> Iterator[Callable[[], SqliteCopy]]:
+        """Read all tables of a copy in a process of its own while the block does something else.
+
+        Gives what waits for the description; the process does not outlive the block.
+        """
+        checked = {"checks": copy.checks, "warnings": copy.warnings}
+        request = _request("inspect", {"path": str(copy.path), "checked": checked})
+        about = f"Database {self.name}: "
+        with stream_program(_COMMAND, silence_seconds=_seconds_for(copy.path), data=request) as output:
+            yield lambda: replace(_copy_of(_answer(_read_all(output), about, output.end)), stamp=copy.stamp)
+
+    def _capture(self, scratch: Path, deadline_seconds: float, then: str) -> tuple[Path, dict[str, Any]]:
         copy = scratch / f"{uuid.uuid4().hex}.db"
         arguments = {
             "path": str(self.path),
             "copy": str(copy),
             "deadline_seconds": deadline_seconds,
-            "describe": True,
+            then: True,
         }
         try:
-            return _copy_of(self._ask("capture", arguments, deadline_seconds))
+            return copy, self._ask("capture", arguments, deadline_seconds)
         except BaseException:
             copy.unlink(missing_ok=True)  # when the process was killed at work
             raise
@@ -196,7 +229,6 @@ def copy_database(path: Path, copy: Path, *, deadline_seconds: float = 600) -> F
         "path": str(path),
         "copy": str(copy),
         "deadline_seconds": deadline_seconds,
-        "describe": False,
     }
     try:
         answer = ask_worker("capture", arguments, path, deadline_seconds)
@@ -266,15 +298,19 @@ def ask_worker(
     about: str = "",
 ) -> dict[str, Any]:
     """Have the worker do one thing with a database; a larger one may take longer."""
-    size = 0
-    with suppress(OSError):
-        size = path.lstat().st_size
     finished = run_program(
         _COMMAND,
         data=_request(operation, arguments),
-        timeout_seconds=deadline_seconds + _GRACE_SECONDS + size / _SLOWEST_BYTES_PER_SECOND,
+        timeout_seconds=deadline_seconds + _seconds_for(path),
     )
     return _answer(finished.output, about, finished.end)
+
+
+def _seconds_for(path: Path) -> float:
+    size = 0
+    with suppress(OSError):
+        size = path.lstat().st_size
+    return _GRACE_SECONDS + size / _SLOWEST_BYTES_PER_SECOND
 
 
 def _request(operation: str, arguments: dict[str, Any]) -> bytes:

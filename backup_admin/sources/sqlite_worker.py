@@ -103,8 +103,10 @@ def check(path: str, deadline_seconds: float) -> dict[str, Any]:
         return {}
 
 
-def capture(path: str, copy: str, deadline_seconds: float, describe: bool) -> dict[str, Any]:
-    """Copy a live database consistently; check and describe the copy."""
+def capture(
+    path: str, copy: str, deadline_seconds: float, check: bool = False, describe: bool = False
+) -> dict[str, Any]:
+    """Copy a live database consistently; check the pages of the copy, or describe it as well."""
     need_database(path)
     deadline = Deadline(deadline_seconds, path)
     _create(copy)
@@ -116,7 +118,7 @@ def capture(path: str, copy: str, deadline_seconds: float, describe: bool) -> di
             source.execute("ROLLBACK")
             if stamp is None:
                 _copy_pages(source, copy, deadline)
-        answer = inspect(copy, thorough=False) if describe else {}
+        answer = inspect(copy) if describe else _check(copy, thorough=False) if check else {}
     except BaseException:
         Path(copy).unlink()
         raise
@@ -167,14 +169,17 @@ def _copy_pages(source: sqlite3.Connection, copy: str, deadline: Deadline) -> No
         run_backup(source, target, deadline)
 
 
-def inspect(path: str, thorough: bool) -> dict[str, Any]:
-    """Check a copy that nobody writes to, and describe it table by table."""
+def inspect(path: str, thorough: bool = False, checked: dict[str, list[str]] | None = None) -> dict[str, Any]:
+    """Check a copy that nobody writes to, and describe it table by table.
+
+    `checked` is what the check of its pages had to say, where that is done already.
+    """
     need_database(path)
     header = read_header(path)
-    warnings: list[str] = []
+    found = checked or _check(path, thorough=thorough)
+    warnings = found["warnings"]
     with closing(_open_copy(path)) as copy:
-        checks = check_pages(copy, thorough=thorough, warnings=warnings)
-        checks += check_keys(copy, warnings)
+        checks = found["checks"] + check_keys(copy, warnings)
         collations = foreign_collations(copy)
     with closing(_open_copy(path, collations)) as copy:
         return {
@@ -191,6 +196,14 @@ def inspect(path: str, thorough: bool) -> dict[str, Any]:
             "checks": checks,
             "warnings": warnings,
         }
+
+
+def _check(path: str, *, thorough: bool) -> dict[str, Any]:
+    warnings: list[str] = []
+    with closing(_open_copy(path)) as copy:
+        checks = check_pages(copy, thorough=thorough, warnings=warnings)
+    page_size = header_page_size(read_header(path))
+    return {"checks": checks, "warnings": warnings, "page_size": page_size}
 
 
 def write(copy: str, live: str, deadline_seconds: float) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import sys
 import textwrap
 import time
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -340,6 +341,56 @@ def test_a_hostile_schema_runs_nothing(tmp_path: Path) -> None:
 
     assert [table.name for table in result.tables] == ["t", "u"]
     assert not marker.exists()
+
+
+@MODES
+def test_a_copy_described_meanwhile_is_described_alike(tmp_path: Path, mode: str) -> None:
+    live = fill(tmp_path / "app.db", "x", mode=mode)
+    make(live, "CREATE TABLE photo(album REFERENCES t(id))", "INSERT INTO photo VALUES (-1)", mode=mode)
+    source = SqliteSource("app", live)
+    at_once = source.capture(tmp_path)
+
+    copy = source.copy(tmp_path)
+    with source.describing(copy) as described:
+        found = described()
+
+    assert replace(found, path=at_once.path) == at_once
+    assert found.path == copy.path
+    assert found.warnings == ("1 rows of photo refer to missing rows of t.",)
+
+
+def test_damage_is_found_before_anything_is_done_with_a_copy(tmp_path: Path) -> None:
+    live = fill(tmp_path / "app.db", "x")
+    with live.open("r+b") as file:
+        file.seek(4096 * 3)
+        file.write(b"\xff" * 4096)
+
+    with pytest.raises(SourceInvalid, match=r"Database app: quick_check (failed|found faults)"):
+        SqliteSource("app", live).copy(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["app.db"]
+
+
+def test_a_description_whose_process_dies_is_an_error(tmp_path: Path) -> None:
+    source = SqliteSource("app", fill(tmp_path / "app.db", "x", rows=100_000))
+    copy = source.copy(tmp_path)
+    before = set(children(os.getpid()))
+
+    with source.describing(copy) as described:
+        (reader,) = set(children(os.getpid())) - before
+        os.kill(reader, signal.SIGKILL)
+        with pytest.raises(SourceError, match="Database app: the SQLite process ended"):
+            described()
+
+
+def test_no_process_stays_when_a_description_is_given_up(tmp_path: Path) -> None:
+    source = SqliteSource("app", fill(tmp_path / "app.db", "x", rows=100_000))
+    copy = source.copy(tmp_path)
+    before = set(children(os.getpid()))
+
+    with source.describing(copy):
+        assert set(children(os.getpid())) > before
+
+    assert set(children(os.getpid())) <= before
 
 
 # --- locks -----------------------------------------------------------------
