@@ -31,7 +31,7 @@ from backup_admin.sources.offline import place_offline, undo_place_offline
 from backup_admin.sources.sidecars import JOURNAL_SUFFIXES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 __all__ = [
     "CheckedCopy",
@@ -165,11 +165,8 @@ class SqliteSource:
 
         Gives what waits for the description; the process does not outlive the block.
         """
-        checked = {"checks": copy.checks, "warnings": copy.warnings}
-        request = _request("inspect", {"path": str(copy.path), "checked": checked})
-        about = f"Database {self.name}: "
-        with stream_program(_COMMAND, silence_seconds=_seconds_for(copy.path), data=request) as output:
-            yield lambda: replace(_copy_of(_answer(_read_all(output), about, output.end)), stamp=copy.stamp)
+        with _describing(copy.path, copy.checks, copy.warnings, f"Database {self.name}: ") as described:
+            yield lambda: replace(described(), stamp=copy.stamp)
 
     def _capture(self, scratch: Path, deadline_seconds: float, then: str) -> tuple[Path, dict[str, Any]]:
         copy = scratch / f"{uuid.uuid4().hex}.db"
@@ -197,8 +194,26 @@ def inspect_copy(path: Path, *, thorough: bool = False) -> SqliteCopy:
     15 times slower). The copy may come from anywhere: its schema runs no code.
     Raises `SourceInvalid` when it is damaged.
     """
-    arguments = {"path": str(path), "thorough": thorough}
-    return _copy_of(ask_worker("inspect", arguments, path, 0))
+    if not thorough:
+        return _copy_of(ask_worker("inspect", {"path": str(path)}, path, 0))
+    with _describing(path) as described:
+        found = ask_worker("check_thoroughly", {"path": str(path)}, path, 0)
+        copy = described()
+    return replace(
+        copy,
+        checks=(*found["checks"], *copy.checks),
+        warnings=(*found["warnings"], *copy.warnings),
+    )
+
+
+@contextmanager
+def _describing(
+    path: Path, checks: Sequence[str] = (), warnings: Sequence[str] = (), about: str = ""
+) -> Iterator[Callable[[], SqliteCopy]]:
+    """Let a process read all tables, the pages of which others check or have checked."""
+    request = _request("inspect", {"path": str(path), "checked": {"checks": checks, "warnings": warnings}})
+    with stream_program(_COMMAND, silence_seconds=_seconds_for(path), data=request) as output:
+        yield lambda: _copy_of(_answer(_read_all(output), about, output.end))
 
 
 def write_into_live(copy: Path, live: Path, *, deadline_seconds: float) -> None:

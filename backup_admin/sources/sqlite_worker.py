@@ -76,6 +76,7 @@ def main() -> None:
         "copy": copy_plainly,
         "stream": stream,
         "inspect": inspect,
+        "check_thoroughly": check_thoroughly,
         "write": write,
         "merge": merge,
     }
@@ -118,7 +119,7 @@ def capture(
             source.execute("ROLLBACK")
             if stamp is None:
                 _copy_pages(source, copy, deadline)
-        answer = inspect(copy) if describe else _check(copy, thorough=False) if check else {}
+        answer = inspect(copy) if describe else _check_pages(copy, thorough=False) if check else {}
     except BaseException:
         Path(copy).unlink()
         raise
@@ -169,14 +170,20 @@ def _copy_pages(source: sqlite3.Connection, copy: str, deadline: Deadline) -> No
         run_backup(source, target, deadline)
 
 
-def inspect(path: str, thorough: bool = False, checked: dict[str, list[str]] | None = None) -> dict[str, Any]:
+def check_thoroughly(path: str) -> dict[str, Any]:
+    """Let SQLite compare every index of a copy with its table."""
+    need_database(path)
+    return _check_pages(path, thorough=True)
+
+
+def inspect(path: str, checked: dict[str, list[str]] | None = None) -> dict[str, Any]:
     """Check a copy that nobody writes to, and describe it table by table.
 
-    `checked` is what the check of its pages had to say, where that is done already.
+    `checked` is what the check of its pages had to say, where others do that.
     """
     need_database(path)
     header = read_header(path)
-    found = checked or _check(path, thorough=thorough)
+    found = checked or _check_pages(path, thorough=False)
     warnings = found["warnings"]
     with closing(_open_copy(path)) as copy:
         checks = found["checks"] + check_keys(copy, warnings)
@@ -198,7 +205,7 @@ def inspect(path: str, thorough: bool = False, checked: dict[str, list[str]] | N
         }
 
 
-def _check(path: str, *, thorough: bool) -> dict[str, Any]:
+def _check_pages(path: str, *, thorough: bool) -> dict[str, Any]:
     warnings: list[str] = []
     with closing(_open_copy(path)) as copy:
         checks = check_pages(copy, thorough=thorough, warnings=warnings)
