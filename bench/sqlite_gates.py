@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 _SETTLE_SECONDS = 2.5
 _REST_SECONDS = 5
 _FIRST, _DAY_2, _RESTORE = "first backup", "day 2", "restore"
+# What a backup does while the app may have to wait for it, and the check of the copy.
+_COPY = (
+    "from pathlib import Path; from backup_admin.sources.sqlite import SqliteSource; "
+    "SqliteSource('site', Path('site.db')).copy(Path('scratch'))"
+)
 
 
 @dataclass(slots=True)
@@ -42,10 +47,10 @@ class _Figures:
             flush=True,
         )
 
-    def wall_ratio(self, phase: str, tool: str) -> float:
+    def wall_ratio(self, phase: str, tool: str, ours: str = "ours") -> float:
         """Return the median over the runs of our wall seconds divided by those of a tool."""
-        pairs = zip(self.costs[phase, "ours"], self.costs[phase, tool], strict=True)
-        return median(ours.wall / max(theirs.wall, 1e-9) for ours, theirs in pairs)
+        pairs = zip(self.costs[phase, ours], self.costs[phase, tool], strict=True)
+        return median(mine.wall / max(theirs.wall, 1e-9) for mine, theirs in pairs)
 
     def memory(self, phase: str) -> float:
         return max(cost.memory for cost in self.costs[phase, "ours"]) / MIB
@@ -56,15 +61,15 @@ def measure_sqlite(work: Path, scale: float, runs: int) -> list[Gate]:
     if shutil.which("sqlite3") is None:
         raise SystemExit("sqlite3 is missing: apt install sqlite3")
     work.mkdir(parents=True, exist_ok=True)
-    made, quarter = work / f"photos-{scale}.db", work / f"photos-{scale / 4}.db"
-    for path, share in ((made, scale), (quarter, scale / 4)):
+    made, half = work / f"photos-{scale}.db", work / f"photos-{scale / 2}.db"
+    for path, share in ((made, scale), (half, scale / 2)):
         if not path.exists():
             make_photos(path, max(100, round(ROWS * share)), random.Random("photos"))
     figures = _Figures()
     for run in range(runs):
         _measure_run(work / f"run-{run}", made, figures, scale, run)
-    small = _first_backup(work / "quarter", quarter)
-    print(f"a quarter of the rows: peak {small.memory / MIB:.0f} MiB", file=sys.stderr)
+    small = _first_backup(work / "half", half)
+    print(f"half of the rows: peak {small.memory / MIB:.0f} MiB", file=sys.stderr)
     _print(figures, made)
     return _gates(figures, small)
 
@@ -80,10 +85,13 @@ def _measure_run(folder: Path, made: Path, figures: _Figures, scale: float, run:
             change_photos(live, scale, random.Random(f"day 2 of run {run}"))
         stored = shop.stored_bytes()
         theirs = f"sqlite3 site.db {shlex.quote('.backup beside.db')}"
-        turns = [("ours", ""), (".backup", theirs)]
+        copying = f"{sys.executable} -c {shlex.quote(_COPY)}"
+        turns = [("ours", ""), ("the copy alone", copying), (".backup", theirs)]
+        (folder / "scratch").mkdir()
         for tool, command in turns if run % 2 else reversed(turns):
             _rest(scale)
             figures.note(phase, tool, _shell(folder, command) if command else _run_ours(shop))
+        shutil.rmtree(folder / "scratch")
         if phase == _DAY_2:
             pages, page_size = changed_pages(before, beside)
             figures.growth.append((shop.stored_bytes() - stored, pages * page_size))
@@ -141,16 +149,18 @@ def _rest(scale: float) -> None:
 
 def _gates(figures: _Figures, small: Cost) -> list[Gate]:
     growth = median(stored / changed for stored, changed in figures.growth)
+    copied = figures.wall_ratio(_FIRST, ".backup", "the copy alone")
     return [
+        Gate("SQLite, copied and checked: wall / .backup", copied, 1.5),
         Gate("SQLite, first backup: wall / .backup", figures.wall_ratio(_FIRST, ".backup"), 1.5),
         Gate("SQLite, day 2: wall / .backup", figures.wall_ratio(_DAY_2, ".backup"), 1.5),
         Gate("SQLite, day 2: bytes stored / bytes of changed pages", growth, 1.0),
         Gate("SQLite, first backup: peak memory, MiB", figures.memory(_FIRST), 160),
         Gate("SQLite, day 2: peak memory, MiB", figures.memory(_DAY_2), 160),
         Gate(
-            "SQLite, first backup: MiB more than with a quarter of the rows",
+            "SQLite, first backup: MiB more than for half of the rows",
             figures.memory(_FIRST) - small.memory / MIB,
-            24,
+            16,
         ),
         Gate("SQLite, restore: peak memory, MiB", figures.memory(_RESTORE), 128),
     ]

@@ -639,6 +639,45 @@ def test_open_connections_see_the_restored_rows(
     assert rows == {"t": 501}
 
 
+TICKER = """
+    import sqlite3, sys
+    c = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)
+    log = open(sys.argv[2], "w", buffering=1)
+    print("ready", flush=True)
+    number = 0
+    while True:
+        number += 1
+        c.execute("INSERT INTO tick VALUES (?)", (number,))
+        print(number, file=log)
+"""
+
+
+def wait_for_ticks(live: Path, count: int) -> None:
+    with closing(sqlite3.connect(live, timeout=30)) as reader:
+        while reader.execute("SELECT count(*) FROM tick").fetchone()[0] < count:
+            time.sleep(0.01)
+
+
+@MODES
+def test_a_writer_that_goes_on_loses_nothing_it_committed_after_a_restore(tmp_path: Path, mode: str) -> None:
+    copy = fill(tmp_path / "copy.db", "restored")
+    live = fill(tmp_path / "app.db", "live", mode=mode)
+    make(copy, "CREATE TABLE tick(number)", "INSERT INTO tick VALUES (-1)")
+    make(live, "CREATE TABLE tick(number)", mode=mode)
+    with script(TICKER, live, tmp_path / "log"):
+        wait_for_ticks(live, 20)
+        write_into_live(copy, live, deadline_seconds=20)
+        wait_for_ticks(live, 30)
+    committed = int((tmp_path / "log").read_text().splitlines()[-1])
+    with closing(sqlite3.connect(live)) as connection:
+        first, *later = [row[0] for row in connection.execute("SELECT number FROM tick ORDER BY rowid")]
+
+    assert first == -1
+    assert later == list(range(later[0], later[-1] + 1))  # none is missing from the restore on
+    assert 20 < later[0] < committed <= later[-1]
+    assert words(live) == {"restored"}
+
+
 @MODES
 def test_the_restored_tables_have_the_digests_of_the_copy(tmp_path: Path, mode: str) -> None:
     copy = inspect_copy(fill(tmp_path / "copy.db", "restored", page_size=1024))
