@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -153,6 +154,31 @@ def test_a_database_locked_at_the_swap_was_not_touched(scene: Scene, monkeypatch
     assert "stayed locked" in report.message
     assert "Nothing live was changed" in report.message
     assert not scene.state.maintenance_flag.exists()
+    assert scene.live() == damaged
+
+
+def test_a_disk_that_takes_no_copy_of_live_ends_the_restore(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damage(scene)
+    damaged = scene.live()
+    plan = scene.plan()
+    keep = SqlitePart.keep_old
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def keep_on_a_small_disk(part: SqlitePart) -> bool:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
+        try:
+            return keep(part)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    monkeypatch.setattr(SqlitePart, "keep_old", keep_on_a_small_disk)
+    report = scene.restore(plan)
+
+    assert report.outcome == "rolled_back", report.message
+    assert "File too large" in report.message
+    assert "Nothing live was changed" in report.message
     assert scene.live() == damaged
 
 
