@@ -72,6 +72,8 @@ SERVICES = (
     Service("sshd", ("sshd",), "openssh-server"),
     Service("rsync", ("rsync",), "rsync"),
     Service("PostgreSQL", ("postgres",), "postgresql"),
+    Service("sqlite3", ("sqlite3",), "sqlite3"),
+    Service("sqldiff", ("sqldiff",), "sqlite3-tools"),
 )
 
 # Its own script would do, but a moved checkout leaves scripts with a dead first line.

@@ -7,6 +7,7 @@ bigfile   files of 5 and 20 GB: memory
 index     ten million chunks: disk, heap, look-ups
 year      a database after 365 days of small changes: restore
 startup   `backup-admin list`
+databases backup, growth, memory and restore beside the programs of each engine; --engines for some
 remote    first backup and restore with storages on servers: S3 near and 50 ms away, and ssh
 """
 
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import scenarios
+from bench.databases import ENGINES, measure_databases
 from bench.gates import Gate, Results, paired_gates
 from bench.measuring import machine
 from bench.paired import measure_tools
@@ -43,6 +45,7 @@ _SINGLE: dict[str, Callable[[Path, float], list[Gate]]] = {
     "year": scenarios.year,
     "startup": scenarios.startup,
 }
+_WHAT = ("paired", "remote", "databases", *_SINGLE)
 _QUICK_SCALE = 0.02
 
 
@@ -60,6 +63,12 @@ def main() -> int:
             document, gates = _paired(work, options, scale, runs)
         elif options.what == "remote":
             document, gates = _remote(work, options, scale, runs)
+        elif options.what == "databases":
+            engines = options.engines.split(",")
+            document, gates = (
+                {"machine": machine()},
+                measure_databases(work, engines, scale=scale, runs=runs),
+            )
         else:
             document, gates = {"machine": machine()}, _SINGLE[options.what](work, scale)
     print_gates(gates)
@@ -128,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="dev.py bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("what", nargs="?", default="paired", choices=["paired", "remote", *_SINGLE], help="default: paired")
+    add("what", nargs="?", default="paired", choices=_WHAT, help="default: paired")
     add("--scale", type=float, default=1.0, help="size of what is measured, 1 is the size of the gates")
     add("--runs", type=int, default=3, help="paired runs; their median counts")
     add("--quick", action="store_true", help="one run of a fiftieth of the size: does it work at all?")
@@ -138,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--peers", default="restic,borg", help="default: restic,borg; empty for none")
     add("--restic", default="restic", metavar="PROGRAM", help="the restic to compare with")
     add("--borg", default="borg", metavar="PROGRAM", help="the borg to compare with")
+    add("--engines", default=",".join(ENGINES), help="of `databases`; default: %(default)s")
     add("--scenes", default=",".join(SCENES), help="of `remote`; default: %(default)s")
     add("--corpora", default=",".join(CORPORA), help="of `remote`; default: %(default)s")
     return parser

@@ -15,6 +15,7 @@ pytest_plugins = (
     "tests.services.s3",
     "tests.services.ssh",
     "tests.services.postgres",
+    "tests.services.sqlite_tools",
 )
 
 # A busy machine is slow now and then; that is not what a property test is about.

@@ -239,18 +239,18 @@ class _Run:
         self, source: SqliteSource, old: DatabaseEntry | None, scratch: Path
     ) -> DatabaseEntry:
         began_ns = time.time_ns()
-        copy = source.capture(scratch)
+        copy = source.copy(scratch)
         pages = self._page_writer(self._writer)
         try:
-            with copy.path.open("rb", buffering=0) as file:
+            with copy.path.open("rb", buffering=0) as file, source.describing(copy) as described:
                 content = pages.write(
                     lambda view: file.readinto(view) or 0,
                     copy.page_size,
                     None if old is None else old.content.pages,
                 )
+                return describe_database(source, described(), content, began_ns=began_ns)
         finally:
             copy.path.unlink(missing_ok=True)
-        return describe_database(source, copy, content, began_ns=began_ns)
 
     def _capture_tree(self, source: FileSource, parent: Manifest | None, tools: Tools) -> None:
         root_info = source.check_root()

@@ -180,7 +180,7 @@ class _Restore:
 
     def _take_safety_backup(self) -> None:
         self._reporter.stage("safety_backup")
-        sources = self._usable_targets()
+        sources, usable = self._keep_old(self._usable_targets())
         try:
             self._keep_safe(sources)
         except SourceError as error:
@@ -190,7 +190,6 @@ class _Restore:
             names = ", ".join(source.name for source in sources.postgres)
             self.notices.append(f"The safety backup lacks {names}: {error}")
             self._keep_safe(replace(sources, postgres=()))
-        usable = {part.name: part.keep_old() for part in self._databases}
         self._journal.write(Step.SAFETY_BACKUP, snapshot=self.safety_snapshot, usable=usable)
 
     def _keep_safe(self, sources: SourceSet) -> None:
@@ -322,6 +321,13 @@ class _Restore:
                 self.notices.append(f"The database {source.name} could not be kept: {error}")
         return tuple(found)
 
+    def _keep_old(self, sources: SourceSet) -> tuple[SourceSet, dict[str, bool]]:
+        """Keep all databases beside live; only that tells of damage in one of SQLite, which is left out."""
+        usable = {part.name: part.keep_old() for part in self._databases}
+        lost = [one.name for one in sources.databases if not usable[one.name]]
+        self.notices += [f"The database {name} could not be kept: it is damaged." for name in lost]
+        return replace(sources, databases=tuple(one for one in sources.databases if usable[one.name])), usable
+
     @contextmanager
     def _no_backups(self) -> Iterator[None]:
         """Keep backups out while live data is exchanged; wait for one that runs."""
@@ -365,8 +371,7 @@ class _Restore:
 
 def _disk_error(error: OSError) -> SourceError:
     """Say what the disk of the live places or of the state folder refused."""
-    where = f": {error.filename}" if error.filename else ""
-    return SourceError(f"{error.strerror or error}{where}.")
+    return SourceError(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}.")
 
 
 def _check_places(plan: RestorePlan, targets: SourceSet) -> None:

@@ -78,11 +78,14 @@ class SqlitePart:
         return ()
 
     def keep_old(self) -> bool:
-        """Keep a copy of the live database; False when it is missing or damaged."""
+        """Keep a copy of the live database; False when it is missing or damaged.
+
+        Everything else is raised: nobody may be rid of a sound database because the disk was full.
+        """
         self.old.unlink(missing_ok=True)
         try:
             copy = SqliteSource(self.name, Path(self.live)).capture(Path(self.work))
-        except SourceError:
+        except (SourceInvalid, SourceMissing):
             return False
         copy.path.rename(self.old)
         sync_folder(self.work)

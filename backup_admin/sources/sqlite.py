@@ -11,7 +11,7 @@ import os
 import sys
 import uuid
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,9 +31,10 @@ from backup_admin.sources.offline import place_offline, undo_place_offline
 from backup_admin.sources.sidecars import JOURNAL_SUFFIXES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 __all__ = [
+    "CheckedCopy",
     "DatabaseAtRest",
     "SqliteCopy",
     "SqliteSource",
@@ -104,6 +105,17 @@ class SqliteCopy:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckedCopy:
+    """A consistent copy of a database whose pages were checked, and what that had to say."""
+
+    path: Path
+    page_size: int
+    checks: tuple[str, ...]
+    warnings: tuple[str, ...]
+    stamp: FileStamp | None
+
+
+@dataclass(frozen=True, slots=True)
 class SqliteSource:
     """One SQLite database of an app."""
 
@@ -139,15 +151,33 @@ class SqliteSource:
         `Busy` when others keep it locked until the deadline, `SourceInvalid`
         when the copy is not sound, `SourceMissing` and `SourceError`.
         """
+        return _copy_of(self._capture(scratch, deadline_seconds, "describe")[1])
+
+    def copy(self, scratch: Path, *, deadline_seconds: float = 600) -> CheckedCopy:
+        """Do what `capture` does but for reading all tables, which takes long: see `describing`."""
+        path, answer = self._capture(scratch, deadline_seconds, "check")
+        noted = (tuple(answer["checks"]), tuple(answer["warnings"]))
+        return CheckedCopy(path, answer["page_size"], *noted, _stamp_of(answer))
+
+    @contextmanager
+    def describing(self, copy: CheckedCopy) -> Iterator[Callable[[], SqliteCopy]]:
+        """Read all tables of a copy in a process of its own while the block does something else.
+
+        Gives what waits for the description; the process does not outlive the block.
+        """
+        with _describing(copy.path, copy.checks, copy.warnings, f"Database {self.name}: ") as described:
+            yield lambda: replace(described(), stamp=copy.stamp)
+
+    def _capture(self, scratch: Path, deadline_seconds: float, then: str) -> tuple[Path, dict[str, Any]]:
         copy = scratch / f"{uuid.uuid4().hex}.db"
         arguments = {
             "path": str(self.path),
             "copy": str(copy),
             "deadline_seconds": deadline_seconds,
-            "describe": True,
+            then: True,
         }
         try:
-            return _copy_of(self._ask("capture", arguments, deadline_seconds))
+            return copy, self._ask("capture", arguments, deadline_seconds)
         except BaseException:
             copy.unlink(missing_ok=True)  # when the process was killed at work
             raise
@@ -164,8 +194,26 @@ def inspect_copy(path: Path, *, thorough: bool = False) -> SqliteCopy:
     15 times slower). The copy may come from anywhere: its schema runs no code.
     Raises `SourceInvalid` when it is damaged.
     """
-    arguments = {"path": str(path), "thorough": thorough}
-    return _copy_of(ask_worker("inspect", arguments, path, 0))
+    if not thorough:
+        return _copy_of(ask_worker("inspect", {"path": str(path)}, path, 0))
+    with _describing(path) as described:
+        found = ask_worker("check_thoroughly", {"path": str(path)}, path, 0)
+        copy = described()
+    return replace(
+        copy,
+        checks=(*found["checks"], *copy.checks),
+        warnings=(*found["warnings"], *copy.warnings),
+    )
+
+
+@contextmanager
+def _describing(
+    path: Path, checks: Sequence[str] = (), warnings: Sequence[str] = (), about: str = ""
+) -> Iterator[Callable[[], SqliteCopy]]:
+    """Let a process read all tables, the pages of which others check or have checked."""
+    request = _request("inspect", {"path": str(path), "checked": {"checks": checks, "warnings": warnings}})
+    with stream_program(_COMMAND, silence_seconds=_seconds_for(path), data=request) as output:
+        yield lambda: _copy_of(_answer(_read_all(output), about, output.end))
 
 
 def write_into_live(copy: Path, live: Path, *, deadline_seconds: float) -> None:
@@ -196,7 +244,6 @@ def copy_database(path: Path, copy: Path, *, deadline_seconds: float = 600) -> F
         "path": str(path),
         "copy": str(copy),
         "deadline_seconds": deadline_seconds,
-        "describe": False,
     }
     try:
         answer = ask_worker("capture", arguments, path, deadline_seconds)
@@ -266,15 +313,19 @@ def ask_worker(
     about: str = "",
 ) -> dict[str, Any]:
     """Have the worker do one thing with a database; a larger one may take longer."""
-    size = 0
-    with suppress(OSError):
-        size = path.lstat().st_size
     finished = run_program(
         _COMMAND,
         data=_request(operation, arguments),
-        timeout_seconds=deadline_seconds + _GRACE_SECONDS + size / _SLOWEST_BYTES_PER_SECOND,
+        timeout_seconds=deadline_seconds + _seconds_for(path),
     )
     return _answer(finished.output, about, finished.end)
+
+
+def _seconds_for(path: Path) -> float:
+    size = 0
+    with suppress(OSError):
+        size = path.lstat().st_size
+    return _GRACE_SECONDS + size / _SLOWEST_BYTES_PER_SECOND
 
 
 def _request(operation: str, arguments: dict[str, Any]) -> bytes:

@@ -28,7 +28,7 @@ def check_pages(copy: sqlite3.Connection, *, thorough: bool, warnings: list[str]
     """Let SQLite check the file; returns the name of the check that passed."""
     name = "integrity_check" if thorough else "quick_check"
     try:
-        lines = [str(row[0]) for row in copy.execute(f"PRAGMA {name}")]
+        lines = [line for (text,) in copy.execute(f"PRAGMA {name}") for line in str(text).splitlines()]
     except sqlite3.OperationalError as error:
         # Collations and functions that only the app knows.
         warnings.append(f"{name} could not run: {error}.")

@@ -9,7 +9,7 @@ import os
 import sqlite3
 import stat
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _PAUSE_SECONDS = 0.005  # short: a busy writer leaves small gaps only
 _HEADER_BYTES = 100
+_WAL_VERSION = 2
 _SEND_BYTES = 1 << 30
 _SEND_PIECE = 1 << 20
 _SETTLE_NS = 2_000_000_000
@@ -84,7 +85,7 @@ def open_source(path: str, deadline: Deadline) -> sqlite3.Connection:
     only be rolled back by one that may write. Where nothing can be written only
     `immutable` reads a database in WAL mode, which is right without a journal.
     """
-    is_wal = read_header(path)[18] == 2
+    is_wal = read_header(path)[18] == _WAL_VERSION
     ways = ["mode=rw", "mode=ro"] if is_wal else ["mode=ro", "mode=rw"]
     has_journal = any(os.path.lexists(path + end) for end in ("-wal", "-journal"))
     if not has_journal and not os.access(Path(path).parent, os.W_OK):
@@ -191,24 +192,74 @@ def run_backup(source: sqlite3.Connection, target: sqlite3.Connection, deadline:
 
 
 @contextmanager
-def with_page_size(copy: str, page_size: int) -> Iterator[str]:
-    """Give a path to the copy in another page size; the copy stays as it is."""
+def fitted(copy: str, live: sqlite3.Connection, deadline: Deadline) -> Iterator[str]:
+    """Give a path to the copy in a form that the live database takes and keeps its journal mode with.
+
+    In rollback mode it takes pages of any size. A log cannot change their size under
+    those who read: then the copy is built anew. That keeps the number of every row,
+    but needs all collations and functions of the schema; where only the app has them
+    live leaves its log meanwhile, for which nobody else may have it open.
+    """
+    if _journal_mode(live) != "wal":
+        _leave_wal(copy)
+        yield copy
+        return
+    page_size = live.execute("PRAGMA page_size").fetchone()[0]
     if header_page_size(read_header(copy)) == page_size:
         yield copy
         return
     resized = Path(f"{copy}.resized")
-    resized.unlink(missing_ok=True)
     try:
-        # Not `immutable`: with it SQLite keeps the page size as it is.
-        connection = connect(copy, "mode=rw")
+        if _resize(copy, resized, page_size):
+            yield str(resized)
+            return
+        _set_journal_mode(live, "delete", deadline)
+        _leave_wal(copy)
         try:
-            connection.execute(f"PRAGMA page_size={int(page_size)}")
-            connection.execute("VACUUM INTO ?", (str(resized),))
+            yield copy
         finally:
-            connection.close()
-        yield str(resized)
+            _set_journal_mode(live, "wal", deadline)
     finally:
         resized.unlink(missing_ok=True)
+
+
+def _journal_mode(connection: sqlite3.Connection) -> str:
+    return str(connection.execute("PRAGMA journal_mode").fetchone()[0])
+
+
+def _leave_wal(copy: str) -> None:
+    """Say in the header of a copy that it needs no log: live would be put into WAL mode by it."""
+    if read_header(copy)[18] == _WAL_VERSION:
+        with closing(connect(copy, "mode=rw")) as connection:
+            connection.execute("PRAGMA journal_mode=DELETE").fetchall()
+
+
+def _resize(copy: str, resized: Path, page_size: int) -> bool:
+    """Build a copy anew in another page size; False when its schema needs what only the app has."""
+    resized.unlink(missing_ok=True)
+    # Not `immutable`: with it SQLite keeps the page size as it is.
+    with closing(connect(copy, "mode=rw")) as connection:
+        connection.execute(f"PRAGMA page_size={int(page_size)}")
+        try:
+            connection.execute("VACUUM INTO ?", (str(resized),))
+        except sqlite3.OperationalError as error:
+            if error_code(error) == sqlite3.SQLITE_ERROR:
+                return False
+            raise
+    return True
+
+
+def _set_journal_mode(live: sqlite3.Connection, mode: str, deadline: Deadline) -> None:
+    while True:
+        try:
+            live.execute(f"PRAGMA journal_mode={mode}").fetchall()
+        except sqlite3.OperationalError as error:
+            if not is_busy(error):
+                raise
+        else:
+            return
+        deadline.check()
+        time.sleep(_PAUSE_SECONDS)
 
 
 def read_header(path: str) -> bytes:

@@ -43,6 +43,7 @@ from backup_admin.sources.sqlite_open import (
     connect,
     copy_file,
     error_code,
+    fitted,
     header_page_size,
     is_busy,
     is_file_alone,
@@ -55,7 +56,6 @@ from backup_admin.sources.sqlite_open import (
     send,
     shown,
     stamp_of,
-    with_page_size,
 )
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def main() -> None:
         "copy": copy_plainly,
         "stream": stream,
         "inspect": inspect,
+        "check_thoroughly": check_thoroughly,
         "write": write,
         "merge": merge,
     }
@@ -103,8 +104,10 @@ def check(path: str, deadline_seconds: float) -> dict[str, Any]:
         return {}
 
 
-def capture(path: str, copy: str, deadline_seconds: float, describe: bool) -> dict[str, Any]:
-    """Copy a live database consistently; check and describe the copy."""
+def capture(
+    path: str, copy: str, deadline_seconds: float, check: bool = False, describe: bool = False
+) -> dict[str, Any]:
+    """Copy a live database consistently; check the pages of the copy, or describe it as well."""
     need_database(path)
     deadline = Deadline(deadline_seconds, path)
     _create(copy)
@@ -116,7 +119,7 @@ def capture(path: str, copy: str, deadline_seconds: float, describe: bool) -> di
             source.execute("ROLLBACK")
             if stamp is None:
                 _copy_pages(source, copy, deadline)
-        answer = inspect(copy, thorough=False) if describe else {}
+        answer = inspect(copy) if describe else _check_pages(copy, thorough=False) if check else {}
     except BaseException:
         Path(copy).unlink()
         raise
@@ -167,14 +170,23 @@ def _copy_pages(source: sqlite3.Connection, copy: str, deadline: Deadline) -> No
         run_backup(source, target, deadline)
 
 
-def inspect(path: str, thorough: bool) -> dict[str, Any]:
-    """Check a copy that nobody writes to, and describe it table by table."""
+def check_thoroughly(path: str) -> dict[str, Any]:
+    """Let SQLite compare every index of a copy with its table."""
+    need_database(path)
+    return _check_pages(path, thorough=True)
+
+
+def inspect(path: str, checked: dict[str, list[str]] | None = None) -> dict[str, Any]:
+    """Check a copy that nobody writes to, and describe it table by table.
+
+    `checked` is what the check of its pages had to say, where others do that.
+    """
     need_database(path)
     header = read_header(path)
-    warnings: list[str] = []
+    found = checked or _check_pages(path, thorough=False)
+    warnings = found["warnings"]
     with closing(_open_copy(path)) as copy:
-        checks = check_pages(copy, thorough=thorough, warnings=warnings)
-        checks += check_keys(copy, warnings)
+        checks = found["checks"] + check_keys(copy, warnings)
         collations = foreign_collations(copy)
     with closing(_open_copy(path, collations)) as copy:
         return {
@@ -193,6 +205,14 @@ def inspect(path: str, thorough: bool) -> dict[str, Any]:
         }
 
 
+def _check_pages(path: str, *, thorough: bool) -> dict[str, Any]:
+    warnings: list[str] = []
+    with closing(_open_copy(path)) as copy:
+        checks = check_pages(copy, thorough=thorough, warnings=warnings)
+    page_size = header_page_size(read_header(path))
+    return {"checks": checks, "warnings": warnings, "page_size": page_size}
+
+
 def write(copy: str, live: str, deadline_seconds: float) -> dict[str, Any]:
     """Replace the content of a live database, all of it or nothing.
 
@@ -203,7 +223,7 @@ def write(copy: str, live: str, deadline_seconds: float) -> dict[str, Any]:
     deadline = Deadline(deadline_seconds, live)
     with closing(open_live(live, deadline)) as target:
         with (
-            with_page_size(copy, _pragma(target, "page_size")) as source_path,
+            fitted(copy, target, deadline) as source_path,
             closing(connect(source_path, "mode=ro&immutable=1")) as source,
         ):
             run_backup(source, target, deadline)

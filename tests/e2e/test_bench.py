@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import random
+import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,6 +19,7 @@ from bench.corpus import make_corpus, next_day, one_photo
 from bench.gates import Gate, Results, cpu, paired_gates
 from bench.measuring import Cost, run_measured
 from bench.paired import Measurement, different_files
+from bench.photo_database import change_photos, changed_pages, make_photos
 from bench.readiness import compile_modules
 from bench.tools import OURS, Phase, Tool, our_tool
 
@@ -64,6 +69,55 @@ def test_a_single_question_is_answered(tmp_path: Path, what: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     gates = json.loads((tmp_path / "out.json").read_text())["gates"]
     assert all(gate["measured"] is not None for gate in gates)
+
+
+@pytest.mark.long(minutes=1)
+def test_the_database_benchmark_compares_what_it_restores(tmp_path: Path) -> None:
+    arguments = (
+        "--scale",
+        str(TINY),
+        "--runs",
+        "1",
+        "--engines",
+        "sqlite",
+        "--json",
+        str(tmp_path / "out.json"),
+    )
+    done = bench("databases", *arguments)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    gates = {gate["name"]: gate for gate in json.loads((tmp_path / "out.json").read_text())["gates"]}
+    assert gates["SQLite, day 2: bytes stored / bytes of changed pages"]["measured"] > 0
+    assert gates["SQLite, first backup: peak memory, MiB"]["passed"]
+
+
+def test_changed_pages_of_a_database_are_counted(tmp_path: Path) -> None:
+    make_photos(tmp_path / "one.db", 5_000, random.Random(1))
+    shutil.copy(tmp_path / "one.db", tmp_path / "two.db")
+    unchanged = changed_pages(tmp_path / "one.db", tmp_path / "two.db")
+    data = bytearray((tmp_path / "two.db").read_bytes())
+    data[5 * 4096 + 10] ^= 1
+    (tmp_path / "two.db").write_bytes(data + bytes(4096))
+
+    assert unchanged == (0, 4096)
+    assert changed_pages(tmp_path / "one.db", tmp_path / "two.db") == (2, 4096)
+
+
+def test_a_day_of_photographs_changes_as_many_rows_as_it_says(tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos.db", 2_000, random.Random(1))
+    before = rows_of(tmp_path / "photos.db")
+
+    change_photos(tmp_path / "photos.db", 0.01, random.Random(2))
+
+    after = rows_of(tmp_path / "photos.db")
+    assert len(after.keys() - before.keys()) == 50
+    assert len(before.keys() - after.keys()) == 4
+    assert sum(before[key] != after[key] for key in before.keys() & after.keys()) == 9
+
+
+def rows_of(path: Path) -> dict[int, tuple[object, ...]]:
+    with closing(sqlite3.connect(path)) as db:
+        return {row[0]: row for row in db.execute("SELECT * FROM photos")}
 
 
 def test_the_corpus_is_the_same_every_time_and_changes_as_told(tmp_path: Path) -> None:

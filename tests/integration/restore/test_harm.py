@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -139,21 +140,45 @@ def test_a_database_locked_at_the_swap_was_not_touched(scene: Scene, monkeypatch
     damaged = scene.live()
     plan = scene.plan()
     monkeypatch.setattr(sqlite_part, "_SWAP_SECONDS", 0.5)
-    keep = SqlitePart.keep_old
+    swap = SqlitePart.swap
     with closing(sqlite3.connect(scene.database, isolation_level=None)) as writer:
 
-        def keep_and_lock(part: SqlitePart) -> bool:
-            usable = keep(part)
+        def lock_and_swap(part: SqlitePart, *, live_usable: bool) -> None:
             writer.execute("begin exclusive")
-            return usable
+            swap(part, live_usable=live_usable)
 
-        monkeypatch.setattr(SqlitePart, "keep_old", keep_and_lock)
+        monkeypatch.setattr(SqlitePart, "swap", lock_and_swap)
         report = scene.restore(plan)
 
     assert report.outcome == "rolled_back", report.message
     assert "stayed locked" in report.message
     assert "Nothing live was changed" in report.message
     assert not scene.state.maintenance_flag.exists()
+    assert scene.live() == damaged
+
+
+def test_a_disk_that_takes_no_copy_of_live_ends_the_restore(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damage(scene)
+    damaged = scene.live()
+    plan = scene.plan()
+    keep = SqlitePart.keep_old
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def keep_on_a_small_disk(part: SqlitePart) -> bool:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
+        try:
+            return keep(part)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    monkeypatch.setattr(SqlitePart, "keep_old", keep_on_a_small_disk)
+    report = scene.restore(plan)
+
+    assert report.outcome == "rolled_back", report.message
+    assert "File too large" in report.message
+    assert "Nothing live was changed" in report.message
     assert scene.live() == damaged
 
 

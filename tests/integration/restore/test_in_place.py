@@ -156,6 +156,22 @@ def test_a_destroyed_database_is_replaced_and_kept(scene: Scene) -> None:
     assert scene.database.read_bytes() == garbage
 
 
+def test_a_database_that_opens_but_has_damaged_pages_is_replaced_and_kept(scene: Scene) -> None:
+    good = scene.live()
+    plan = scene.plan()
+    damaged = bytearray(scene.database.read_bytes())
+    damaged[4096 + 50 : 3 * 4096] = os.urandom(2 * 4096 - 50)
+    scene.database.write_bytes(damaged)
+
+    report = scene.restore(plan)
+
+    assert report.outcome == "restored", report.message
+    assert scene.live() == good
+    assert report.notices == ("The database app could not be kept: it is damaged.",)
+    (kept,) = scene.root.glob("app/.backup-admin-*/aside/app.db")
+    assert kept.read_bytes() == damaged
+
+
 def test_a_database_inside_the_folder_is_never_moved(tmp_path: Path) -> None:
     scene = make_scene(tmp_path)
     inside = scene.tree / "folder 3" / "app.db"

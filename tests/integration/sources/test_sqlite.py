@@ -12,6 +12,7 @@ import sys
 import textwrap
 import time
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -342,6 +343,57 @@ def test_a_hostile_schema_runs_nothing(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
+@MODES
+def test_a_copy_described_meanwhile_is_described_alike(tmp_path: Path, mode: str) -> None:
+    live = fill(tmp_path / "app.db", "x", mode=mode)
+    make(live, "CREATE TABLE photo(album REFERENCES t(id))", "INSERT INTO photo VALUES (-1)", mode=mode)
+    source = SqliteSource("app", live)
+    at_once = source.capture(tmp_path)
+
+    copy = source.copy(tmp_path)
+    with source.describing(copy) as described:
+        found = described()
+
+    assert replace(found, path=at_once.path) == at_once
+    assert found.path == copy.path
+    assert found.warnings == ("1 rows of photo refer to missing rows of t.",)
+
+
+def test_damage_is_found_before_anything_is_done_with_a_copy(tmp_path: Path) -> None:
+    live = fill(tmp_path / "app.db", "x")
+    with live.open("r+b") as file:
+        file.seek(4096 * 3)
+        file.write(b"\xff" * 4096)
+
+    with pytest.raises(SourceInvalid, match=r"Database app: quick_check (failed|found faults)") as caught:
+        SqliteSource("app", live).copy(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["app.db"]
+
+
+def test_a_description_whose_process_dies_is_an_error(tmp_path: Path) -> None:
+    source = SqliteSource("app", fill(tmp_path / "app.db", "x", rows=100_000))
+    copy = source.copy(tmp_path)
+    before = set(children(os.getpid()))
+
+    with source.describing(copy) as described:
+        (reader,) = set(children(os.getpid())) - before
+        os.kill(reader, signal.SIGKILL)
+        with pytest.raises(SourceError, match="Database app: the SQLite process ended"):
+            described()
+
+
+def test_no_process_stays_when_a_description_is_given_up(tmp_path: Path) -> None:
+    source = SqliteSource("app", fill(tmp_path / "app.db", "x", rows=100_000))
+    copy = source.copy(tmp_path)
+    before = set(children(os.getpid()))
+
+    with source.describing(copy):
+        assert set(children(os.getpid())) > before
+
+    assert set(children(os.getpid())) <= before
+
+
 # --- locks -----------------------------------------------------------------
 
 
@@ -588,6 +640,45 @@ def test_open_connections_see_the_restored_rows(
     assert rows == {"t": 501}
 
 
+TICKER = """
+    import sqlite3, sys
+    c = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)
+    log = open(sys.argv[2], "w", buffering=1)
+    print("ready", flush=True)
+    number = 0
+    while True:
+        number += 1
+        c.execute("INSERT INTO tick VALUES (?)", (number,))
+        print(number, file=log)
+"""
+
+
+def wait_for_ticks(live: Path, count: int) -> None:
+    with closing(sqlite3.connect(live, timeout=30)) as reader:
+        while reader.execute("SELECT count(*) FROM tick").fetchone()[0] < count:
+            time.sleep(0.01)
+
+
+@MODES
+def test_a_writer_that_goes_on_loses_nothing_it_committed_after_a_restore(tmp_path: Path, mode: str) -> None:
+    copy = fill(tmp_path / "copy.db", "restored")
+    live = fill(tmp_path / "app.db", "live", mode=mode)
+    make(copy, "CREATE TABLE tick(number)", "INSERT INTO tick VALUES (-1)")
+    make(live, "CREATE TABLE tick(number)", mode=mode)
+    with script(TICKER, live, tmp_path / "log"):
+        wait_for_ticks(live, 20)
+        write_into_live(copy, live, deadline_seconds=20)
+        wait_for_ticks(live, 30)
+    committed = int((tmp_path / "log").read_text().splitlines()[-1])
+    with closing(sqlite3.connect(live)) as connection:
+        first, *later = [row[0] for row in connection.execute("SELECT number FROM tick ORDER BY rowid")]
+
+    assert first == -1
+    assert later == list(range(later[0], later[-1] + 1))  # none is missing from the restore on
+    assert 20 < later[0] < committed <= later[-1]
+    assert words(live) == {"restored"}
+
+
 @MODES
 def test_the_restored_tables_have_the_digests_of_the_copy(tmp_path: Path, mode: str) -> None:
     copy = inspect_copy(fill(tmp_path / "copy.db", "restored", page_size=1024))
@@ -658,6 +749,49 @@ def test_a_missing_copy_leaves_live_alone(tmp_path: Path) -> None:
         write_into_live(tmp_path / "gone.db", live, deadline_seconds=5)
 
     assert words(live) == {"live"}
+
+
+@pytest.mark.parametrize("copy_mode", ["wal", "delete"])
+@MODES
+def test_live_keeps_its_journal_mode(tmp_path: Path, mode: str, copy_mode: str) -> None:
+    copy = fill(tmp_path / "copy.db", "restored", mode=copy_mode)
+    live = fill(tmp_path / "app.db", "live", mode=mode)
+    with script(HOLD, live, "SELECT * FROM t LIMIT 1"):
+        write_into_live(copy, live, deadline_seconds=5)
+
+    assert words(live) == {"restored"}
+    assert live.read_bytes()[18:20] == (b"\2\2" if mode == "wal" else b"\1\1")
+
+
+def fill_with_a_collation_of_the_app(path: Path) -> Path:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.create_collation("ours", lambda first, second: (first < second) - (first > second))
+        connection.execute("PRAGMA page_size=1024")
+        connection.execute("CREATE TABLE t(word TEXT COLLATE ours PRIMARY KEY) WITHOUT ROWID")
+        connection.execute("INSERT INTO t VALUES ('restored'), ('too')")
+    return path
+
+
+@MODES
+def test_what_only_the_app_knows_is_restored_over_other_pages(tmp_path: Path, mode: str) -> None:
+    copy = inspect_copy(fill_with_a_collation_of_the_app(tmp_path / "copy.db"))
+    live = fill(tmp_path / "app.db", "live", mode=mode)
+
+    write_into_live(copy.path, live, deadline_seconds=5)
+
+    after = SqliteSource("app", live).capture(tmp_path)
+    assert (after.tables, after.schema, after.page_size) == (copy.tables, copy.schema, 1024)
+    assert after.journal_mode == mode
+
+
+def test_other_pages_of_what_only_the_app_knows_wait_for_those_who_have_it_open(tmp_path: Path) -> None:
+    copy = fill_with_a_collation_of_the_app(tmp_path / "copy.db")
+    live = fill(tmp_path / "app.db", "live", mode="wal")
+    with script(HOLD, live, "SELECT * FROM t LIMIT 1"), pytest.raises(Busy, match="stayed locked"):
+        write_into_live(copy, live, deadline_seconds=0.3)
+
+    assert words(live) == {"live"}
+    assert live.read_bytes()[18:20] == b"\2\2"
 
 
 def test_live_keeps_its_mode(tmp_path: Path) -> None:

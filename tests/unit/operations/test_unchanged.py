@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from backup_admin.repository.repository import Repository
     from backup_admin.repository.types import DatabaseEntry, FileEntry
     from backup_admin.sources.base import DatabaseCopy, FoundEntry
-    from backup_admin.sources.sqlite import SqliteCopy
+    from backup_admin.sources.sqlite import CheckedCopy
 
 _SETTLED = -(10**12)
 
@@ -82,7 +82,7 @@ class Opened:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.paths: list[bytes] = []
         self.databases: list[object] = []
-        open_file, copy, capture = FileSource.open, FileSource.capture_database, SqliteSource.capture
+        open_file, copy, capture = FileSource.open, FileSource.capture_database, SqliteSource.copy
 
         def note_open(source: FileSource, entry: FoundEntry, kept: KeptFolder) -> object:
             self.paths.append(entry.path)
@@ -92,13 +92,13 @@ class Opened:
             self.databases.append(entry.path)
             return copy(source, entry, scratch)
 
-        def note_capture(source: SqliteSource, scratch: Path) -> SqliteCopy:
+        def note_capture(source: SqliteSource, scratch: Path) -> CheckedCopy:
             self.databases.append(source.name)
             return capture(source, scratch)
 
         patch.setattr(FileSource, "open", note_open)
         patch.setattr(FileSource, "capture_database", note_copy)
-        patch.setattr(SqliteSource, "capture", note_capture)
+        patch.setattr(SqliteSource, "copy", note_capture)
 
 
 @pytest.fixture
