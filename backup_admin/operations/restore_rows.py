@@ -7,6 +7,7 @@ is taken, and the same is done once more and kept: in one transaction, so there 
 from __future__ import annotations
 
 import json
+import os
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -16,28 +17,28 @@ from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.canonical import dump_canonical
 from backup_admin.core.errors import Busy, RestoreRefused, SnapshotMissing, UsageError, VerificationFailed
+from backup_admin.core.ids import SnapshotId
 from backup_admin.core.progress import WithinStage
 from backup_admin.operations.backup import back_up_locked
 from backup_admin.operations.captured import iterate_bytes, write_content
 from backup_admin.operations.databases import compare_database
 from backup_admin.operations.journal import refuse_unfinished
-from backup_admin.operations.linked_files import LinkedFiles, check_links, follow_links
+from backup_admin.operations.linked_files import Link, LinkedFiles, check_links, follow_links
 from backup_admin.operations.pinning import pinned
 from backup_admin.operations.results import BackupOptions, Outcome, SourceSet
 from backup_admin.repository.keys import sha256
 from backup_admin.repository.lookup import find_entry
 from backup_admin.repository.types import SAFETY
-from backup_admin.sources.merging.merge_model import MergeRequest, OnConflict
+from backup_admin.sources.merging.merge_model import MergeRequest, OnConflict, report_from_json
 from backup_admin.sources.sqlite import SqliteSource
 from backup_admin.sources.sqlite_rows import merge_into_sqlite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from backup_admin.core.ids import RestoreId, SnapshotId
+    from backup_admin.core.ids import RestoreId
     from backup_admin.core.progress import Reporter
     from backup_admin.core.state import StateFolder
-    from backup_admin.operations.linked_files import Link
     from backup_admin.operations.restore_report import RestoreTools
     from backup_admin.repository.reader import ChunkReader
     from backup_admin.repository.repository import Repository
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 _WAIT_SECONDS = 600.0
 _WAIT_STEP = 1.0
 _INCOMPLETE = 3
+_COPIES = 2.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +91,33 @@ class RowsPlan:
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain data."""
         return {
-            "snapshot": self.snapshot_id,
-            "manifest": self.manifest_digest,
-            "repository": self.repo_id,
+            "snapshot_id": self.snapshot_id,
+            "manifest_digest": self.manifest_digest,
+            "repo_id": self.repo_id,
             "place": self.place,
             "selection": asdict(self.selection),
             **describe_merge(self.report, self.linked),
         }
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> RowsPlan:
+        """Read what `to_json` wrote; raise `KeyError`, `TypeError` or `ValueError`."""
+        chosen = value["selection"]
+        return RowsPlan(
+            SnapshotId(value["snapshot_id"]),
+            str(value["manifest_digest"]),
+            str(value["repo_id"]),
+            str(value["place"]),
+            RowsSelection(
+                str(chosen["database"]),
+                tuple(map(str, chosen["tables"])),
+                tuple((str(table), str(key)) for table, key in chosen["rows"]),
+                OnConflict(chosen["on_conflict"]),
+                tuple(Link(**link) for link in chosen["links"]),
+            ),
+            report_from_json(value),
+            tuple(LinkedFiles(**one) for one in value["linked"]),
+        )
 
     @property
     def digest(self) -> str:
@@ -231,6 +253,7 @@ class _Rows:
 
     def merge(self, *, dry: bool) -> tuple[MergeReport, tuple[LinkedFiles, ...]]:
         """Restore the rows and their files, or take the rows back and only count the files."""
+        self._need_room()
         with TemporaryDirectory(prefix="rows-", dir=self._state.scratch) as folder:
             told = Path(folder) / "told"
             with told.open("x", encoding="ascii") as file:
@@ -252,6 +275,17 @@ class _Rows:
                     aside=self._aside,
                 )
         return report, linked
+
+    def _need_room(self) -> None:
+        """Refuse before a disk fills up: a SQLite database is put together, and its rows beside it."""
+        if isinstance(self.target, SqliteSource):
+            found = os.statvfs(self._state.scratch)
+            room, needed = found.f_bavail * found.f_frsize, self._entry.content.size * _COPIES
+            if room < needed:
+                raise RestoreRefused(
+                    f"The state folder has {room / 1e6:.0f} MB free and {needed / 1e6:.0f} MB are needed. "
+                    "Nothing was touched. Name another with --state-dir."
+                )
 
     def _merge_rows(self, folder: Path, tell_link: Any, *, dry: bool) -> MergeReport:
         request = self._selection.request()

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from backup_admin.sources.merging.graph import LiveColumn, LiveTable, Reference
 
@@ -87,7 +87,7 @@ class MergeReport:
         return sum(table.changes for table in self.tables)
 
 
-def request_from_json(value: dict[str, Any]) -> MergeRequest:
+def request_from_json(value: Mapping[str, Any]) -> MergeRequest:
     """Read a request; raise `KeyError` or `ValueError`."""
     return MergeRequest(
         tuple(map(str, value["tables"])),
@@ -97,7 +97,7 @@ def request_from_json(value: dict[str, Any]) -> MergeRequest:
     )
 
 
-def report_from_json(value: dict[str, Any]) -> MergeReport:
+def report_from_json(value: Mapping[str, Any]) -> MergeReport:
     """Read a report; raise `KeyError` or `TypeError`."""
     return MergeReport(
         tuple(TableMerge(**row) for row in value["tables"]),

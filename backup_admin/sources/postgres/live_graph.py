@@ -31,8 +31,10 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND {_OWN_SCHEMAS}
 ORDER BY n.nspname, c.relname
 """
+# What lies below a domain: rows that nobody chose need not fulfil what it demands by now.
 _COLUMNS = f"""
-SELECT a.attrelid, a.attname, format_type(a.atttypid, a.atttypmod), a.attgenerated = '', a.attidentity <> 'a',
+SELECT a.attrelid, a.attname, format_type(base.kind, base.modifier),
+  a.attgenerated = '', a.attidentity <> 'a',
   CASE WHEN a.attcollation <> 0 AND a.attcollation <> t.typcollation THEN
     (SELECT format(' COLLATE %I.%I', cn.nspname, co.collname)
      FROM pg_collation co JOIN pg_namespace cn ON cn.oid = co.collnamespace WHERE co.oid = a.attcollation)
@@ -45,7 +47,14 @@ SELECT a.attrelid, a.attname, format_type(a.atttypid, a.atttypmod), a.attgenerat
        ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid AND d.refclassid = 'pg_class'::regclass
      WHERE f.adrelid = a.attrelid AND f.adnum = a.attnum) LIMIT 1)
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-JOIN pg_type t ON t.oid = a.atttypid
+JOIN LATERAL (
+  WITH RECURSIVE up AS (
+    SELECT a.atttypid AS kind, a.atttypmod AS modifier
+    UNION ALL
+    SELECT d.typbasetype, d.typtypmod FROM up JOIN pg_type d ON d.oid = up.kind WHERE d.typtype = 'd')
+  SELECT up.kind, up.modifier FROM up JOIN pg_type d ON d.oid = up.kind WHERE d.typtype <> 'd'
+) AS base ON true
+JOIN pg_type t ON t.oid = base.kind
 WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND a.attnum > 0 AND NOT a.attisdropped
   AND {_OWN_SCHEMAS}
 ORDER BY a.attrelid, a.attnum

@@ -280,6 +280,25 @@ def test_partitions_identities_schemas_and_inheritance(postgres: PostgresServer)
         database.merge(MergeRequest(rows=(("My S.Owner", "nonsense"),)))
 
 
+def test_a_domain_that_demands_more_by_now_holds_for_chosen_rows_only(
+    debian_postgres: PostgresServer,
+) -> None:
+    database = postgres_database(
+        debian_postgres,
+        'CREATE DOMAIN low AS text COLLATE "C"',
+        "CREATE DOMAIN mail AS low",
+        "CREATE TABLE t (id int PRIMARY KEY, m mail UNIQUE)",
+        "INSERT INTO t VALUES (1, 'a@b'), (2, 'nothing')",
+    )
+    database.capture()
+    database.run("TRUNCATE t", "ALTER DOMAIN low ADD CONSTRAINT at CHECK (VALUE ~ '@')")
+
+    assert counts(database, MergeRequest(rows=(("t", "1"),))) == {"t": TableMerge("t", insert=1)}
+    with pytest.raises(RestoreRefused, match="violates check constraint"):
+        database.merge(MergeRequest(rows=(("t", "2"),)))
+    assert database.rows("SELECT * FROM t") == [(1, "a@b")]
+
+
 def test_triggers_fire_and_what_they_change_is_told(debian_postgres: PostgresServer) -> None:
     database = postgres_database(
         debian_postgres,
