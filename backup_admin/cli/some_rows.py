@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from backup_admin.cli.in_place import ask
-from backup_admin.cli.named_sources import make_sources
+from backup_admin.cli.named_sources import check_text, make_sources
 from backup_admin.cli.opening import actor, open_given
 from backup_admin.cli.printing import say
 from backup_admin.core.errors import UsageError
@@ -87,6 +87,9 @@ def select_rows(chosen: Chosen, targets: SourceSet) -> RowsSelection:
     names += [source.name for source in targets.postgres]
     if not names:
         raise UsageError("Say where the live database is: --sqlite NAME=FILE or --postgres NAME=ADDRESS.")
+    for option, texts in (("--table", chosen.tables), ("--rows", chosen.rows), ("--linked", chosen.linked)):
+        for text in texts:
+            check_text(text, option)
     tables = [_split_name(text, names, "--table NAME.TABLE") for text in chosen.tables]
     rows = []
     for text in chosen.rows:

@@ -206,4 +206,4 @@ def _clash_query(work: Work, unique: UniqueKey, stays: str) -> str:
 
 
 def _shown(values: tuple[Any, ...]) -> str:
-    return ",".join(map(str, values))
+    return ",".join(map(str, values)).encode("utf-8", "backslashreplace").decode()

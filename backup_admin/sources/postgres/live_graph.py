@@ -5,9 +5,10 @@ A partitioned table is one table: rows go in at its root, wherever they lie.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
+from backup_admin.core.errors import RestoreRefused
 from backup_admin.sources.merging.graph import (
     Graph,
     LiveColumn,
@@ -112,6 +113,7 @@ def read_graph(connection: psycopg.Connection) -> Graph:
     rows = connection.execute(_TABLES).fetchall()
     names = {row[0]: shown_name(row[1], row[2]) for row in rows}
     places = {row[0]: f"{quote(row[1])}.{quote(row[2])}" for row in rows}
+    _refuse_two_of_one_name(list(names.values()))
     roots: dict[int, int] = {row[0]: row[0] if row[4] is None else row[4] for row in rows}
     columns = _read_columns(connection)
     keys, uniques = _read_indexes(connection)
@@ -133,6 +135,15 @@ def read_graph(connection: psycopg.Connection) -> Graph:
             )
     partitions = {names[row[0]]: names[row[4]] for row in rows if row[4] is not None and row[4] in names}
     return Graph(tables, _read_references(connection, names, places, roots), partitions)
+
+
+def _refuse_two_of_one_name(names: list[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise RestoreRefused(
+            f"Two tables are both called {twice[0]}: one has a dot in its name, one is in a schema. "
+            "Nothing was touched. Rename one, or restore the database with --to and take the rows from there."
+        )
 
 
 def _read_columns(connection: psycopg.Connection) -> Mapping[int, list[LiveColumn]]:

@@ -68,6 +68,7 @@ def merge_into_postgres(
     rows = _tables_of(parts.contents)
     with connected(address) as connection, _explained(address):
         connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+        connection.execute("SET LOCAL standard_conforming_strings = on")  # as `literal` writes them
         connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_WAIT}'")
         graph = read_graph(connection)
         engine = PostgresMerge(connection, graph, rows, parts, dry=dry)

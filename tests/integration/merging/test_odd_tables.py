@@ -362,6 +362,62 @@ def test_others_who_keep_a_table_locked_are_waited_for_only_so_long(
             database.merge(MergeRequest(tables=("t",)))
 
 
+def test_what_a_person_writes_stays_a_value_whatever_the_role_is_set_to(
+    debian_postgres: PostgresServer,
+) -> None:
+    database = postgres_database(
+        debian_postgres,
+        "CREATE TABLE t (k text PRIMARY KEY)",
+        "CREATE TABLE other (id int PRIMARY KEY)",
+        "INSERT INTO other VALUES (1)",
+        r"""INSERT INTO t VALUES (E'\\'' OR true; DELETE FROM other; --')""",
+    )
+    debian_postgres.run(
+        f'ALTER DATABASE "{database.name}" SET standard_conforming_strings = off;\n'
+        f"ALTER DATABASE \"{database.name}\" SET default_transaction_isolation = 'serializable';\n"
+        f'ALTER DATABASE "{database.name}" SET default_transaction_read_only = on'
+    )
+    ((key,),) = database.rows("SELECT k FROM t")
+    database.capture()
+    database.run("SET default_transaction_read_only = off", "DELETE FROM t")
+
+    assert counts(database, MergeRequest(rows=(("t", key),))) == {"t": TableMerge("t", insert=1)}
+    with pytest.raises(RestoreRefused, match="no row of t"):
+        database.merge(MergeRequest(rows=(("t", key + "x"),)))
+    assert database.rows("SELECT k FROM t") == [(key,)]
+    assert database.rows("SELECT id FROM other") == [(1,)]
+
+
+def test_two_tables_of_one_name_are_not_mistaken_for_each_other(debian_postgres: PostgresServer) -> None:
+    database = postgres_database(
+        debian_postgres,
+        "CREATE SCHEMA a",
+        "CREATE TABLE a.b (id int PRIMARY KEY)",
+        'CREATE TABLE "a.b" (id int PRIMARY KEY)',
+    )
+    database.capture()
+
+    with pytest.raises(RestoreRefused, match=r"Two tables are both called a\.b"):
+        database.merge(MergeRequest(tables=("a.b",)))
+
+
+def test_rows_that_may_not_be_seen_end_it(debian_postgres: PostgresServer) -> None:
+    database = postgres_database(
+        debian_postgres,
+        "CREATE TABLE t (id int PRIMARY KEY)",
+        "INSERT INTO t VALUES (1)",
+    )
+    database.capture()
+    database.run(
+        "ALTER TABLE t ENABLE ROW LEVEL SECURITY",
+        "ALTER TABLE t FORCE ROW LEVEL SECURITY",
+        "CREATE POLICY none ON t USING (false)",
+    )
+
+    with pytest.raises(NotPermitted, match="row-level security"):
+        database.merge(MergeRequest(tables=("t",)))
+
+
 # --- SQLite alone ------------------------------------------------------------
 
 
@@ -389,3 +445,35 @@ def test_tables_of_every_kind_in_sqlite(tmp_path: Path) -> None:
     assert database.dump() == before
     with pytest.raises(RestoreRefused, match="no table 'fts'"):
         database.merge(MergeRequest(tables=("fts",)))
+
+
+def test_sqlite_in_another_encoding_and_page_size(tmp_path: Path) -> None:
+    database = SqliteDatabase(tmp_path / "app.db")
+    database.run(
+        "PRAGMA encoding = 'UTF-16le'",
+        "PRAGMA page_size = 1024",
+        "CREATE TABLE t (k TEXT PRIMARY KEY, v TEXT UNIQUE)",
+        "INSERT INTO t VALUES ('ü,1', '😀'), ('b', CAST(x'ff' AS TEXT))",
+    )
+    database.capture()
+    before = database.rows("SELECT k, hex(v) FROM t ORDER BY k")
+    database.run("DELETE FROM t")
+
+    counts(database, MergeRequest(rows=(("t", "ü,1"), ("t", "b"))))
+
+    assert database.rows("SELECT k, hex(v) FROM t ORDER BY k") == before
+
+
+def test_text_that_is_none_is_shown_when_it_clashes(tmp_path: Path) -> None:
+    database = SqliteDatabase(tmp_path / "app.db")
+    database.run(
+        "CREATE TABLE t (k TEXT PRIMARY KEY, v TEXT UNIQUE)",
+        "INSERT INTO t VALUES (CAST(x'61ff' AS TEXT), 'v')",
+    )
+    database.capture()
+    database.run("UPDATE t SET k = CAST(x'62ff' AS TEXT)")
+
+    report = database.merge(MergeRequest(tables=("t",)))
+
+    ((clash,),) = (report.clashes,)
+    assert (clash.row, clash.live_row) == (r"a\udcff", r"b\udcff")
