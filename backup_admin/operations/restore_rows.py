@@ -194,7 +194,7 @@ def carry_out_rows(
     if plan.report.is_refused:
         return RowsReport(restore_id, "refused", _why_refused(plan.report), plan.report, exit_code=1)
     if plan.is_empty:
-        message = "All of it is live already. Nothing was touched."
+        message = _why_nothing(plan.report)
         code = _code_of(plan.linked)
         return RowsReport(restore_id, "nothing_to_do", message, plan.report, plan.linked, exit_code=code)
     pin = pinned(repository, plan.snapshot_id, actor=actor, clock=tools.clock, warn=tools.reporter.warn)
@@ -392,6 +392,16 @@ def _no_backups(tools: RestoreTools) -> Iterator[None]:
 def _why_refused(report: MergeReport) -> str:
     count = len(report.clashes) + len(report.refusals)
     return f"It cannot be restored as asked, for {count} reasons. Nothing live was changed."
+
+
+def _why_nothing(report: MergeReport) -> str:
+    different = sum(table.skip for table in report.tables)
+    if not different:
+        return "All of it is live already. Nothing was touched."
+    return (
+        f"Of {different} rows something else is live, and stays; no other is missing. Nothing was touched. "
+        "To write over them: --on-conflict overwrite."
+    )
 
 
 def _code_of(linked: tuple[LinkedFiles, ...]) -> int:

@@ -58,8 +58,7 @@ def _describe_plan(plan: RowsPlan, *, dry_run: bool) -> dict[str, Any]:
 
 def _report_lines(report: RowsReport) -> Iterator[str]:
     yield report.message
-    if report.outcome != "nothing_to_do":
-        yield from _merge_lines(report.report, report.linked)
+    yield from _merge_lines(report.report, report.linked)
     if report.safety_snapshot:
         yield f"The database from before is kept as snapshot {report.safety_snapshot}."
 

@@ -168,6 +168,11 @@ def test_what_is_there_already_touches_nothing(site: Site) -> None:
     done = site.restore("--rows", "app.events:2", "--table", "app.roles", "--yes")
 
     assert (done.status, done.result["outcome"]) == (0, "nothing_to_do")
+    assert done.result["message"] == "All of it is live already. Nothing was touched."
+    site.database.run("UPDATE photos SET caption = 'changed since' WHERE event_id = 2")
+    done = site.restore("--rows", "app.events:2", "--yes")
+    assert (done.status, done.result["outcome"]) == (0, "nothing_to_do")
+    assert done.result["message"].startswith("Of 4 rows something else is live, and stays;")
     assert len(site.good("list", site.world.storage).result["snapshots"]) == 1
 
 
