@@ -15,8 +15,9 @@ from backup_admin.core.ids import RestoreId, new_ulid
 from backup_admin.operations.layout import check_layout
 from backup_admin.operations.linked_files import Link
 from backup_admin.operations.restore_report import RestoreTools
-from backup_admin.operations.restore_rows import RowsSelection, carry_out_rows, plan_rows
+from backup_admin.operations.restore_rows import carry_out_rows, plan_rows
 from backup_admin.operations.rows_answers import answer_rows, answer_rows_plan, rows_plan_lines
+from backup_admin.operations.rows_plan import RowsSelection
 from backup_admin.sources.merging.merge_model import OnConflict
 
 if TYPE_CHECKING:

@@ -9,37 +9,36 @@ from __future__ import annotations
 import json
 import os
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from backup_admin.core.canonical import dump_canonical
 from backup_admin.core.errors import Busy, RestoreRefused, SnapshotMissing, UsageError, VerificationFailed
-from backup_admin.core.ids import SnapshotId
 from backup_admin.core.progress import WithinStage
 from backup_admin.operations.backup import back_up_locked
 from backup_admin.operations.captured import iterate_bytes, write_content
 from backup_admin.operations.databases import compare_database
 from backup_admin.operations.journal import refuse_unfinished
-from backup_admin.operations.linked_files import Link, LinkedFiles, check_links, follow_links
+from backup_admin.operations.linked_files import check_links, follow_links
 from backup_admin.operations.pinning import pinned
 from backup_admin.operations.results import BackupOptions, Outcome, SourceSet
-from backup_admin.repository.keys import sha256
+from backup_admin.operations.rows_plan import RowsPlan, RowsReport
 from backup_admin.repository.lookup import find_entry
 from backup_admin.repository.types import SAFETY
-from backup_admin.sources.merging.merge_model import MergeRequest, OnConflict, report_from_json
+from backup_admin.sources.merging.merge_model import OnConflict
 from backup_admin.sources.sqlite import SqliteSource
 from backup_admin.sources.sqlite_rows import merge_into_sqlite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
-    from backup_admin.core.ids import RestoreId
+    from backup_admin.core.ids import RestoreId, SnapshotId
     from backup_admin.core.progress import Reporter
     from backup_admin.core.state import StateFolder
+    from backup_admin.operations.linked_files import LinkedFiles
     from backup_admin.operations.restore_report import RestoreTools
+    from backup_admin.operations.rows_plan import RowsSelection
     from backup_admin.repository.reader import ChunkReader
     from backup_admin.repository.repository import Repository
     from backup_admin.repository.types import DatabaseEntry, Manifest
@@ -50,98 +49,6 @@ _WAIT_SECONDS = 600.0
 _WAIT_STEP = 1.0
 _INCOMPLETE = 3
 _COPIES = 2.2
-
-
-@dataclass(frozen=True, slots=True)
-class RowsSelection:
-    """Which tables or rows of one database, and what becomes of rows that are live and different.
-
-    `rows` are tables with the text of a primary key.
-    """
-
-    database: str
-    tables: tuple[str, ...] = ()
-    rows: tuple[tuple[str, str], ...] = ()
-    on_conflict: OnConflict = OnConflict.SKIP
-    links: tuple[Link, ...] = ()
-
-    def request(self) -> MergeRequest:
-        """Return what the database is asked."""
-        columns = tuple((link.table, link.column) for link in self.links)
-        return MergeRequest(self.tables, self.rows, self.on_conflict, columns)
-
-
-@dataclass(frozen=True, slots=True)
-class RowsPlan:
-    """What would be done, as a dry run found it."""
-
-    snapshot_id: SnapshotId
-    manifest_digest: str
-    repo_id: str
-    place: str
-    selection: RowsSelection
-    report: MergeReport
-    linked: tuple[LinkedFiles, ...] = ()
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether all of it is there already."""
-        return not self.report.changes and not any(one.put_back for one in self.linked)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the plan as plain data."""
-        return {
-            "snapshot_id": self.snapshot_id,
-            "manifest_digest": self.manifest_digest,
-            "repo_id": self.repo_id,
-            "place": self.place,
-            "selection": asdict(self.selection),
-            **describe_merge(self.report, self.linked),
-        }
-
-    @staticmethod
-    def from_json(value: Mapping[str, Any]) -> RowsPlan:
-        """Read what `to_json` wrote; raise `KeyError`, `TypeError` or `ValueError`."""
-        chosen = value["selection"]
-        return RowsPlan(
-            SnapshotId(value["snapshot_id"]),
-            str(value["manifest_digest"]),
-            str(value["repo_id"]),
-            str(value["place"]),
-            RowsSelection(
-                str(chosen["database"]),
-                tuple(map(str, chosen["tables"])),
-                tuple((str(table), str(key)) for table, key in chosen["rows"]),
-                OnConflict(chosen["on_conflict"]),
-                tuple(Link(**link) for link in chosen["links"]),
-            ),
-            report_from_json(value),
-            tuple(LinkedFiles(**one) for one in value["linked"]),
-        )
-
-    @property
-    def digest(self) -> str:
-        """Return a digest of what a person agrees to."""
-        return sha256(dump_canonical(self.to_json())).hex()
-
-
-@dataclass(frozen=True, slots=True)
-class RowsReport:
-    """How it ended: `restored`, `refused` (nothing was touched) or `nothing_to_do`."""
-
-    restore_id: RestoreId
-    outcome: str
-    message: str
-    report: MergeReport
-    linked: tuple[LinkedFiles, ...] = ()
-    safety_snapshot: str = ""
-    notices: tuple[str, ...] = ()
-    exit_code: int = 0
-
-
-def describe_merge(report: MergeReport, linked: tuple[LinkedFiles, ...]) -> dict[str, Any]:
-    """Return what is or would be done as plain data."""
-    return {**asdict(report), "linked": [one.to_json() for one in linked]}
 
 
 def plan_rows(

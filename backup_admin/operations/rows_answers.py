@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 from backup_admin.core.errors import RestoreRefused
 from backup_admin.core.shown import columns, count_of, show_text, show_time
 from backup_admin.operations.answers import Answer
-from backup_admin.operations.restore_rows import describe_merge
+from backup_admin.operations.rows_plan import describe_merge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from backup_admin.operations.linked_files import LinkedFiles
-    from backup_admin.operations.restore_rows import RowsPlan, RowsReport
+    from backup_admin.operations.rows_plan import RowsPlan, RowsReport
     from backup_admin.repository.types import Snapshot
     from backup_admin.sources.merging.merge_model import MergeReport, TableMerge
 

@@ -6,7 +6,7 @@ import json
 
 from backup_admin.core.ids import SnapshotId
 from backup_admin.operations.linked_files import Link, LinkedFiles
-from backup_admin.operations.restore_rows import RowsPlan, RowsSelection
+from backup_admin.operations.rows_plan import RowsPlan, RowsSelection
 from backup_admin.sources.merging.merge_model import Clash, MergeReport, OnConflict, TableMerge
 
 
