@@ -6,10 +6,9 @@ last swap puts everything back; after a crash `recover` finishes or undoes.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from backup_admin.core.clock import format_time
 from backup_admin.core.errors import (
@@ -20,10 +19,8 @@ from backup_admin.core.errors import (
     SourceError,
     VerificationFailed,
 )
-from backup_admin.core.progress import WithinStage
 from backup_admin.operations import restore_parts as parts
 from backup_admin.operations import tree_swap
-from backup_admin.operations.backup import back_up_locked
 from backup_admin.operations.databases import CheckLine
 from backup_admin.operations.journal import Journal, Step, new_journal, refuse_unfinished
 from backup_admin.operations.maintenance import close, reopen
@@ -31,10 +28,8 @@ from backup_admin.operations.on_disk import compare_tree
 from backup_admin.operations.pinning import pinned
 from backup_admin.operations.put_back import put_back
 from backup_admin.operations.restore_report import RestoreReport, RestoreTools
-from backup_admin.operations.results import BackupOptions, Outcome, SourceSet
-from backup_admin.repository.types import SAFETY
-from backup_admin.sources.postgres.source import PostgresSource
-from backup_admin.sources.sqlite import SqliteSource
+from backup_admin.operations.results import SourceSet
+from backup_admin.operations.safety_backup import keep_what_can_be, no_backups
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,10 +40,6 @@ if TYPE_CHECKING:
     from backup_admin.repository.repository import Repository
     from backup_admin.repository.types import DatabaseEntry, FileEntry, FilesRoot, Manifest
     from backup_admin.sources.files import FileSource
-
-_Database = TypeVar("_Database", SqliteSource, PostgresSource)
-_WAIT_SECONDS = 600.0
-_WAIT_STEP = 1.0
 
 
 def carry_out(
@@ -120,6 +111,7 @@ class _Restore:
         self._repository = repository
         self._targets = targets
         self._journal = journal
+        self._tools = tools
         self._hooks = tools.hooks
         self._state = tools.state
         self._reporter = tools.reporter
@@ -136,7 +128,7 @@ class _Restore:
     def carry_out(self) -> RestoreReport:
         self._stage()
         self._verify_staged()
-        with self._no_backups():
+        with no_backups(self._tools):
             self._quiesce()
             self._take_safety_backup()
             self._swap()
@@ -180,38 +172,17 @@ class _Restore:
 
     def _take_safety_backup(self) -> None:
         self._reporter.stage("safety_backup")
-        sources, usable = self._keep_old(self._usable_targets())
-        try:
-            self._keep_safe(sources)
-        except SourceError as error:
-            if not sources.postgres:
-                raise
-            # What is live may be the very thing that is broken; each of these is kept for the undo.
-            names = ", ".join(source.name for source in sources.postgres)
-            self.notices.append(f"The safety backup lacks {names}: {error}")
-            self._keep_safe(replace(sources, postgres=()))
-        self._journal.write(Step.SAFETY_BACKUP, snapshot=self.safety_snapshot, usable=usable)
-
-    def _keep_safe(self, sources: SourceSet) -> None:
-        if not sources.files and not sources.database_names():
-            return
-        options = BackupOptions(
-            label=f"before restore {self._journal.restore_id}",
-            kind=SAFETY,
-            actor=str((self._journal.find(Step.PLANNED) or {}).get("actor", "")),
-        )
-        result = back_up_locked(
+        safety = keep_what_can_be(
             self._repository,
-            sources,
-            options=options,
-            state=self._state,
-            reporter=WithinStage(self._reporter),
-            clock=self._clock,
+            self._selected_targets(),
+            self._databases,
+            restore_id=self._journal.restore_id,
+            actor=str((self._journal.find(Step.PLANNED) or {}).get("actor", "")),
+            tools=self._tools,
         )
-        self.safety_snapshot = result.snapshot.id
-        if result.outcome is Outcome.DEGRADED:
-            self.notices += [f"The safety backup lacks: {warning}" for warning in result.warnings[:20]]
-            self.notices += [f"The safety backup: {problem}" for problem in result.lock_problems]
+        self.safety_snapshot = safety.snapshot
+        self.notices += safety.notices
+        self._journal.write(Step.SAFETY_BACKUP, snapshot=safety.snapshot, usable=safety.usable)
 
     def _swap(self) -> None:
         self._reporter.check_cancelled()
@@ -296,52 +267,13 @@ class _Restore:
         found = problems[0] if problems else f"{count} files, all as they should be"
         return CheckLine(f"{tree.name}: files", expected, found, not problems)
 
-    def _usable_targets(self) -> SourceSet:
-        """Return the selected targets that are there; what is not cannot be kept."""
-        files = []
-        for tree in self._trees:
-            target = self._tree_target(tree.name)
-            try:
-                target.check_root()
-                files.append(target)
-            except SourceError as error:
-                self.notices.append(f"The folder {tree.name} could not be kept: {error}")
+    def _selected_targets(self) -> SourceSet:
         names = {database.name for database in self._databases}
-        databases = self._usable([one for one in self._targets.databases if one.name in names])
-        servers = self._usable([one for one in self._targets.postgres if one.name in names])
-        return SourceSet(tuple(files), databases, servers)
-
-    def _usable(self, sources: list[_Database]) -> tuple[_Database, ...]:
-        found = []
-        for source in sources:
-            try:
-                source.check()
-                found.append(source)
-            except SourceError as error:
-                self.notices.append(f"The database {source.name} could not be kept: {error}")
-        return tuple(found)
-
-    def _keep_old(self, sources: SourceSet) -> tuple[SourceSet, dict[str, bool]]:
-        """Keep all databases beside live; only that tells of damage in one of SQLite, which is left out."""
-        usable = {part.name: part.keep_old() for part in self._databases}
-        lost = [one.name for one in sources.databases if not usable[one.name]]
-        self.notices += [f"The database {name} could not be kept: it is damaged." for name in lost]
-        return replace(sources, databases=tuple(one for one in sources.databases if usable[one.name])), usable
-
-    @contextmanager
-    def _no_backups(self) -> Iterator[None]:
-        """Keep backups out while live data is exchanged; wait for one that runs."""
-        deadline = self._clock.monotonic() + _WAIT_SECONDS
-        while True:
-            try:
-                with self._state.lock("backup"):
-                    yield
-                    return
-            except Busy:
-                if self._journal.has(Step.QUIESCING) or self._clock.monotonic() > deadline:
-                    raise
-                self._reporter.check_cancelled()
-                self._clock.sleep(_WAIT_STEP)
+        return SourceSet(
+            tuple(self._tree_target(tree.name) for tree in self._trees),
+            tuple(one for one in self._targets.databases if one.name in names),
+            tuple(one for one in self._targets.postgres if one.name in names),
+        )
 
     def _entries(self, name: str) -> Iterator[FileEntry]:
         return self._repository.entries(self._root(name))

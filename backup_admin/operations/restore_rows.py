@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from backup_admin.core.errors import Busy, RestoreRefused, SnapshotMissing, UsageError, VerificationFailed
-from backup_admin.core.progress import WithinStage
-from backup_admin.operations.backup import back_up_locked
+from backup_admin.core.errors import RestoreRefused, SnapshotMissing, UsageError, VerificationFailed
 from backup_admin.operations.captured import iterate_bytes, write_content
 from backup_admin.operations.databases import compare_database
 from backup_admin.operations.journal import refuse_unfinished
 from backup_admin.operations.linked_files import check_links, follow_links
 from backup_admin.operations.pinning import pinned
-from backup_admin.operations.results import BackupOptions, Outcome, SourceSet
+from backup_admin.operations.results import SourceSet
 from backup_admin.operations.rows_plan import RowsPlan, RowsReport
+from backup_admin.operations.safety_backup import keep_safe, no_backups
 from backup_admin.repository.lookup import find_entry
-from backup_admin.repository.types import SAFETY
 from backup_admin.sources.merging.merge_model import OnConflict
 from backup_admin.sources.sqlite import SqliteSource
 from backup_admin.sources.sqlite_rows import merge_into_sqlite
@@ -107,14 +104,16 @@ def carry_out_rows(
     pin = pinned(repository, plan.snapshot_id, actor=actor, clock=tools.clock, warn=tools.reporter.warn)
     with state.lock("restore"), pin:
         refuse_unfinished(state, tools.clock)
-        with _no_backups(tools):
-            safety, notices = _take_safety_backup(run, repository, restore_id, actor, tools)
+        with no_backups(tools):
+            tools.reporter.stage("safety_backup")
+            sources = _sources(run.target)
+            kept = keep_safe(repository, sources, restore_id=restore_id, actor=actor, tools=tools)
             tools.reporter.check_cancelled()
             tools.reporter.stage("swap")
             report, linked = run.merge(dry=False)
     if report.is_refused:
         return RowsReport(
-            restore_id, "refused", _why_refused(report), report, (), safety, notices, exit_code=1
+            restore_id, "refused", _why_refused(report), report, (), kept.snapshot, kept.notices, exit_code=1
         )
     day = manifest.snapshot.created_at
     return RowsReport(
@@ -123,8 +122,8 @@ def carry_out_rows(
         f"Restored from the backup of {day:%Y-%m-%d %H:%M} UTC into {plan.place}.",
         report,
         linked,
-        safety,
-        notices,
+        kept.snapshot,
+        kept.notices,
         exit_code=_code_of(linked),
     )
 
@@ -255,45 +254,10 @@ def _manifest_of(plan: RowsPlan, repository: Repository) -> Manifest:
     return repository.manifest(plan.snapshot_id)
 
 
-def _take_safety_backup(
-    run: _Rows, repository: Repository, restore_id: RestoreId, actor: str, tools: RestoreTools
-) -> tuple[str, tuple[str, ...]]:
-    """Keep the database as it is now; return the snapshot and what it lacks."""
-    tools.reporter.stage("safety_backup")
-    if isinstance(run.target, SqliteSource):
-        sources = SourceSet(databases=(run.target,))
-    else:
-        sources = SourceSet(postgres=(run.target,))
-    result = back_up_locked(
-        repository,
-        sources,
-        options=BackupOptions(label=f"before restore {restore_id}", kind=SAFETY, actor=actor),
-        state=tools.state,
-        reporter=WithinStage(tools.reporter),
-        clock=tools.clock,
-    )
-    notices: tuple[str, ...] = ()
-    if result.outcome is Outcome.DEGRADED:
-        notices = tuple(f"The safety backup: {one}" for one in (*result.warnings[:20], *result.lock_problems))
-    return result.snapshot.id, notices
-
-
-@contextmanager
-def _no_backups(tools: RestoreTools) -> Iterator[None]:
-    """Keep backups out; wait for one that runs."""
-    deadline = tools.clock.monotonic() + _WAIT_SECONDS
-    entered = False
-    while True:
-        try:
-            with tools.state.lock("backup"):
-                entered = True
-                yield
-                return
-        except Busy:
-            if entered or tools.clock.monotonic() > deadline:
-                raise
-            tools.reporter.check_cancelled()
-            tools.clock.sleep(_WAIT_STEP)
+def _sources(target: SqliteSource | PostgresSource) -> SourceSet:
+    if isinstance(target, SqliteSource):
+        return SourceSet(databases=(target,))
+    return SourceSet(postgres=(target,))
 
 
 def _why_refused(report: MergeReport) -> str:
