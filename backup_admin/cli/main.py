@@ -55,6 +55,8 @@ _VERBS = {
     "mirror": ("mirroring", "Copy a repository to a second storage, or what is new in it."),
     "restore": ("rescue", "Restore into a folder, or in place."),
     "load": ("loading", "Load a restored PostgreSQL database into an empty one."),
+    "export": ("exporting", "Write one database for other programs: json, sql, compact."),
+    "import": ("exporting", "Load a json export into the tables of an app."),
     "undo": ("in_place", "Take back a restore in place."),
     "recover": ("in_place", "Finish or undo a restore that was interrupted."),
     "keys": ("keyring", "See and change the secrets that open a repository."),

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from backup_admin.core.errors import (
     BackupAdminError,
     Busy,
+    Damaged,
+    NewerVersion,
     RestoreRefused,
     SourceError,
     SourceInvalid,
@@ -39,6 +41,8 @@ __all__ = [
     "SqliteCopy",
     "SqliteSource",
     "TableDigest",
+    "ask_script",
+    "ask_worker",
     "copy_database",
     "inspect_copy",
     "looks_like_database",
@@ -49,7 +53,8 @@ __all__ = [
 ]
 
 _WORKER = Path(__file__).with_name("sqlite_worker.py")
-_COMMAND = (sys.executable, "-I", "-S", str(_WORKER))
+_PYTHON = (sys.executable, "-I", "-S")
+_COMMAND = (*_PYTHON, str(_WORKER))
 _CHECK_SECONDS = 30.0
 # A hung process must end some day: ten minutes, and 2 MB/s for what it handles.
 _GRACE_SECONDS = 600.0
@@ -62,6 +67,8 @@ _KINDS: dict[str, type[BackupAdminError]] = {
     "refused": RestoreRefused,
     "usage": UsageError,
     "unverified": VerificationFailed,
+    "damaged": Damaged,
+    "newer_version": NewerVersion,
     "failed": SourceError,
 }
 
@@ -313,10 +320,19 @@ def ask_worker(
     about: str = "",
 ) -> dict[str, Any]:
     """Have the worker do one thing with a database; a larger one may take longer."""
+    timeout_seconds = deadline_seconds + _seconds_for(path)
+    return ask_script(_WORKER, operation, arguments, timeout_seconds=timeout_seconds, about=about)
+
+
+def ask_script(
+    script: Path, operation: str, arguments: dict[str, Any], *, timeout_seconds: float, about: str = ""
+) -> dict[str, Any]:
+    """Let a process of its own do one thing with a database, and return what it answers.
+
+    Raises what the process says went wrong.
+    """
     finished = run_program(
-        _COMMAND,
-        data=_request(operation, arguments),
-        timeout_seconds=deadline_seconds + _seconds_for(path),
+        (*_PYTHON, str(script)), data=_request(operation, arguments), timeout_seconds=timeout_seconds
     )
     return _answer(finished.output, about, finished.end)
 

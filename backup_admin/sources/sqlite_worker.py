@@ -59,27 +59,33 @@ from backup_admin.sources.sqlite_open import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
     """Answer one request."""
+    answer_with(
+        {
+            "sniff": sniff,
+            "check": check,
+            "capture": capture,
+            "copy": copy_plainly,
+            "stream": stream,
+            "inspect": inspect,
+            "check_thoroughly": check_thoroughly,
+            "write": write,
+            "merge": merge,
+        }
+    )
+
+
+def answer_with(operations: Mapping[str, Callable[..., dict[str, Any]]]) -> None:
+    """Answer one request by one of the operations."""
     request = json.load(sys.stdin)
     _die_with(request["parent"])
     os.umask(0o077)
-    operations: dict[str, Callable[..., dict[str, Any]]] = {
-        "sniff": sniff,
-        "check": check,
-        "capture": capture,
-        "copy": copy_plainly,
-        "stream": stream,
-        "inspect": inspect,
-        "check_thoroughly": check_thoroughly,
-        "write": write,
-        "merge": merge,
-    }
     answer: dict[str, Any]
     try:
         answer = {"ok": operations[request["operation"]](**request["arguments"])}

@@ -35,6 +35,7 @@ PAGES = [
     "README.md",
     "docs/admin-guide.md",
     *(f"docs/admin-guide/{name}" for name in KINDS),
+    "docs/admin-guide/formats.md",
     "docs/admin-guide/postgres.md",
     "docs/cli.md",
     "docs/storage-s3.md",

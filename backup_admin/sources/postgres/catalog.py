@@ -10,9 +10,13 @@ from psycopg import sql
 if TYPE_CHECKING:
     import psycopg
 
-_OWN_SCHEMAS = "n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'"
+OWN_SCHEMAS = "n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'"
 _NO_MEMBER = """NOT EXISTS (SELECT FROM pg_depend d
     WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')"""
+# What values are written in: of a domain its base, of an enumeration that it is one.
+TYPE = """CASE WHEN 'e' IN (t.typtype, b.typtype)
+    THEN 'enum(' || format_type(COALESCE(b.oid, t.oid), NULL) || ')'
+    WHEN b.oid IS NULL THEN format_type(t.oid, a.atttypmod) ELSE format_type(b.oid, t.typtypmod) END"""
 # Rows lie in ordinary tables and in leaves of partitioned ones. Those of an extension come with it.
 _TABLES = f"""
 SELECT n.nspname, c.relname,
@@ -23,14 +27,18 @@ SELECT n.nspname, c.relname,
         FROM pg_index i, unnest(i.indkey) WITH ORDINALITY AS key(number, place), pg_attribute a
         WHERE i.indrelid = c.oid AND i.indisprimary AND a.attrelid = c.oid AND a.attnum = key.number
         ORDER BY key.place),
-  pg_relation_size(c.oid)
+  pg_relation_size(c.oid),
+  ARRAY(SELECT {TYPE}
+        FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_type b ON b.oid = t.typbasetype
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+        ORDER BY a.attnum)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND {_OWN_SCHEMAS} AND {_NO_MEMBER}
+WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND {OWN_SCHEMAS} AND {_NO_MEMBER}
 ORDER BY n.nspname, c.relname
 """  # noqa: S608 - of constants
 _SEQUENCES = f"""
 SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND {_OWN_SCHEMAS} AND {_NO_MEMBER}
+WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND {OWN_SCHEMAS} AND {_NO_MEMBER}
 ORDER BY n.nspname, c.relname
 """  # noqa: S608 - of constants
 _DATABASE = """
@@ -51,6 +59,7 @@ class Table:
     columns: tuple[str, ...]
     key: tuple[str, ...]
     size: int = 0
+    types: tuple[str, ...] = ()
 
     @property
     def shown(self) -> str:
@@ -116,8 +125,8 @@ class Catalog:
 def read_catalog(connection: psycopg.Connection) -> Catalog:
     """Look around in the transaction of a connection."""
     tables = tuple(
-        Table(schema, name, tuple(columns), tuple(key), size)
-        for schema, name, columns, key, size in connection.execute(_TABLES)
+        Table(schema, name, tuple(columns), tuple(key), size, tuple(types))
+        for schema, name, columns, key, size, types in connection.execute(_TABLES)
     )
     sequences = []
     for schema, name in connection.execute(_SEQUENCES).fetchall():
@@ -147,7 +156,8 @@ def tables_from_json(value: Any) -> tuple[Table, ...]:
 
     def table(row: Any) -> Table:
         names = (str(row["schema"]), str(row["name"]))
-        return Table(*names, _texts(row["columns"]), _texts(row["key"]), int(row["size"]))
+        types = _texts(row.get("types", ()))
+        return Table(*names, _texts(row["columns"]), _texts(row["key"]), int(row["size"]), types)
 
     return tuple(map(table, value))
 
