@@ -31,6 +31,7 @@ from backup_admin.sources.sqlite_digest import (
     check_keys,
     check_pages,
     digest_schema,
+    digest_table,
     digest_tables,
     foreign_collations,
     stand_in,
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 _PR_SET_PDEATHSIG = 1
+_WAL_HEADER_BYTES = 32
 
 
 def main() -> None:
@@ -245,6 +247,24 @@ def merge(**arguments: Any) -> dict[str, Any]:
     from backup_admin.sources.sqlite_merge import merge_copy  # noqa: PLC0415 - nothing else needs it
 
     return merge_copy(**arguments)
+
+
+def journal_head(path: str) -> dict[str, Any]:
+    """Return how the write-ahead log begins: its salts are others after each time it was begun anew."""
+    try:
+        with Path(path + "-wal").open("rb", buffering=0) as file:
+            return {"head": file.read(_WAL_HEADER_BYTES).hex()}
+    except FileNotFoundError:
+        return {"head": ""}
+
+
+def table_digest(path: str, table: str, deadline_seconds: float) -> dict[str, Any]:
+    """Return the digest of one table of a live database; meant for a small one."""
+    need_database(path)
+    deadline = Deadline(deadline_seconds, path)
+    with closing(open_source(path, deadline)) as source:
+        begin_reading(source, deadline)
+        return {"table": digest_table(source, table)}
 
 
 def _open_copy(path: str, collations: Sequence[str] = ()) -> sqlite3.Connection:
