@@ -13,7 +13,7 @@ from backup_admin.cli.named_sources import check_text, make_sources
 from backup_admin.cli.opening import Surroundings, actor, open_given, open_place, repository_options
 from backup_admin.core.errors import BackupAdminError
 from backup_admin.core.shown import columns, count_of, show_size
-from backup_admin.operations.answers import Answer
+from backup_admin.operations.answers import INCOMPLETE, SKIPPED, Answer
 from backup_admin.operations.backup import back_up
 from backup_admin.operations.changes import ChangeOptions, Decision
 from backup_admin.operations.look_for_changes import look_for_changes
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from backup_admin.core.state import StateFolder
     from backup_admin.repository.repository import Repository
 
-_DEGRADED = 3
-_SKIPPED = 10
 _STOPPED = "No snapshot was made; earlier ones are intact."
 
 
@@ -114,7 +112,7 @@ def run_verb(  # noqa: PLR0913  one parameter for each option
         result = _back_up(given, options) if decision.run else None
         copies = tuple(_copy(surroundings, repository, state, address, reporter) for address in mirrors)
     if result is None:
-        return _skipped(decision, copies, exit_code=_SKIPPED if exit_skipped else 0)
+        return _skipped(decision, copies, exit_code=SKIPPED if exit_skipped else 0)
     return _answer(result, copies, decision)
 
 
@@ -162,7 +160,7 @@ def _skipped(decision: Decision, copies: tuple[_Copy, ...], *, exit_code: int) -
             "mirrors": [asdict(copy) for copy in copies],
         },
         lines=(f"Skipped: {decision.reason}", *_mirrored(copies)),
-        exit_code=_DEGRADED if behind else exit_code,
+        exit_code=INCOMPLETE if behind else exit_code,
         notes=tuple(f"mirror {copy.mirror}: {copy.problem}" for copy in behind),
     )
 
@@ -204,7 +202,7 @@ def _answer(result: BackupResult, copies: tuple[_Copy, ...], decision: Decision)
             "mirrors": [asdict(copy) for copy in copies],
         },
         lines=(*_lines(result, decision), *_mirrored(copies)),
-        exit_code=_DEGRADED if result.outcome is Outcome.DEGRADED or behind else 0,
+        exit_code=INCOMPLETE if result.outcome is Outcome.DEGRADED or behind else 0,
         notes=(
             *(f"note: {notice}" for notice in result.notices),
             *(f"missing: {warning}" for warning in result.warnings),

@@ -74,7 +74,7 @@ class _Look:
         if found.is_database and not found.is_quiet:
             return "is a database in use that nobody declared."
         if not self._is_same(old, found):
-            return "changed."
+            return "changed, or was written to just before the newest snapshot was made."
         self._known.skip()
         self._equal += 1
         return ""

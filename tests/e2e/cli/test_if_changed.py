@@ -152,7 +152,7 @@ def test_a_table_that_is_ignored_is_no_reason(site: Site) -> None:
 
 def test_a_missing_pack_is_a_reason(site: Site) -> None:
     site.settled()
-    pack = max((path for path in (site.world.storage / "packs").rglob("*") if path.is_file()))
+    pack = max(path for path in (site.world.storage / "packs").rglob("*") if path.is_file())
     pack.unlink()
 
     assert "missing or damaged" in site.run().result["reason"]

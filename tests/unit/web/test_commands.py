@@ -12,6 +12,7 @@ import pytest
 from backup_admin import jobs
 from backup_admin.cli import main
 from backup_admin.control import perform
+from backup_admin.operations import known
 from backup_admin.records import BackupRun, BackupSchedule
 from tests.unit.web.shell import Shell, make_app, set_up
 
@@ -104,6 +105,16 @@ def test_run_list_verify_and_status_tell_one_story(ready: Shell) -> None:
     assert ready("run").exit_code == 0
 
 
+def test_a_run_that_may_be_skipped_says_why_it_was(ready: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known, "SETTLE_NS", -(10**12))  # or the test would have to wait
+    ready("run")
+    code, found = ready.json("run", "--if-changed", "--exit-skipped")
+    assert (code, found["status"], found["snapshot"]) == (10, "skipped", "")
+    assert found["reason"].startswith(f"Nothing changed since snapshot {found['unchanged']}")
+    result = ready("run", "--if-changed")
+    assert (result.exit_code, "skipped: Nothing changed" in result.output) == (0, True)
+
+
 def test_a_failed_backup_ends_with_a_status(ready: Shell) -> None:
     (ready.folder / "uploads").rename(ready.folder / "gone")
     code, made = ready.json("run")
@@ -191,7 +202,8 @@ def test_a_verb_takes_the_same_options_in_both_commands(shell: Shell) -> None:
         assert alone is not None
         wanted = {parameter.name for parameter in alone.params} - of_the_app
         if name == "run":
-            wanted -= {"files", "mirrors"}  # what a run protects and where it goes, the app says
+            # What a run protects, where it goes and what it overlooks, the app says.
+            wanted -= {"files", "mirrors", "ignored", "max_skip_hours"}
         if name == "restore":
             wanted.discard("no_pin")  # the app's own storage is no mirror
             wanted -= {
