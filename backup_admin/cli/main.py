@@ -40,6 +40,7 @@ _APP_SIDE = "app_side"
 _VERBS = {
     "init": ("beginning", "Make a repository in an empty place."),
     "run": ("making", "Back up folders and databases as one snapshot."),
+    "changes": ("changing", "Let triggers count changes, or take them away."),
     "list": ("looking", "List the snapshots."),
     "show": ("looking", "Print the manifest of a snapshot."),
     "ls": ("verbs.searching", "List a folder of a snapshot."),

@@ -24,6 +24,7 @@ from backup_admin.operations.journal import list_journals
 from backup_admin.operations.known import SETTLE_NS
 from backup_admin.repository.types import ChunkKind
 from backup_admin.sources import sqlite_signals
+from backup_admin.sources.sidecars import COUNTERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -210,9 +211,8 @@ class _Look:
         return None
 
     def _compare_sqlite(self, source: SqliteSource, entry: DatabaseEntry, now: Mapping[str, Any]) -> str:
-        counted = next((t.checksum for t in entry.tables if t.name == sqlite_signals.COUNTERS), "")
-        ignored = any(self._options.ignores(entry.name, table.name) for table in entry.tables if counted)
-        if counted and not ignored and sqlite_signals.counted(source) != counted:
+        counted = self._counted(entry)
+        if counted and sqlite_signals.counted(source) != counted:
             return "its triggers counted changes."
         with TemporaryDirectory(prefix=_SCRATCH_PREFIX, dir=self._state.scratch) as scratch:
             copy = source.capture(Path(scratch))
@@ -220,6 +220,12 @@ class _Look:
         if not change:
             self.proven[entry.name] = dict(now)
         return change
+
+    def _counted(self, entry: DatabaseEntry) -> str:
+        """Return the digest of what triggers had counted; none where tables that do not count are counted."""
+        tables = {table.name: table.checksum for table in entry.tables}
+        counted = tables.pop(COUNTERS, "")
+        return "" if any(self._options.ignores(entry.name, table) for table in tables) else counted
 
     def _compare_copy(self, entry: DatabaseEntry, copy: SqliteCopy) -> str:
         details = entry.details

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.errors import BackupAdminError
-from backup_admin.sources.sidecars import JOURNAL_SUFFIXES
+from backup_admin.sources.sidecars import COUNTERS, JOURNAL_SUFFIXES
 from backup_admin.sources.sqlite import ask_about
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from backup_admin.sources.sqlite import SqliteSource
 
 VERSION = 1
-COUNTERS = "backup_admin_changes"
-"""The table in which our own triggers count."""
 _SECONDS = 5.0
 
 

@@ -26,6 +26,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from backup_admin.core.durable import write_all
+from backup_admin.sources import sqlite_triggers
 from backup_admin.sources.sidecars import SQLITE_MAGIC
 from backup_admin.sources.sqlite_digest import (
     check_keys,
@@ -79,6 +80,10 @@ def main() -> None:
             "check_thoroughly": check_thoroughly,
             "write": write,
             "merge": merge,
+            "table_digest": table_digest,
+            "triggers_install": sqlite_triggers.install,
+            "triggers_show": sqlite_triggers.show,
+            "triggers_uninstall": sqlite_triggers.uninstall,
         }
     )
 

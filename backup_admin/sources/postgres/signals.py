@@ -8,6 +8,7 @@ count when every session here has told its own (`_are_settled`).
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -116,6 +117,8 @@ def compare_signals(
     now |= _read_contents(connection)
     reason = _what_moved(noted, now, ignores, settled=settled)
     tables = [name for name in now["tables"] if not ignores(name)]
+    # What is counted for partitioned tables may lie in any part.
+    settled = settled and now["counters"] == noted["counters"]
     suspects = [name for name in tables if not settled or _moved(noted, now, name)]
     return Comparison(reason, () if reason else tuple(sorted(suspects)), now)
 
@@ -180,15 +183,15 @@ def _read_contents(connection: psycopg.Connection) -> dict[str, Any]:
     tables: dict[str, list[Any]] = {}
     doubled = False
     for schema, name, *found in connection.execute(_TABLES.encode()):
-        shown = _shown(schema, name)
-        doubled = doubled or shown in tables
-        tables[shown] = [*found, counters.get(counter_of(found[0]), 0)]
+        doubled = doubled or shown(schema, name) in tables
+        tables[shown(schema, name)] = [*found, counters.pop(counter_of(schema, name), 0)]
     return {
         "schema": print_catalog(connection),
         "tables": tables,
         "doubled": doubled,
+        "counters": counters,
         "places": {
-            _shown(schema, name): [value, _shown(*owner) if owner[1] else ""]
+            shown(schema, name): [value, shown(*owner) if owner[1] else ""]
             for schema, name, value, *owner in connection.execute(_SEQUENCE_ROWS.encode())
         },
         "large_objects": [
@@ -198,13 +201,14 @@ def _read_contents(connection: psycopg.Connection) -> dict[str, Any]:
     }
 
 
-def _shown(schema: str, name: str) -> str:
+def shown(schema: str, name: str) -> str:
+    """Return the name of a table as people write it."""
     return name if schema == "public" else f"{schema}.{name}"
 
 
-def counter_of(table_oid: int) -> str:
+def counter_of(schema: str, name: str) -> str:
     """Return the name of the sequence in which our triggers count the changes of a table."""
-    return f"{COUNTER_PREFIX}{table_oid}"
+    return COUNTER_PREFIX + hashlib.sha256(f"{len(schema)} {schema} {name}".encode()).hexdigest()[:16]
 
 
 def _if_allowed(connection: psycopg.Connection, query: str) -> str:

@@ -165,3 +165,17 @@ def test_after_a_restore_a_backup_is_made(site: Site) -> None:
     assert done.status == 0, done.out + done.err
 
     assert "restore" in site.reason()
+
+
+def test_triggers_come_and_go_by_the_command(site: Site) -> None:
+    which = ("--sqlite", f"app={site.world.database}", "--json")
+    installed = site.world.run("changes", "install", *which).result
+    assert installed == {"databases": [{"name": "app", "tables": [{"table": "item", "changes": 0}]}]}
+    with closing(sqlite3.connect(site.world.database)) as connection:
+        connection.execute("DELETE FROM item WHERE id = 1")
+        connection.commit()
+    shown = site.world.run("changes", "show", *which[:2])
+    assert (shown.status, shown.out.split()) == (0, ["app:", "item", "1"])
+    gone = site.world.run("changes", "uninstall", *which).result
+    assert gone == {"databases": [{"name": "app", "tables": 1}]}
+    assert site.world.run("changes", "show").status == 2

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 # Keys are changed beside the app, by who holds secrets that the app must not have; and a
 # repository to repair may be one that no app can open. Mirrors of an app are its own affair. Loading needs no
 # repository, and an app names the PostgreSQL databases it protects nowhere yet. Exports are for others,
-# and imports go into a database that is not in use yet.
-ALONE = {"keys", "repair", "mirror", "storage", "load", "export", "import"}
+# and imports go into a database that is not in use yet. Triggers are put into a database by who may change
+# its definitions.
+ALONE = {"keys", "repair", "mirror", "storage", "load", "export", "import", "changes"}
 VERBS_OF_BOTH = tuple(
     name for name in main.backup_admin.list_commands(click.Context(main.backup_admin)) if name not in ALONE
 )
