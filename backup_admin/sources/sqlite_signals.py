@@ -10,7 +10,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from backup_admin.core.errors import BackupAdminError
+from backup_admin.core.errors import BackupAdminError, ProgramFailed
+from backup_admin.core.programs import run_program
 from backup_admin.sources.sidecars import COUNTERS, JOURNAL_SUFFIXES
 from backup_admin.sources.sqlite import ask_about
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 _SECONDS = 5.0
+_LOG_HEADER_BYTES = "32"
 
 
 def read_signals(source: SqliteSource) -> dict[str, Any]:
@@ -31,7 +33,7 @@ def read_signals(source: SqliteSource) -> dict[str, Any]:
     began_ns = time.time_ns()
     try:
         stamps = {suffix.decode(): _stamp(source, suffix) for suffix in (*JOURNAL_SUFFIXES, b"")}
-        head = ask_about(source.path, "journal_head")["head"] if stamps["-wal"] else ""
+        head = _head_of_log(source) if stamps["-wal"] else ""
     except (OSError, BackupAdminError):
         return {}
     if stamps[""] is None:
@@ -50,6 +52,19 @@ def are_equal(noted: Mapping[str, Any], now: Mapping[str, Any], settle_ns: int) 
         return False
     times = [moment for stamp in noted["stamps"].values() if stamp for moment in stamp[2:]]
     return bool(max(times) < noted["read_ns"] - settle_ns)
+
+
+def _head_of_log(source: SqliteSource) -> str:
+    """Return how the log begins: its salts are others after each time it was begun anew.
+
+    Another process reads it, since closing a file of a database may drop locks here, and a small one:
+    our own worker takes longer to start than everything else a look does.
+    """
+    command = ("head", "-c", _LOG_HEADER_BYTES, os.fspath(source.path.absolute()) + "-wal")
+    done = run_program(command, timeout_seconds=_SECONDS)
+    if done.status:
+        raise ProgramFailed(f"head ended {done.end()}")
+    return done.output.hex()
 
 
 def counted(source: SqliteSource) -> str:

@@ -64,7 +64,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 _PR_SET_PDEATHSIG = 1
-_WAL_HEADER_BYTES = 32
 
 
 def main() -> None:
@@ -252,15 +251,6 @@ def merge(**arguments: Any) -> dict[str, Any]:
     from backup_admin.sources.sqlite_merge import merge_copy  # noqa: PLC0415 - nothing else needs it
 
     return merge_copy(**arguments)
-
-
-def journal_head(path: str) -> dict[str, Any]:
-    """Return how the write-ahead log begins: its salts are others after each time it was begun anew."""
-    try:
-        with Path(path + "-wal").open("rb", buffering=0) as file:
-            return {"head": file.read(_WAL_HEADER_BYTES).hex()}
-    except FileNotFoundError:
-        return {"head": ""}
 
 
 def table_digest(path: str, table: str, deadline_seconds: float) -> dict[str, Any]:
