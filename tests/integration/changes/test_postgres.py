@@ -340,7 +340,8 @@ STATEMENTS = (
 )
 
 
-def test_no_change_of_some_hundred_random_ones_is_missed(postgres: PostgresServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [60, pytest.param(500, marks=pytest.mark.long(minutes=5))])
+def test_no_random_change_is_missed(postgres: PostgresServer, tmp_path: Path, count: int) -> None:
     """Whenever the text of a dump is another one, a backup has to be made."""
     site = Site(postgres, tmp_path / "state")
     site.run(
@@ -355,7 +356,7 @@ def test_no_change_of_some_hundred_random_ones_is_missed(postgres: PostgresServe
     site.watched.back_up()
     before = dump_text(postgres, site.name)
     counts = {"changed": 0, "skipped": 0}
-    for number in range(60):
+    for number in range(count):
         text = chance.choice(STATEMENTS).format(n=number, d=chance.randrange(1, 6))
         session = chance.choice(sessions)
         for statement in text.split("; "):

@@ -251,9 +251,10 @@ STATEMENTS = (
 )
 
 
+@pytest.mark.parametrize("count", [80, pytest.param(800, marks=pytest.mark.long(minutes=5))])
 @pytest.mark.parametrize("mode", ["wal", "delete"])
-def test_no_change_of_some_hundred_random_ones_is_missed(
-    tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+def test_no_random_change_is_missed(
+    tmp_path: Path, mode: str, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whenever the text of a dump is another one, a backup has to be made; times count at once, too."""
     monkeypatch.setattr(look_for_changes, "SETTLE_NS", 20_000_000)
@@ -263,7 +264,7 @@ def test_no_change_of_some_hundred_random_ones_is_missed(
     sessions = [sqlite3.connect(site.path, isolation_level=None) for _ in range(2)]
     before = site.dump()
     counts = {"changed": 0, "skipped": 0}
-    for number in range(120):
+    for number in range(count):
         text = chance.choice(STATEMENTS).format(n=number, d=chance.randrange(1, 6))
         session = chance.choice(sessions)
         for statement in text.split("; "):
@@ -281,5 +282,5 @@ def test_no_change_of_some_hundred_random_ones_is_missed(
             before = after
     for session in (*sessions, site.app):
         session.close()
-    assert counts["changed"] > 20
-    assert counts["skipped"] > 20, counts
+    assert counts["changed"] > 10
+    assert counts["skipped"] > 10, counts
