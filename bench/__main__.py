@@ -7,6 +7,7 @@ bigfile   files of 5 and 20 GB: memory
 index     ten million chunks: disk, heap, look-ups
 year      a database after 365 days of small changes: restore
 startup   `backup-admin list`
+skipping  an idle database of 500 MB: is there anything to back up?
 databases backup, growth, memory and restore beside the programs of each engine; --engines for some
 remote    first backup and restore with storages on servers: S3 near and 50 ms away, and ssh
 """
@@ -44,6 +45,7 @@ _SINGLE: dict[str, Callable[[Path, float], list[Gate]]] = {
     "index": scenarios.index,
     "year": scenarios.year,
     "startup": scenarios.startup,
+    "skipping": scenarios.skipping,
 }
 _WHAT = ("paired", "remote", "databases", *_SINGLE)
 _QUICK_SCALE = 0.02

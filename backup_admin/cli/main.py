@@ -40,6 +40,7 @@ _APP_SIDE = "app_side"
 _VERBS = {
     "init": ("beginning", "Make a repository in an empty place."),
     "run": ("making", "Back up folders and databases as one snapshot."),
+    "changes": ("changing", "Let triggers count changes, or take them away."),
     "list": ("looking", "List the snapshots."),
     "show": ("looking", "Print the manifest of a snapshot."),
     "ls": ("verbs.searching", "List a folder of a snapshot."),
@@ -115,7 +116,7 @@ def _load(verb: str) -> ModuleType:
     subcommand_metavar="VERB [ARGUMENTS]...",
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 failed, 2 wrong use, 3 done but something is missing, 4 damage found, "
-    "5 busy, 6 not permitted, 12 the key does not open the repository, 75 try again later.",
+    "5 busy, 6 not permitted, 10 skipped, 12 the key does not open the repository, 75 try again later.",
 )
 @click.version_option(VERSION, prog_name="backup-admin")
 def backup_admin() -> None:

@@ -1,8 +1,9 @@
-"""The verb that backs up."""
+"""The verb that backs up, and skips what did not change."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import click
@@ -12,21 +13,23 @@ from backup_admin.cli.named_sources import check_text, make_sources
 from backup_admin.cli.opening import Surroundings, actor, open_given, open_place, repository_options
 from backup_admin.core.errors import BackupAdminError
 from backup_admin.core.shown import columns, count_of, show_size
-from backup_admin.operations.answers import Answer
+from backup_admin.operations.answers import INCOMPLETE, SKIPPED, Answer
 from backup_admin.operations.backup import back_up
+from backup_admin.operations.changes import ChangeOptions, Decision
+from backup_admin.operations.look_for_changes import look_for_changes
 from backup_admin.operations.mirror import MirrorOptions, mirror
 from backup_admin.operations.mirror_plan import plan_mirror
-from backup_admin.operations.results import BackupOptions, BackupResult, Outcome
+from backup_admin.operations.results import BackupOptions, BackupResult, Outcome, SourceSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from backup_admin.core.clock import Clock
     from backup_admin.core.progress import Reporter
     from backup_admin.core.state import StateFolder
     from backup_admin.repository.repository import Repository
 
-_DEGRADED = 3
 _STOPPED = "No snapshot was made; earlier ones are intact."
 
 
@@ -56,6 +59,22 @@ class _Copy:
     metavar="ADDRESS",
     help="A storage that gets a copy of the repository afterwards; may be repeated.",
 )
+@click.option("--if-changed", is_flag=True, help="Skip when all is as in the newest snapshot.")
+@click.option("--exit-skipped", is_flag=True, help="End with 10 when it was skipped.")
+@click.option(
+    "--max-skip-hours",
+    type=click.IntRange(1, 24 * 366),
+    default=24,
+    show_default=True,
+    help="Never skip when the newest snapshot is older.",
+)
+@click.option(
+    "--ignore-table",
+    "ignored",
+    multiple=True,
+    metavar="NAME.TABLE",
+    help="A table whose changes are no reason to run; also a pattern. It is backed up all the same.",
+)
 @repository_options
 @click.pass_obj
 def run_verb(  # noqa: PLR0913  one parameter for each option
@@ -68,6 +87,10 @@ def run_verb(  # noqa: PLR0913  one parameter for each option
     exclude: tuple[str, ...],
     label: str,
     mirrors: tuple[str, ...],
+    if_changed: bool,
+    exit_skipped: bool,
+    max_skip_hours: int,
+    ignored: tuple[str, ...],
     key_file: Path | None,
     state_dir: Path | None,
 ) -> Answer:
@@ -77,22 +100,73 @@ def run_verb(  # noqa: PLR0913  one parameter for each option
     use. Ends with 3 when something could not be read: the snapshot is kept without
     it, and each file is named. Also with 3 when a mirror is not up to date afterwards.
     """
+    skips = ChangeOptions(timedelta(hours=max_skip_hours), ignored) if if_changed else None
     options = BackupOptions(label=check_text(label, "--label"), kind="manual", actor=actor())
     make_sources(files, sqlite, postgres, exclude=exclude)
     repository, state = open_given(surroundings, storage, key_file, state_dir)
     pinned = [path.absolute() for path in (state.root, key_file) if path is not None]
     sources = make_sources(files, sqlite, postgres, exclude=exclude, pinned=pinned)
     with surroundings.reporting(_STOPPED) as reporter:
-        result = back_up(
-            repository,
-            sources,
-            options=options,
-            state=state,
-            reporter=reporter,
-            clock=surroundings.clock,
-        )
+        given = _Given(repository, sources, state, reporter, surroundings.clock)
+        decision = Decision(run=True, reason="") if skips is None else _look(given, skips)
+        result = _back_up(given, options) if decision.run else None
         copies = tuple(_copy(surroundings, repository, state, address, reporter) for address in mirrors)
-    return _answer(result, copies)
+    if result is None:
+        return _skipped(decision, copies, exit_code=SKIPPED if exit_skipped else 0)
+    return _answer(result, copies, decision)
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What there is to back up, and with what."""
+
+    repository: Repository
+    sources: SourceSet
+    state: StateFolder
+    reporter: Reporter
+    clock: Clock
+
+
+def _look(given: _Given, skips: ChangeOptions) -> Decision:
+    return look_for_changes(
+        given.repository,
+        given.sources,
+        options=skips,
+        state=given.state,
+        reporter=given.reporter,
+        clock=given.clock,
+    )
+
+
+def _back_up(given: _Given, options: BackupOptions) -> BackupResult:
+    return back_up(
+        given.repository,
+        given.sources,
+        options=options,
+        state=given.state,
+        reporter=given.reporter,
+        clock=given.clock,
+    )
+
+
+def _skipped(decision: Decision, copies: tuple[_Copy, ...], *, exit_code: int) -> Answer:
+    behind = [copy for copy in copies if copy.problem]
+    return Answer(
+        result={
+            "snapshot": None,
+            "outcome": "skipped",
+            "reason": decision.reason,
+            "unchanged": decision.unchanged,
+            "mirrors": [asdict(copy) for copy in copies],
+        },
+        lines=(f"Skipped: {decision.reason}", *_mirrored(copies)),
+        exit_code=INCOMPLETE if behind else exit_code,
+        notes=tuple(f"mirror {copy.mirror}: {copy.problem}" for copy in behind),
+    )
+
+
+def _mirrored(copies: tuple[_Copy, ...]) -> Iterator[str]:
+    return (f"  Mirrored to {copy.mirror}" for copy in copies if not copy.problem)
 
 
 def _copy(
@@ -111,12 +185,13 @@ def _copy(
     return _Copy(label, " ".join(report.problems))
 
 
-def _answer(result: BackupResult, copies: tuple[_Copy, ...]) -> Answer:
+def _answer(result: BackupResult, copies: tuple[_Copy, ...], decision: Decision) -> Answer:
     behind = [copy for copy in copies if copy.problem]
     return Answer(
         result={
             "snapshot": describe_snapshot(result.snapshot),
             "outcome": result.outcome.value,
+            "reason": decision.reason,
             "warnings": list(result.warnings),
             "lock_problems": list(result.lock_problems),
             "notices": list(result.notices),
@@ -126,8 +201,8 @@ def _answer(result: BackupResult, copies: tuple[_Copy, ...]) -> Answer:
             "seconds": round(result.seconds, 3),
             "mirrors": [asdict(copy) for copy in copies],
         },
-        lines=(*_lines(result), *(f"  Mirrored to {copy.mirror}" for copy in copies if not copy.problem)),
-        exit_code=_DEGRADED if result.outcome is Outcome.DEGRADED or behind else 0,
+        lines=(*_lines(result, decision), *_mirrored(copies)),
+        exit_code=INCOMPLETE if result.outcome is Outcome.DEGRADED or behind else 0,
         notes=(
             *(f"note: {notice}" for notice in result.notices),
             *(f"missing: {warning}" for warning in result.warnings),
@@ -137,7 +212,7 @@ def _answer(result: BackupResult, copies: tuple[_Copy, ...]) -> Answer:
     )
 
 
-def _lines(result: BackupResult) -> Iterator[str]:
+def _lines(result: BackupResult, decision: Decision) -> Iterator[str]:
     snapshot = result.snapshot
     if result.outcome is Outcome.DEGRADED and not result.warnings:
         yield f"Snapshot {snapshot.id} was made and read back, but not all of it is locked for long enough."
@@ -153,5 +228,6 @@ def _lines(result: BackupResult) -> Iterator[str]:
             ("  Newly stored", show_size(result.new_bytes)),
             ("  Read back", show_size(result.evidence.bytes_read)),
             ("  Took", f"{result.seconds:.1f} s"),
+            *([("  Made because", decision.reason)] if decision.reason else []),
         ]
     )

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Select, func, select, tuple_
 
+from backup_admin.control import skipping
 from backup_admin.records import (
     ACTIVE_RESTORES,
     ACTIVE_RUNS,
@@ -77,6 +78,7 @@ class Day:
     status: str
     runs: int
     good: int
+    skipped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ class Dashboard:
     """The facts of the first page."""
 
     newest_good: datetime | None
+    unchanged_at: datetime | None
+    """When everything was last found to be as in it; at least when it was made."""
     restore_seconds: float | None
     restore_measured_at: datetime | None
     next_run: datetime | None
@@ -95,8 +99,8 @@ class Dashboard:
 
     @property
     def all_runs(self) -> int:
-        """Count the runs of the strip."""
-        return sum(day.runs for day in self.days)
+        """Count the runs of the strip that had something to do."""
+        return sum(day.runs - day.skipped for day in self.days)
 
     @property
     def good_runs(self) -> int:
@@ -132,12 +136,15 @@ def dashboard(session: Session, *, now: datetime, zone: str) -> Dashboard:
     """Gather the facts of the first page."""
     count, used = stored(session)
     newest = session.scalar(_present().order_by(BackupManifest.created_at.desc()).limit(1))
+    good = session.scalar(_good().order_by(BackupManifest.created_at.desc()).limit(1))
+    checked = skipping.unchanged_at(session, good.snapshot_id) if good else None
     restore = _newest_restore(session)
     next_run = session.scalar(
         select(func.min(BackupSchedule.next_run_at)).where(BackupSchedule.enabled.is_(True))
     )
     return Dashboard(
-        newest_good=newest_good(session),
+        newest_good=good.created_at if good else None,
+        unchanged_at=max(good.created_at, checked or good.created_at) if good else None,
         restore_seconds=_seconds(restore.started_at, restore.completed_at) if restore else None,
         restore_measured_at=restore.completed_at if restore else None,
         next_run=next_run,
@@ -319,6 +326,7 @@ def run_line(run: BackupRun) -> Line:
         created_at=run.created_at,
         started_at=run.started_at,
         seconds=_seconds(run.started_at, run.finished_at),
+        reason=run.reason,
     )
 
 
@@ -342,8 +350,7 @@ def _present() -> Select[BackupManifest]:
 
 
 def _good() -> Select[BackupManifest]:
-    read_back = BackupManifest.verified_at.is_not(None)
-    return _present().where(BackupManifest.outcome == "completed", BackupManifest.problem == "", read_back)
+    return select(BackupManifest).where(*skipping.is_good())
 
 
 def _backup_row(run: BackupRun, manifest: BackupManifest | None) -> BackupRow:
@@ -370,7 +377,8 @@ def _states(row: BackupManifest) -> tuple[str, ...]:
 
 def _day(day: date, statuses: Sequence[RunStatus]) -> Day:
     worst = next((status.value for status in _WORST_FIRST if status in statuses), "")
-    return Day(day, worst, len(statuses), sum(status == RunStatus.COMPLETED for status in statuses))
+    good, skipped = (statuses.count(status) for status in (RunStatus.COMPLETED, RunStatus.SKIPPED))
+    return Day(day, worst, len(statuses), good, skipped)
 
 
 def _seconds(start: datetime | None, end: datetime | None) -> float | None:

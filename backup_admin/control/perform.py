@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from backup_admin.access.audit import AuditOutcome
 from backup_admin.access.permissions import Actor
-from backup_admin.control import catalogue, engine, onboarding, runs
+from backup_admin.control import catalogue, engine, onboarding, runs, skipping
 from backup_admin.control.destinations import Destinations, remember
 from backup_admin.control.reporting import RowReporter
 from backup_admin.core.durable import explain
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from backup_admin.control.destinations import PlaceState
     from backup_admin.control.installation import Installation
+    from backup_admin.operations.changes import Decision
 
 logger = logging.getLogger(__name__)
 
@@ -147,6 +148,9 @@ def _back_up(session: Session, installation: Installation, run: BackupRun, repor
         actor=run.actor_name or run.trigger.value,
         app_version=VERSION,
     )
+    decision = skipping.decide_run(session, installation, run, repository, sources, reporter)
+    if not decision.run:
+        return _skip(installation, places, decision, reporter)
     result = back_up(
         repository,
         sources,
@@ -161,7 +165,25 @@ def _back_up(session: Session, installation: Installation, run: BackupRun, repor
     row.verified_at, row.verified_bytes = verified_at, result.evidence.bytes_read
     session.commit()  # it is a backup from now on, also when this process dies while it mirrors
     states = places.mirror(reporter)
-    values = _backup_values(result, verified_at, states)
+    values = _backup_values(result, verified_at, states) | {"reason": decision.reason}
+    return Done(values, lambda session: remember(session, installation, states))
+
+
+def _skip(
+    installation: Installation, places: Destinations, decision: Decision, reporter: RowReporter
+) -> Done:
+    """End a run that need not make a backup; the other storages are brought up to date all the same."""
+    states = places.mirror(reporter)
+    lacking = [state for state in states if state.problem]
+    named = " ".join(f"{state.label}: {state.problem}" for state in lacking)
+    count = f"{len(lacking)} of {len(states)} storages lack the newest backup."
+    values = {
+        "status": RunStatus.DEGRADED if lacking else RunStatus.SKIPPED,
+        "reason": decision.reason,
+        "unchanged_id": decision.unchanged,
+        "error_message": f"Nothing changed, but {count} {named}" if lacking else "",
+        "storages": [state.as_plain() for state in states],
+    }
     return Done(values, lambda session: remember(session, installation, states))
 
 
@@ -215,14 +237,14 @@ def _verify(session: Session, installation: Installation, run: BackupRun, report
 
 def _audit(installation: Installation, run: BackupRun, values: Values) -> None:
     actor = Actor(run.actor_id, run.actor_name or run.trigger.value)
-    good = values["status"] in (RunStatus.COMPLETED, RunStatus.DEGRADED)
+    good = values["status"] in (RunStatus.COMPLETED, RunStatus.DEGRADED, RunStatus.SKIPPED)
     try:
         installation.audit().append(
             actor,
             f"{run.kind.value}.finish",
             target=run.id,
             outcome=AuditOutcome.DONE if good else AuditOutcome.FAILED,
-            reason=values["error_message"],
+            reason=values["error_message"] or values.get("reason", ""),
             details={"status": values["status"].value, "snapshot": values.get("snapshot_id", "")},
         )
     except ConfigurationError:

@@ -59,6 +59,8 @@ class NewRun:
     """For a verify run: the snapshot to read; empty means the newest."""
     schedule_id: int | None = None
     slot: str | None = None
+    if_changed: bool = False
+    """Whether it may be skipped when nothing changed."""
 
 
 def request_run(session: Session, installation: Installation, new: NewRun, actor: Actor) -> BackupRun:
@@ -89,6 +91,7 @@ def create_run(session: Session, installation: Installation, new: NewRun, actor:
         schedule_id=new.schedule_id,
         slot=new.slot,
         snapshot_id=new.snapshot_id,
+        if_changed=new.if_changed,
         created_at=now,
     )
     session.add(run)

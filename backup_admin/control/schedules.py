@@ -190,6 +190,7 @@ def _start_due(session: Session, installation: Installation, schedule: _Due) -> 
         label=schedule.name,
         schedule_id=schedule.id,
         slot=slot_of(slot),
+        if_changed=schedule.kind is RunKind.BACKUP,
     )
     try:
         run = create_run(session, installation, new, NOBODY)

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim
 from sqlalchemy import func, select
 
-from backup_admin.control import onboarding, storage_tests
+from backup_admin.control import onboarding, skipping, storage_tests
 from backup_admin.control.liveness import ProcessRole, last_seen
 from backup_admin.records import (
     BackupManifest,
@@ -61,7 +61,8 @@ def judge(session: Session, installation: Installation) -> Verdict:
     """Return the verdict, from the control database and the state folder alone."""
     now = installation.clock.now()
     good = _newest_good(session)
-    evidence = _evidence(good, now)
+    unchanged = None if good is None else skipping.unchanged_at(session, good.snapshot_id)
+    evidence = _evidence(good, unchanged, now)
     missing = tuple(_missing(session, installation, good))
     if missing:
         return Verdict(Protection.NOT_PROTECTED, f"Not protected: {missing[0]}", (*missing, *evidence))
@@ -85,24 +86,15 @@ def ago(since: datetime, now: datetime) -> str:
 
 def _newest_good(session: Session) -> BackupManifest | None:
     row = BackupManifest
-    return session.scalar(
-        select(row)
-        .where(
-            row.present.is_(True),
-            row.problem == "",
-            row.outcome == "completed",
-            row.verified_at.is_not(None),
-        )
-        .order_by(row.created_at.desc())
-        .limit(1)
-    )
+    return session.scalar(select(row).where(*skipping.is_good()).order_by(row.created_at.desc()).limit(1))
 
 
-def _evidence(good: BackupManifest | None, now: datetime) -> tuple[str, ...]:
+def _evidence(good: BackupManifest | None, unchanged: datetime | None, now: datetime) -> tuple[str, ...]:
     if good is None or good.verified_at is None:
         return ()
+    checked = "" if unchanged is None else f"; nothing had changed {ago(unchanged, now)}"
     return (
-        f"Last good backup {ago(good.created_at, now)}, verified {ago(good.verified_at, now)}.",
+        f"Last good backup {ago(good.created_at, now)}, verified {ago(good.verified_at, now)}{checked}.",
         f"{good.verified_bytes:,} bytes of it were read back and were as written.",
     )
 
@@ -182,6 +174,8 @@ def _storage_risks(session: Session, installation: Installation, now: datetime) 
 
 
 def _overdue(session: Session, good: BackupManifest, now: datetime) -> Iterator[str]:
+    # A skipped run proved that the good backup still held everything then: it did what was due.
+    covered = max(good.created_at, skipping.unchanged_at(session, good.snapshot_id) or good.created_at)
     schedules = session.scalars(
         select(BackupSchedule).where(BackupSchedule.enabled.is_(True), BackupSchedule.kind == RunKind.BACKUP)
     ).all()
@@ -191,7 +185,7 @@ def _overdue(session: Session, good: BackupManifest, now: datetime) -> Iterator[
             yield f"the last good backup was made {ago(good.created_at, now)}."
     for schedule in schedules:
         slot = _last_slot(schedule, now - GRACE)
-        if slot is not None and good.created_at < slot and schedule.updated_at < slot:
+        if slot is not None and covered < slot and schedule.updated_at < slot:
             note = f" {schedule.last_note}" if schedule.last_note else ""
             yield f"the backup {schedule.name!r} of {slot:%Y-%m-%d %H:%M} UTC is overdue.{note}"
 

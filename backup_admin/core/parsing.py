@@ -103,6 +103,11 @@ def hours(value: Any) -> int:
     return _whole_number(value, at_most=366 * 24, unit="hours")
 
 
+def hours_or_none(value: Any) -> int:
+    """Accept a number of hours, at most one year; zero turns it off."""
+    return _whole_number(value, at_least=0, at_most=366 * 24, unit="hours")
+
+
 def flag(value: Any) -> bool:
     """Accept true and false, also as words."""
     if isinstance(value, bool):
@@ -164,11 +169,11 @@ def _name(value: Any) -> str:
     return value
 
 
-def _whole_number(value: Any, *, at_most: int, unit: str) -> int:
+def _whole_number(value: Any, *, at_most: int, unit: str, at_least: int = 1) -> int:
     try:
         number = int(value)
     except (TypeError, ValueError) as error:
         raise ValueError(f"must be a number of {unit}") from error
-    if isinstance(value, bool | float) or not 1 <= number <= at_most:
-        raise ValueError(f"must be a number of {unit} between 1 and {at_most}")
+    if isinstance(value, bool | float) or not at_least <= number <= at_most:
+        raise ValueError(f"must be a number of {unit} between {at_least} and {at_most}")
     return number

@@ -59,6 +59,8 @@ SETTINGS = (
     Setting("HEARTBEAT_SECONDS", parsing.heartbeat, 10, "How often a job says: alive."),
     Setting("RESTORE_IP_ALLOWLIST", parsing.names, (), "Who may restore; empty: off."),
     Setting("TRUSTED_PROXIES", parsing.names, (), "Proxies whose headers count."),
+    Setting("MAX_SKIP_HOURS", parsing.hours_or_none, 24, "Age up to which unchanged data is skipped."),
+    Setting("CHANGE_IGNORE_TABLES", parsing.names, (), "Tables whose changes make no backup."),
     Setting("UNDO_HOURS", parsing.hours, 24, "How long a restore can be undone."),
     Setting("REQUIRE_RECOVERY_KEY", parsing.flag, True, "No backup without one."),
     Setting("READ_ONLY", parsing.flag, False, "Show, but change nothing."),
@@ -92,6 +94,8 @@ class Settings:
     heartbeat_seconds: int
     restore_ip_allowlist: tuple[str, ...]
     trusted_proxies: tuple[str, ...]
+    max_skip_hours: int
+    change_ignore_tables: tuple[str, ...]
     undo_hours: int
     require_recovery_key: bool
     read_only: bool

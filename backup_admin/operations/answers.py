@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 INCOMPLETE = 3
+SKIPPED = 10
 _FAILED = VerificationFailed.exit_code
 _MARKS = {"added": "+", "removed": "-", "changed": "~"}
 

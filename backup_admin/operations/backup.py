@@ -12,7 +12,14 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.canonical import dump_canonical
-from backup_admin.core.errors import Damaged, ObjectMissing, PacksCollected, VerificationFailed
+from backup_admin.core.errors import (
+    Damaged,
+    ObjectMissing,
+    PacksCollected,
+    SourceError,
+    SourceMissing,
+    VerificationFailed,
+)
 from backup_admin.core.ids import SnapshotId, new_ulid
 from backup_admin.core.version import VERSION
 from backup_admin.operations.capture_postgres import capture_postgres
@@ -21,6 +28,7 @@ from backup_admin.operations.described import (
     is_unchanged,
     noted_warnings,
     path_as_text,
+    with_signals,
 )
 from backup_admin.operations.known import Parent
 from backup_admin.operations.layout import check_layout
@@ -40,6 +48,7 @@ from backup_admin.repository.types import (
     SettingsEntry,
     Snapshot,
 )
+from backup_admin.sources.sqlite_signals import read_signals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +59,7 @@ if TYPE_CHECKING:
     from backup_admin.repository.repository import Repository
     from backup_admin.repository.store import ChunkStore, ChunkWriter
     from backup_admin.sources.files import FileSource
+    from backup_admin.sources.postgres.source import PostgresSource
     from backup_admin.sources.sqlite import SqliteSource
 
 _ATTEMPTS = 3
@@ -214,8 +224,9 @@ class _Run:
         for database in self._sources.databases:
             self._capture_database(database, parent, scratch)
         for server in self._sources.postgres:
+            signals = _signals_of(server)  # before the capture: what happens between is captured, not missed
             entry = capture_postgres(server, workers, self._put_part, self._reporter)
-            self._parts.databases.append(entry)
+            self._parts.databases.append(with_signals(entry, signals))
             self._reporter.advance(items=1)
         self._reporter.stage("files")
         tools = Tools(workers, lambda writer: self._page_writer(writer.chunks), scratch, self._reporter)
@@ -229,8 +240,10 @@ class _Run:
         self._reporter.check_cancelled()
         self._reporter.advance(current=source.name)
         old = None if parent is None else parent.database(source.name)
+        signals = read_signals(source)
         if old is None or not is_unchanged(old, source):
             old = self._store_database(source, old, scratch)
+        old = with_signals(old, signals)
         self._parts.notices += [f"{source.name}: {warning}" for warning in noted_warnings(old)]
         self._parts.databases.append(old)
         self._reporter.advance(size=old.content.size, items=1)
@@ -341,6 +354,14 @@ class _Run:
             "database_type": "sqlite" if self._sources.databases else "",
             "host": platform.node(),
         }
+
+
+def _signals_of(server: PostgresSource) -> dict[str, Any]:
+    """Read the signals of a database; none where that fails, and then the next backup is not skipped."""
+    try:
+        return server.signals()
+    except (SourceError, SourceMissing):
+        return {}
 
 
 def _clear_scratch(scratch: Path, now: float) -> None:

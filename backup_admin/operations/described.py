@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from backup_admin.operations.known import SETTLE_NS
 from backup_admin.repository.types import Content, DatabaseEntry, TableEntry
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from backup_admin.sources.base import FileStamp
     from backup_admin.sources.sqlite import SqliteCopy, SqliteSource
+
+SIGNALS = "signals"
+"""Where the details of a database keep what was read just before it was captured."""
 
 
 def describe_database(
@@ -56,6 +61,18 @@ def is_unchanged(entry: DatabaseEntry, source: SqliteSource) -> bool:
         return False
     stamp = source.quiet_stamp()
     return stamp is not None and _as_list(stamp) == noted
+
+
+def with_signals(entry: DatabaseEntry, signals: Mapping[str, Any]) -> DatabaseEntry:
+    """Note the signals that were read before a database was captured, in place of older ones.
+
+    Those of the same files are left: their time is that of the capture.
+    """
+    noted = entry.details.get(SIGNALS, {})
+    if signals and all(noted.get(name) == signals[name] for name in signals if name != "read_ns"):
+        return entry
+    details = {name: value for name, value in entry.details.items() if name != SIGNALS}
+    return replace(entry, details=details | ({SIGNALS: dict(signals)} if signals else {}))
 
 
 def noted_warnings(entry: DatabaseEntry) -> tuple[str, ...]:

@@ -119,6 +119,12 @@ class BackupRun(Progress, Base):
     log: Mapped[str] = mapped_column(Text, default="")
     storages: Mapped[list[Any]] = mapped_column(default=list)
     """What it came to in each storage (`PlaceState.as_plain`)."""
+    if_changed: Mapped[bool] = mapped_column(Boolean, default=False)
+    """Whether it may be skipped when nothing changed."""
+    reason: Mapped[str] = mapped_column(Text, default="")
+    """Why it was skipped, or why one that may be was not."""
+    unchanged_id: Mapped[str] = mapped_column(String(26), default="")
+    """For a skipped run: the snapshot that still holds everything."""
 
 
 class BackupManifest(Base):

@@ -41,6 +41,7 @@ __all__ = [
     "SqliteCopy",
     "SqliteSource",
     "TableDigest",
+    "ask_about",
     "ask_script",
     "ask_worker",
     "copy_database",
@@ -310,6 +311,11 @@ def looks_like_database(path: Path) -> bool:
     """Say whether a file begins like a SQLite database, without opening it here."""
     answer = ask_worker("sniff", {"path": str(path)}, path, _CHECK_SECONDS)
     return bool(answer["is_database"])
+
+
+def ask_about(path: Path, operation: str, **arguments: Any) -> dict[str, Any]:
+    """Let another process look at a live database; raises what `SqliteSource.check` does."""
+    return ask_worker(operation, {"path": str(path), **arguments}, path, _CHECK_SECONDS)
 
 
 def ask_worker(

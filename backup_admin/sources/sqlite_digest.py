@@ -134,7 +134,7 @@ def digest_tables(copy: sqlite3.Connection, warnings: list[str]) -> Iterator[dic
         except UnicodeDecodeError:
             warnings.append(f"The table {raw!r} has a name that is not UTF-8.")
             continue
-        yield _digest_table(copy, name)
+        yield digest_table(copy, name)
 
 
 def encode_row(values: Sequence[_Value], is_text: Sequence[bool]) -> bytes:
@@ -176,7 +176,8 @@ def _marshal_is_exact() -> bool:
     return marshal.dumps(sample, 2) == encode_row(sample, (False,) * len(sample))
 
 
-def _digest_table(copy: sqlite3.Connection, name: str) -> dict[str, Any]:
+def digest_table(copy: sqlite3.Connection, name: str) -> dict[str, Any]:
+    """Hash the rows of one table as `digest_tables` does."""
     copy.text_factory = str
     columns = _columns(copy, name)
     tail = f" FROM {_quoted(name)}{_order(copy, name, columns)}"

@@ -26,11 +26,13 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from backup_admin.core.durable import write_all
+from backup_admin.sources import sqlite_triggers
 from backup_admin.sources.sidecars import SQLITE_MAGIC
 from backup_admin.sources.sqlite_digest import (
     check_keys,
     check_pages,
     digest_schema,
+    digest_table,
     digest_tables,
     foreign_collations,
     stand_in,
@@ -77,6 +79,10 @@ def main() -> None:
             "check_thoroughly": check_thoroughly,
             "write": write,
             "merge": merge,
+            "table_digest": table_digest,
+            "triggers_install": sqlite_triggers.install,
+            "triggers_show": sqlite_triggers.show,
+            "triggers_uninstall": sqlite_triggers.uninstall,
         }
     )
 
@@ -245,6 +251,15 @@ def merge(**arguments: Any) -> dict[str, Any]:
     from backup_admin.sources.sqlite_merge import merge_copy  # noqa: PLC0415 - nothing else needs it
 
     return merge_copy(**arguments)
+
+
+def table_digest(path: str, table: str, deadline_seconds: float) -> dict[str, Any]:
+    """Return the digest of one table of a live database; meant for a small one."""
+    need_database(path)
+    deadline = Deadline(deadline_seconds, path)
+    with closing(open_source(path, deadline)) as source:
+        begin_reading(source, deadline)
+        return {"table": digest_table(source, table)}
 
 
 def _open_copy(path: str, collations: Sequence[str] = ()) -> sqlite3.Connection:

@@ -25,8 +25,8 @@ from backup_admin.control import (
 from backup_admin.core.clock import format_time
 from backup_admin.core.errors import BackupAdminError, NotARepository, VerificationFailed
 from backup_admin.core.secret import Secret
-from backup_admin.operations.answers import INCOMPLETE, Answer
-from backup_admin.records import RunKind, RunStatus, Trigger
+from backup_admin.operations.answers import INCOMPLETE, SKIPPED, Answer
+from backup_admin.records import BackupRun, RunKind, RunStatus, Trigger
 from backup_admin.records.upgrade import upgrade
 from backup_admin.repository.secrets import generate_application_key, write_key_file
 from backup_admin.verbs.forgetting import forget_verb
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from backup_admin.control.installation import Installation
 
 _DAMAGED = VerificationFailed.exit_code
-_STATUSES = {RunStatus.COMPLETED: 0, RunStatus.DEGRADED: INCOMPLETE, RunStatus.SKIPPED: 0}
+_STATUSES = {RunStatus.COMPLETED: 0, RunStatus.DEGRADED: INCOMPLETE}
 
 
 @click.group("backup")
@@ -109,11 +109,13 @@ def confirm_command() -> Answer:
 @backup.command("run")
 @click.option("--label", default="", help="A few words to find it by.")
 @click.option("--queue", "queued", is_flag=True, help="Let the worker do it.")
+@click.option("--if-changed", is_flag=True, help="Skip when all is as in the newest snapshot.")
+@click.option("--exit-skipped", is_flag=True, help="End with 10 when it was skipped.")
 @verb
-def run_command(*, label: str, queued: bool) -> Answer:
+def run_command(*, label: str, queued: bool, if_changed: bool, exit_skipped: bool) -> Answer:
     """Back up now, in this process, and read it back."""
-    new = runs.NewRun(RunKind.BACKUP, Trigger.COMMAND, label)
-    return _queue(new) if queued else _run(new)
+    new = runs.NewRun(RunKind.BACKUP, Trigger.COMMAND, label, if_changed=if_changed)
+    return _queue(new) if queued else _run(new, skipped=SKIPPED if exit_skipped else 0)
 
 
 @backup.command("verify")
@@ -307,13 +309,14 @@ def _queue(new: runs.NewRun) -> Answer:
     return Answer({"run": run.id, "status": run.status.value}, [f"Run {run.id} is queued."])
 
 
-def _run(new: runs.NewRun) -> Answer:
+def _run(new: runs.NewRun, *, skipped: int = 0) -> Answer:
     installation = ready()
     with installation.database.new_session() as session:
         run = runs.create_run(session, installation, new, actor())
     error = perform.perform_here(installation, run)
     with installation.database.new_session() as session:
         run = runs.find_run(session, run.id)
+    statuses = {**_STATUSES, RunStatus.SKIPPED: skipped}
     status = _DAMAGED if new.kind is RunKind.VERIFY and run.warnings else 1
     return Answer(
         {
@@ -323,9 +326,17 @@ def _run(new: runs.NewRun) -> Answer:
             "new_bytes": run.new_bytes,
             "bytes_read": run.bytes_read,
             "message": run.error_message,
+            "reason": run.reason,
+            "unchanged": run.unchanged_id,
             "warnings": run.warnings,
         },
-        [f"{run.status.value}: snapshot {run.snapshot_id or 'none'}. {run.error_message}".strip()],
-        error.exit_code if error is not None else _STATUSES.get(run.status, status),
+        [_run_line(run)],
+        error.exit_code if error is not None else statuses.get(run.status, status),
         notes=run.warnings,
     )
+
+
+def _run_line(run: BackupRun) -> str:
+    if run.status is RunStatus.SKIPPED:
+        return f"skipped: {run.reason}"
+    return f"{run.status.value}: snapshot {run.snapshot_id or 'none'}. {run.error_message}".strip()

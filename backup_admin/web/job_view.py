@@ -35,6 +35,7 @@ BACKUP = (
     Step("commit", "Store the manifest", 3),
     Step("verify", "Prove that all is stored", 10),
 )
+LOOK = Step("changes", "See whether anything changed", 10)
 MIRRORED = (*BACKUP, Step(MIRROR_STAGE, "Copy it to the other storages", 40))
 VERIFY = (Step("verify", "Read every byte and compare it", 100),)
 RESTORE = (
@@ -108,7 +109,8 @@ def of_run(run: BackupRun, now: datetime) -> Progress:
     finished = run.status not in ACTIVE_RUNS
     facts = _facts(run, run.kind.value, "Verification" if verifying else "Backup", now, finished=finished)
     is_mirrored = run.stage == MIRROR_STAGE or len(run.storages or ()) > 1
-    return _describe(facts, VERIFY if verifying else MIRRORED if is_mirrored else BACKUP, now)
+    steps = VERIFY if verifying else MIRRORED if is_mirrored else BACKUP
+    return _describe(facts, (LOOK, *steps) if run.if_changed else steps, now)
 
 
 def of_restore(operation: RestoreOperation, now: datetime, state: RestoreProgress | None = None) -> Progress:

@@ -66,6 +66,7 @@ def backup(run_id: str) -> ResponseReturnValue:
         restorable=snapshot is not None and snapshot.present and not snapshot.problem,
         verifications=() if verifying else overview.verifications(session, run.snapshot_id),
         made_by=overview.backup_of(session, run.snapshot_id) if verifying else None,
+        unchanged=overview.backup_of(session, run.unchanged_id) if run.unchanged_id else None,
         progress=of_run(run, current.now()),
         storages=states_of(run),
     )

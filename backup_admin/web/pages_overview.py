@@ -46,6 +46,7 @@ def dashboard() -> ResponseReturnValue:
         page=page,
         set_up=set_up,
         first_run=not set_up.complete,
+        may_skip=settings.max_skip_hours > 0,
         strip=strips(page.days),
         rule=count_copies(states) if states else None,
         url_of=line_url,

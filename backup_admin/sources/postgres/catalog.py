@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import psycopg
 
 OWN_SCHEMAS = "n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'"
-_NO_MEMBER = """NOT EXISTS (SELECT FROM pg_depend d
+NO_MEMBER = """NOT EXISTS (SELECT FROM pg_depend d
     WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')"""
 # What values are written in: of a domain its base, of an enumeration that it is one.
 TYPE = """CASE WHEN 'e' IN (t.typtype, b.typtype)
@@ -33,12 +33,12 @@ SELECT n.nspname, c.relname,
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
         ORDER BY a.attnum)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND {OWN_SCHEMAS} AND {_NO_MEMBER}
+WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND {OWN_SCHEMAS} AND {NO_MEMBER}
 ORDER BY n.nspname, c.relname
 """  # noqa: S608 - of constants
 _SEQUENCES = f"""
 SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND {OWN_SCHEMAS} AND {_NO_MEMBER}
+WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND {OWN_SCHEMAS} AND {NO_MEMBER}
 ORDER BY n.nspname, c.relname
 """  # noqa: S608 - of constants
 _DATABASE = """

@@ -32,6 +32,7 @@ PINNED = {
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
 }
+_PIN = "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS pinned (name, value)"
 _NO_HOST = "The name of the host leads nowhere. Check how it is spelled, and DNS."
 _SIGNS = (
     ("password authentication failed", "The server knows no such user, or another password."),
@@ -67,8 +68,7 @@ def connected(address: PostgresAddress) -> Iterator[psycopg.Connection]:
                 raise SourceError(
                     f"{address.label} is PostgreSQL {major}; the oldest that is supported is {OLDEST_SERVER}."
                 )
-            for name, value in PINNED.items():
-                connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+            connection.execute(_PIN, (list(PINNED), list(PINNED.values())))
             yield connection
         except psycopg.Error as error:
             raise SourceError(f"{address.label}: {explain(error)}") from error

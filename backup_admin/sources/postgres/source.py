@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from backup_admin.sources.postgres.clients import choose_for_dump, find_clients
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     from backup_admin.sources.postgres.address import PostgresAddress
     from backup_admin.sources.postgres.capture import PostgresCapture
+    from backup_admin.sources.postgres.signals import Comparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +41,27 @@ class PostgresSource:
         from backup_admin.sources.postgres.capture import capturing  # noqa: PLC0415 - slow to load
 
         return capturing(self.address, find_clients(self.programs))
+
+    def signals(self) -> dict[str, Any]:
+        """Return what tells this state of the database from another; raises what `check` does."""
+        from backup_admin.sources.postgres.connect import connected  # noqa: PLC0415 - slow to load
+        from backup_admin.sources.postgres.signals import read_signals  # noqa: PLC0415 - slow to load
+
+        with connected(self.address) as connection:
+            return read_signals(connection)
+
+    def compare(self, noted: Mapping[str, Any], ignores: Callable[[str], bool]) -> Comparison:
+        """Compare the database with signals that were noted; raises what `check` does."""
+        from backup_admin.sources.postgres.connect import connected  # noqa: PLC0415 - slow to load
+        from backup_admin.sources.postgres.signals import compare_signals  # noqa: PLC0415 - slow to load
+
+        with connected(self.address) as connection:
+            return compare_signals(connection, noted, ignores)
+
+    def digests(self, tables: Collection[str]) -> dict[str, str]:
+        """Read tables in one snapshot; return the digest of each, as a capture takes it."""
+        from backup_admin.sources.postgres.connect import connected  # noqa: PLC0415 - slow to load
+        from backup_admin.sources.postgres.table_digests import digest_tables  # noqa: PLC0415 - slow to load
+
+        with connected(self.address) as connection:
+            return digest_tables(connection, tables)

@@ -12,6 +12,7 @@ import pytest
 from backup_admin import jobs
 from backup_admin.cli import main
 from backup_admin.control import perform
+from backup_admin.operations import known
 from backup_admin.records import BackupRun, BackupSchedule
 from tests.unit.web.shell import Shell, make_app, set_up
 
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 # Keys are changed beside the app, by who holds secrets that the app must not have; and a
 # repository to repair may be one that no app can open. Mirrors of an app are its own affair. Loading needs no
 # repository, and an app names the PostgreSQL databases it protects nowhere yet. Exports are for others,
-# and imports go into a database that is not in use yet.
-ALONE = {"keys", "repair", "mirror", "storage", "load", "export", "import"}
+# and imports go into a database that is not in use yet. Triggers are put into a database by who may change
+# its definitions.
+ALONE = {"keys", "repair", "mirror", "storage", "load", "export", "import", "changes"}
 VERBS_OF_BOTH = tuple(
     name for name in main.backup_admin.list_commands(click.Context(main.backup_admin)) if name not in ALONE
 )
@@ -102,6 +104,16 @@ def test_run_list_verify_and_status_tell_one_story(ready: Shell) -> None:
     assert (code, state["state"]) == (1, "at_risk")
     assert "no schedule is on" in state["sentence"]
     assert ready("run").exit_code == 0
+
+
+def test_a_run_that_may_be_skipped_says_why_it_was(ready: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known, "SETTLE_NS", -(10**12))  # or the test would have to wait
+    ready("run")
+    code, found = ready.json("run", "--if-changed", "--exit-skipped")
+    assert (code, found["status"], found["snapshot"]) == (10, "skipped", "")
+    assert found["reason"].startswith(f"Nothing changed since snapshot {found['unchanged']}")
+    result = ready("run", "--if-changed")
+    assert (result.exit_code, "skipped: Nothing changed" in result.output) == (0, True)
 
 
 def test_a_failed_backup_ends_with_a_status(ready: Shell) -> None:
@@ -191,7 +203,8 @@ def test_a_verb_takes_the_same_options_in_both_commands(shell: Shell) -> None:
         assert alone is not None
         wanted = {parameter.name for parameter in alone.params} - of_the_app
         if name == "run":
-            wanted -= {"files", "mirrors"}  # what a run protects and where it goes, the app says
+            # What a run protects, where it goes and what it overlooks, the app says.
+            wanted -= {"files", "mirrors", "ignored", "max_skip_hours"}
         if name == "restore":
             wanted.discard("no_pin")  # the app's own storage is no mirror
             wanted -= {

@@ -396,3 +396,22 @@ def test_a_refused_fragment_leaves_the_words_to_its_page(ready: Host) -> None:
     answer = ready.client().get(path, headers={"HX-Request": "true"})
 
     assert (answer.status_code, answer.headers["HX-Refresh"]) == (404, "true")
+
+
+def test_a_skipped_run_shows_its_reason_and_the_backup_that_holds_everything(month: Host) -> None:
+    made = run_with(month, RunStatus.COMPLETED)
+    with month.app.app_context():
+        session = month.installation.database.session()
+        kept = session.get(BackupRun, made)
+        assert kept is not None
+        more = {"reason": "Nothing changed since yesterday.", "unchanged_id": kept.snapshot_id}
+        now = month.installation.clock.now()
+        run_id = seeds.add_run(session, now, RunStatus.SKIPPED, snapshot_id="", error_message="", **more).id
+        session.commit()
+
+    page = get(month.client(), f"/backups/{run_id}").text
+
+    assert "Nothing changed since yesterday." in page
+    assert f'href="{PREFIX}/backups/{made}"' in page
+    assert "did not succeed" not in page
+    assert "Nothing changed since yesterday." in get(month.client(), "/backups?status=skipped").text
