@@ -40,6 +40,7 @@ def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ("2026-03-10T11:30:00Z", NOW - timedelta(minutes=30)),
         ("2026-03-10 12:30:00+01:00", NOW - timedelta(minutes=30)),
         ("2026-03-10T11:59:59.123456z", NOW - timedelta(microseconds=876_544)),
+        ("2026-03-10 11:30:00.5+00", NOW - timedelta(minutes=29, seconds=59.5)),
         ("2026-03-10T11:30", NOW - timedelta(hours=1, minutes=30)),
         ("2025-07-01 12:00", datetime(2025, 7, 1, 10, tzinfo=UTC)),
         ("2h", NOW - timedelta(hours=2)),

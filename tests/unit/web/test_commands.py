@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 # Keys are changed beside the app, by who holds secrets that the app must not have; and a
 # repository to repair may be one that no app can open. Mirrors of an app are its own affair. Loading needs no
 # repository, and an app names the PostgreSQL databases it protects nowhere yet. Exports are for others,
-# and imports go into a database that is not in use yet.
+# and imports go into a database that is not in use yet. WAL and base backups are the
+# affair of who runs that server.
 ALONE = {"keys", "repair", "mirror", "storage", "load", "export", "import"}
+ALONE |= {"cluster", "archive-push", "archive-get"}
 VERBS_OF_BOTH = tuple(
     name for name in main.backup_admin.list_commands(click.Context(main.backup_admin)) if name not in ALONE
 )
@@ -191,7 +193,8 @@ def test_a_verb_takes_the_same_options_in_both_commands(shell: Shell) -> None:
         assert alone is not None
         wanted = {parameter.name for parameter in alone.params} - of_the_app
         if name == "run":
-            wanted -= {"files", "mirrors"}  # what a run protects and where it goes, the app says
+            # What a run protects and where it goes, the app says.
+            wanted -= {"files", "clusters", "mirrors"}
         if name == "restore":
             wanted.discard("no_pin")  # the app's own storage is no mirror
             wanted -= {
