@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import Damaged, SnapshotMissing, UsageError
@@ -67,10 +67,10 @@ class Chosen:
         return text
 
 
-def parse_moment(text: str, now: datetime) -> datetime:
+def parse_moment(text: str, now: datetime, zone: tzinfo | None = None) -> datetime:
     """Read a point in time: a date with a time, with or without a zone, or how long ago.
 
-    Without a zone it is the time of this machine. Raises `UsageError` for anything else, also
+    Without one it is in `zone`, else in that of this machine. Raises `UsageError` for anything else, also
     for a local time that the change of clocks left out or made twice, and for one to come.
     """
     words = text.strip()
@@ -78,7 +78,7 @@ def parse_moment(text: str, now: datetime) -> datetime:
     try:
         if ago is not None:
             return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
-        moment = _parse_absolute(words)
+        moment = _parse_absolute(words, zone)
     except (ValueError, OverflowError) as error:
         raise UsageError(f"{text!r} is no point in time. {_FORMS}") from error
     if moment > now:
@@ -89,13 +89,13 @@ def parse_moment(text: str, now: datetime) -> datetime:
     return moment
 
 
-def _parse_absolute(words: str) -> datetime:
+def _parse_absolute(words: str, zone: tzinfo | None) -> datetime:
     if not _ISO.fullmatch(words):
         raise ValueError(words)
     moment = datetime.fromisoformat(words.upper())
     if moment.tzinfo is not None:
         return moment.astimezone(UTC)
-    both = {moment.replace(fold=fold).astimezone(UTC) for fold in (0, 1)}
+    both = {moment.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1)}
     if len(both) > 1:
         raise UsageError(
             f"{words} is no single time here: the clocks were changed then. "

@@ -71,6 +71,7 @@ def test_a_time_between_two_commits_is_reached_exactly(every_site: Archiving) ->
 def test_a_restored_server_stands_apart_and_takes_what_is_written(site: Archiving) -> None:
     site.sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
     site.sql("ALTER SYSTEM SET archive_timeout = '7s'")
+    site.sql("ALTER SYSTEM SET archive_mode = 'always'")
     site.take_base()
     site.switch_and_wait()
 

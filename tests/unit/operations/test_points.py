@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -66,6 +67,10 @@ def test_a_moment_is_read_as_it_was_meant(berlin: None, text: str, meant: dateti
 def test_what_is_no_moment_is_refused_with_the_forms_there_are(text: str) -> None:
     with pytest.raises(UsageError, match=r"is no point in time. Write 2026-03-10T14:30"):
         parse_moment(text, NOW)
+
+
+def test_a_zone_that_is_given_counts_instead_of_that_of_the_machine(berlin: None) -> None:
+    assert parse_moment("2026-03-10T06:30", NOW, ZoneInfo("America/New_York")) == NOW - timedelta(hours=1.5)
 
 
 @pytest.mark.parametrize("text", ["2025-10-26T02:30", "2025-03-30T02:30"])
