@@ -59,6 +59,7 @@ _VERBS = {
     "import": ("exporting", "Load a json export into the tables of an app."),
     "undo": ("in_place", "Take back a restore in place."),
     "recover": ("in_place", "Finish or undo a restore that was interrupted."),
+    "stream": ("streaming", "Stream changes of SQLite databases, restore one to a time."),
     "cluster": ("clusters", "See base backups of PostgreSQL servers, restore one to a time."),
     "archive-push": ("archiving", "Put a WAL file of a PostgreSQL server into the archive."),
     "archive-get": ("archiving", "Write a WAL file out of the archive."),

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 # Keys are changed beside the app, by who holds secrets that the app must not have; and a
 # repository to repair may be one that no app can open. Mirrors of an app are its own affair. Loading needs no
 # repository, and an app names the PostgreSQL databases it protects nowhere yet. Exports are for others,
-# and imports go into a database that is not in use yet. WAL and base backups are the
-# affair of who runs that server.
+# and imports go into a database that is not in use yet. WAL, base backups and streams are
+# the affair of who runs that server.
 ALONE = {"keys", "repair", "mirror", "storage", "load", "export", "import"}
-ALONE |= {"cluster", "archive-push", "archive-get"}
+ALONE |= {"stream", "cluster", "archive-push", "archive-get"}
 VERBS_OF_BOTH = tuple(
     name for name in main.backup_admin.list_commands(click.Context(main.backup_admin)) if name not in ALONE
 )
