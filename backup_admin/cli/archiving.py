@@ -77,12 +77,12 @@ def archive_get_verb(
     try:
         system = read_system(_data_folder(target))
         repository, _ = open_given(surroundings, storage, key_file, state_dir)
-        size = fetch_file(repository, system, file, target)
+        head = fetch_file(repository, system, file, target)
     except NotArchived:
         raise
     except (BackupAdminError, OSError) as error:
         raise ArchiveFailed(f"It is not known whether the archive has {file}: {error}") from error
-    return Answer({"system": system, "file": file, "bytes": size})
+    return Answer({"system": system, "file": file, "bytes": head.size})
 
 
 def _data_folder(path: Path) -> Path:

@@ -7,6 +7,7 @@ import shutil
 import socket
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from backup_admin.core.durable import make_folders
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 _FEW_FILES = 1000
 _MARGIN = 1.05
 _WAIT_SECONDS = 0.1
+_CLOCK_STEPS = timedelta(hours=1)
 _TIMELINE_DIGITS = 8
 
 
@@ -125,20 +127,26 @@ class _Proof:
         after = None
         for file in way.files:
             self._reporter.check_cancelled()
-            self._fetch(file)
-            after = self._first_after(before, file, moment)
+            archived_at = self._fetch(file)
+            # What ended in a segment ended before it was archived, by the clock of the same machine.
+            if moment is not None and archived_at + _CLOCK_STEPS > moment:
+                after = self._first_after(before, file, moment)
             if after is not None:
                 break
             before = file
+        if after is None and self._last is None and way.files:
+            self._first_after("", way.files[-1], None)
         if moment is not None and after is None:
             raise RestoreRefused(self._too_late(moment))
         return Proven(self._files, self._bytes, self._last, after)
 
-    def _fetch(self, file: str) -> None:
-        size = fetch_file(self._repository, self._plan.base.system, file, self._place.wal / file)
+    def _fetch(self, file: str) -> datetime:
+        """Fetch a file; return when it was archived."""
+        head = fetch_file(self._repository, self._plan.base.system, file, self._place.wal / file)
         self._files += 1
-        self._bytes += size
-        self._reporter.advance(size=size, items=1)
+        self._bytes += head.size
+        self._reporter.advance(size=head.size, items=1)
+        return head.archived_at
 
     def _first_after(self, before: str, file: str, moment: datetime | None) -> datetime | None:
         """Return the first end of a transaction behind the moment; records may begin in the file before."""

@@ -20,6 +20,7 @@ from backup_admin.repository.objects import HEADER_BYTES, object_kid
 from backup_admin.repository.wal import (
     MAX_FILE_BYTES,
     PREFIX,
+    WalHead,
     is_wal_file,
     open_wal,
     parse_wal_name,
@@ -135,22 +136,26 @@ def _need_same(repository: Repository, name: str, there: bytes, data: bytes) -> 
 
 def read_archived(repository: Repository, system: str, file: str) -> bytes:
     """Return a file of the archive, compared with its digest; raise `NotArchived` or `Damaged`."""
+    return _read(repository, system, file)[1]
+
+
+def _read(repository: Repository, system: str, file: str) -> tuple[WalHead, bytes]:
     name = wal_name(system, file)
     try:
         data = repository.storage.get(name)
     except ObjectMissing as error:
         raise NotArchived(f"{repository.label} has no {file} of cluster {system}.") from error
     try:
-        return open_wal(repository.keys, name, data)[1]
+        return open_wal(repository.keys, name, data)
     except Damaged as error:
         raise Damaged(f"{name} in {repository.label}: {error}") from error
 
 
-def fetch_file(repository: Repository, system: str, file: str, target: Path) -> int:
-    """Write a file of the archive, whole or not at all; return its size."""
-    data = read_archived(repository, system, file)
+def fetch_file(repository: Repository, system: str, file: str, target: Path) -> WalHead:
+    """Write a file of the archive, whole or not at all; return what the archive says about it."""
+    head, data = _read(repository, system, file)
     replace_file(target, data)
-    return len(data)
+    return head
 
 
 def archived_clusters(repository: Repository) -> dict[str, ArchivedCluster]:

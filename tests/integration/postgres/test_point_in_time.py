@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -324,6 +325,61 @@ def copy_control(site: Archiving, folder: Path) -> Path:
 def owner(site: Archiving) -> tuple[int, int]:
     found = site.repository.parent.stat()
     return found.st_uid, found.st_gid
+
+
+def test_a_base_backup_in_a_folder_is_one_that_the_server_accepts(site: Archiving) -> None:
+    site.take_base()
+    out = site.folder / "out"
+
+    verified = site.run("verify", "latest", site.repository)
+    site.good("restore", "latest", site.repository, "--to", out)
+
+    assert verified.status == 0, verified.err
+    program = str(site.server.programs / "pg_verifybackup")
+    done = subprocess.run(
+        [program, str(out / "databases" / NAME)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_archiving_a_base_backup_says_what_it_is_worth(pytestconfig: pytest.Config) -> None:
+    with archiving(pytestconfig, DEBIAN, archive_mode="off") as site:
+        site.sql("INSERT INTO kept VALUES (1)")
+        site.take_base()
+        site.sql("INSERT INTO kept VALUES (2)")
+        moment = site.now()
+
+        shown = site.good("show", "latest", site.repository).out
+        refused = site.restore("--at", moment)
+        whole = site.restore()
+
+        assert "The server does not archive its WAL" in shown
+        assert (refused.status, "no transaction after that time" in refused.out) == (1, True)
+        assert site.values(whole) == [1]
+
+
+def test_a_base_backup_that_fails_makes_no_snapshot(pytestconfig: pytest.Config) -> None:
+    with archiving(pytestconfig, DEBIAN, max_wal_senders="0") as site:
+        address = f"{NAME}=host={site.server.folder} port={site.server.port} user=postgres dbname=postgres"
+
+        done = site.run("run", site.repository, "--postgres-cluster", address)
+
+        assert done.status == 1, done.out
+        assert "pg_basebackup ended with status 1" in done.err
+        assert site.good("list", site.repository, "--json").result["snapshots"] == []
+        assert not list((site.folder / "state/scratch").iterdir())
+
+
+def test_tablespaces_are_refused_before_anything_is_copied(site: Archiving) -> None:
+    place = site.folder / "space"
+    place.mkdir()
+    shutil.chown(place, *owner(site))
+    site.sql(f"CREATE TABLESPACE aside LOCATION '{place}'")
+    address = f"{NAME}=host={site.server.folder} port={site.server.port} user=postgres dbname=postgres"
+
+    done = site.run("run", site.repository, "--postgres-cluster", address)
+
+    assert (done.status, "has tablespaces (aside)" in done.err) == (1, True), done.err
 
 
 def test_a_server_without_the_name_is_refused(site: Archiving) -> None:
