@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 import subprocess
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 
-from tests.services.postgres import DEBIAN, WHEEL
+from tests.services.postgres import DEBIAN, PASSWORD, WHEEL
 from tests.services.postgres_archiving import NAME, archiving, wait_for
 
 if TYPE_CHECKING:
@@ -368,6 +369,33 @@ def test_a_base_backup_that_fails_makes_no_snapshot(pytestconfig: pytest.Config)
         assert "pg_basebackup ended with status 1" in done.err
         assert site.good("list", site.repository, "--json").result["snapshots"] == []
         assert not list((site.folder / "state/scratch").iterdir())
+
+
+def test_a_base_backup_never_goes_over_a_live_database(site: Archiving) -> None:
+    site.take_base()
+    live = f"{NAME}=host={site.server.folder} port={site.server.port} user=postgres dbname=postgres"
+
+    done = site.run("restore", "latest", site.repository, "--in-place", "--postgres", live, "--yes")
+
+    assert (done.status, "is the base backup of a whole server" in done.err) == (2, True), done.err
+
+
+def test_the_role_of_the_guide_takes_base_backups_and_its_password_is_nowhere(site: Archiving) -> None:
+    secret = PASSWORD.replace("'", "''")
+    site.sql(f"CREATE ROLE replica LOGIN REPLICATION PASSWORD '{secret}'")
+    site.sql("REVOKE ALL ON kept FROM PUBLIC")
+    site.sql("INSERT INTO kept VALUES (1)")
+    address = site.server.address("postgres", user="replica")
+
+    site.good("run", site.repository, "--postgres-cluster", f"{NAME}={address}")
+
+    shown = site.good("show", "latest", site.repository).out
+    assert f"postgresql://replica@127.0.0.1:{site.server.port}/postgres" in shown
+    kept = [path.read_bytes() for path in (site.folder / "state").rglob("*") if path.is_file()]
+    for text in (PASSWORD, quote(PASSWORD, safe="")):
+        assert text not in shown
+        assert not [data for data in kept if text.encode() in data]
+    assert site.values(site.restore()) == [1]
 
 
 def test_tablespaces_are_refused_before_anything_is_copied(site: Archiving) -> None:
