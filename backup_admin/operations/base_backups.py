@@ -109,13 +109,14 @@ def all_bases(repository: Repository) -> tuple[Base, ...]:
 def obsolete_files(cluster: ArchivedCluster, bases: Iterable[Base]) -> dict[str, int]:
     """Return the files that no base backup needs, with their sizes.
 
-    They are older than the oldest of them. Without any base backup nothing is: the first may be
-    under way. Histories of timelines stay, they are small and tell which way later ones came.
+    They are older than the oldest of them. Without any base backup nothing is, and nothing of a timeline
+    that is newer than that of all base backups: its first may be under way, and a server that went back in
+    time begins with a smaller number. Histories stay, they tell which way later timelines came.
     """
     of_this = [base for base in bases if base.system == cluster.system]
     if not of_this:
         return {}
-    oldest = min(base.first for base in of_this)
+    oldest, newest = min(base.first for base in of_this), max(base.timeline for base in of_this)
     sizes = {base.segment_bytes for base in of_this}
     if len(sizes) > 1:
         return {}
@@ -123,7 +124,7 @@ def obsolete_files(cluster: ArchivedCluster, bases: Iterable[Base]) -> dict[str,
     found = {}
     for file, size in cluster.files.items():
         segment = parse_segment(file, segment_bytes)
-        if segment is not None and segment.number < oldest:
+        if segment is not None and segment.number < oldest and segment.timeline <= newest:
             found[file] = size
     return found
 

@@ -173,12 +173,23 @@ def test_only_what_is_older_than_every_base_backup_is_obsolete() -> None:
     files |= {"000000010000000000000002.00000028.backup": 9, "00000002.history": 9}
     cluster = ArchivedCluster(SYSTEM, files)
 
-    gone = obsolete_files(cluster, [base(5, 5), base(3, 3)])
+    gone = obsolete_files(cluster, [base(5, 5), base(3, 3, timeline=2)])
 
     assert sorted(gone) == sorted(
         [*segments(1, 2), *segments(1, timeline=2), "000000010000000000000002.00000028.backup"]
     )
     assert obsolete_files(cluster, []) == {}
+
+
+def test_a_server_that_went_back_in_time_keeps_its_wal_until_its_own_base_backup() -> None:
+    files = segments(98, 99, 100, 101) | segments(5, 6, 7, 8, timeline=2)
+    cluster = ArchivedCluster(SYSTEM, files)
+
+    before = obsolete_files(cluster, [base(100, 100)])
+    after = obsolete_files(cluster, [base(100, 100), base(7, 7, timeline=2)])
+
+    assert list(before) == list(segments(98, 99))
+    assert list(after) == list(segments(5, 6, timeline=2))
 
 
 def test_the_way_goes_on_as_far_as_there_is_no_gap() -> None:
