@@ -105,7 +105,7 @@ def restore_verb(  # noqa: PLR0913  one parameter for each option
     if parts["table"] or parts["rows"]:
         others = {"to": target, "in_place": in_place, "only": only, "as_superuser": as_superuser}
         _refuse("--table and --rows", **others, allow_non_empty=allow_non_empty, no_pin=no_pin)
-        access = (snapshot, storage, key_file, state_dir)
+        access = (snapshot, at, storage, key_file, state_dir)
         return _restore_parts(surroundings, access, (files, sqlite, postgres), parts, (yes, dry_run))
     _refuse("--to or --in-place", on_conflict=parts["on_conflict"], linked=parts["linked"])
     if in_place == (target is not None):
@@ -122,9 +122,7 @@ def restore_verb(  # noqa: PLR0913  one parameter for each option
     # What a restore in place needs takes as long to load as restoring a file takes.
     module: Any = importlib.import_module("backup_admin.cli.in_place")
     places = (files, sqlite, postgres)
-    request = module.Request(
-        snapshot, at, storage, places, as_superuser, yes, dry_run, key_file, state_dir
-    )
+    request = module.Request(snapshot, at, storage, places, as_superuser, yes, dry_run, key_file, state_dir)
     return cast("Answer", module.restore_in_place(surroundings, request))
 
 
@@ -136,7 +134,7 @@ def _refuse(mode: str, **options: object) -> None:
 
 def _restore_parts(
     surroundings: Surroundings,
-    access: tuple[str, str, Path | None, Path | None],
+    access: tuple[str, str, str, Path | None, Path | None],
     places: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]],
     parts: dict[str, Any],
     consent: tuple[bool, bool],

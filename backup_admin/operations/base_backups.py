@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from backup_admin.core.clock import format_time, parse_time
-from backup_admin.core.errors import Damaged
+from backup_admin.core.errors import Damaged, UsageError
 from backup_admin.operations.wal_archive import ArchivedCluster, archived_clusters
 from backup_admin.repository.wal import wal_name
 from backup_admin.sources.postgres.wal_files import Segment, parse_segment, timeline_for
@@ -95,6 +95,15 @@ def _base_of(snapshot: str, entry: DatabaseEntry) -> Base:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise Damaged(f"Snapshot {snapshot}: the base backup {entry.name} lacks {error}.") from error
+
+
+def refuse_cluster(entry: DatabaseEntry) -> None:
+    """Refuse to take a base backup for a database that could go into a live one; raise `UsageError`."""
+    if entry.format == CLUSTER_FORMAT:
+        raise UsageError(
+            f"{entry.name!r} is the base backup of a whole server, which never goes over a live one. Use "
+            "`cluster restore`. Nothing was touched."
+        )
 
 
 def all_bases(repository: Repository) -> tuple[Base, ...]:

@@ -375,9 +375,13 @@ def test_a_base_backup_never_goes_over_a_live_database(site: Archiving) -> None:
     site.take_base()
     live = f"{NAME}=host={site.server.folder} port={site.server.port} user=postgres dbname=postgres"
 
-    done = site.run("restore", "latest", site.repository, "--in-place", "--postgres", live, "--yes")
+    whole = site.run("restore", "latest", site.repository, "--in-place", "--postgres", live, "--yes")
+    rows = site.run(
+        "restore", "latest", site.repository, "--postgres", live, "--table", f"{NAME}.public.kept", "--yes"
+    )
 
-    assert (done.status, "is the base backup of a whole server" in done.err) == (2, True), done.err
+    for done in (whole, rows):
+        assert (done.status, "is the base backup of a whole server" in done.err) == (2, True), done.err
 
 
 def test_the_role_of_the_guide_takes_base_backups_and_its_password_is_nowhere(site: Archiving) -> None:
