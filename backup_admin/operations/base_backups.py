@@ -101,8 +101,8 @@ def refuse_cluster(entry: DatabaseEntry) -> None:
     """Refuse to take a base backup for a database that could go into a live one; raise `UsageError`."""
     if entry.format == CLUSTER_FORMAT:
         raise UsageError(
-            f"{entry.name!r} is the base backup of a whole server, which never goes over a live one. Use "
-            "`cluster restore`. Nothing was touched."
+            f"{entry.name!r} is the base backup of a whole server, and no single database: only `cluster "
+            "restore` makes anything of it. Nothing was touched."
         )
 
 

@@ -380,7 +380,11 @@ def test_a_base_backup_never_goes_over_a_live_database(site: Archiving) -> None:
         "restore", "latest", site.repository, "--postgres", live, "--table", f"{NAME}.public.kept", "--yes"
     )
 
-    for done in (whole, rows):
+    export = site.run(
+        "export", "latest", site.repository, "--format", "json", "--to", site.folder / "exported"
+    )
+
+    for done in (whole, rows, export):
         assert (done.status, "is the base backup of a whole server" in done.err) == (2, True), done.err
 
 
