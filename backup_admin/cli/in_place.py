@@ -12,6 +12,7 @@ from backup_admin.cli.named_sources import make_sources
 from backup_admin.cli.opening import (
     Surroundings,
     actor,
+    choose,
     open_given,
     open_state,
     plain_options,
@@ -58,6 +59,7 @@ class Request:
     """A restore in place as it was asked for; `places` are folders, SQLite files and addresses of servers."""
 
     snapshot: str
+    at: str
     storage: str
     places: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
     as_superuser: bool
@@ -86,7 +88,7 @@ def restore_in_place(surroundings: Surroundings, request: Request) -> Answer:
     if not (request.yes or request.dry_run or surroundings.is_terminal):
         raise UsageError("There is no terminal to ask for consent: give --yes. Nothing was touched.")
     repository, state = open_given(surroundings, request.storage, request.key_file, request.state_dir)
-    found = repository.find_snapshot(request.snapshot)
+    found = repository.snapshot(choose(surroundings, repository, request.snapshot, request.at))
     pinned = [request.key_file, local_folder(repository.storage), state.root]
     targets = _targets(
         repository.manifest(found.id),

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from backup_admin.cli.describing import describe_snapshot
-from backup_admin.cli.opening import Surroundings, open_given, repository_options
+from backup_admin.cli.opening import Surroundings, choose, open_given, repository_options
 from backup_admin.cli.printing import Pieces
 from backup_admin.core.errors import Damaged
 from backup_admin.core.shown import columns, show_size, show_text, show_time
 from backup_admin.operations.answers import Answer, answer_diff
 from backup_admin.operations.export import export_manifest
+from backup_admin.verbs.base import AT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,17 +88,24 @@ def _list_lines(snapshots: list[Snapshot], label: str) -> Iterator[str]:
 @click.command("show")
 @click.argument("snapshot")
 @click.argument("storage")
+@AT
 @repository_options
 @click.pass_obj
 def show_verb(
-    surroundings: Surroundings, *, snapshot: str, storage: str, key_file: Path | None, state_dir: Path | None
+    surroundings: Surroundings,
+    *,
+    snapshot: str,
+    storage: str,
+    at: str,
+    key_file: Path | None,
+    state_dir: Path | None,
 ) -> Pieces:
     """Print the manifest of a snapshot as JSON.
 
     SNAPSHOT is an id, the beginning of one, or `latest`. Secrets are not in it.
     """
     repository, _ = open_given(surroundings, storage, key_file, state_dir)
-    pieces = export_manifest(repository, repository.find_snapshot(snapshot).id)
+    pieces = export_manifest(repository, choose(surroundings, repository, snapshot, at))
     # What fails at once fails before anything is printed.
     return Pieces(chain([next(pieces)], pieces))
 

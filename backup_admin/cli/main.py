@@ -60,6 +60,10 @@ _VERBS = {
     "import": ("exporting", "Load a json export into the tables of an app."),
     "undo": ("in_place", "Take back a restore in place."),
     "recover": ("in_place", "Finish or undo a restore that was interrupted."),
+    "stream": ("streaming", "Stream changes of SQLite databases, restore one to a time."),
+    "cluster": ("clusters", "See base backups of PostgreSQL servers, restore one to a time."),
+    "archive-push": ("archiving", "Put a WAL file of a PostgreSQL server into the archive."),
+    "archive-get": ("archiving", "Write a WAL file out of the archive."),
     "keys": ("keyring", "See and change the secrets that open a repository."),
     "storage": ("places", "Examine a storage, list it, clear it, index it anew."),
     "doctor": ("doctor", "Examine this machine and a storage."),
@@ -83,7 +87,7 @@ class _Verbs(click.Group):
         if cmd_name not in _VERBS:
             return None
         module = _load(cmd_name)
-        command = getattr(module, f"{cmd_name}_verb")
+        command = getattr(module, f"{cmd_name.replace('-', '_')}_verb")
         return command if isinstance(command, click.Command) else _shared(command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

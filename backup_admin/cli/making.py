@@ -49,6 +49,13 @@ class _Copy:
     "--postgres", multiple=True, metavar="NAME=ADDRESS", help="A PostgreSQL database; may be repeated."
 )
 @click.option(
+    "--postgres-cluster",
+    "clusters",
+    multiple=True,
+    metavar="NAME=ADDRESS",
+    help="A whole PostgreSQL server, as a base backup; may be repeated.",
+)
+@click.option(
     "--exclude", multiple=True, metavar="PATTERN", help="Leave out: '*.tmp', 'cache/', '/only/here'."
 )
 @click.option("--label", default="", help="A few words to know the snapshot by.")
@@ -84,6 +91,7 @@ def run_verb(  # noqa: PLR0913  one parameter for each option
     files: tuple[str, ...],
     sqlite: tuple[str, ...],
     postgres: tuple[str, ...],
+    clusters: tuple[str, ...],
     exclude: tuple[str, ...],
     label: str,
     mirrors: tuple[str, ...],
@@ -102,10 +110,10 @@ def run_verb(  # noqa: PLR0913  one parameter for each option
     """
     skips = ChangeOptions(timedelta(hours=max_skip_hours), ignored) if if_changed else None
     options = BackupOptions(label=check_text(label, "--label"), kind="manual", actor=actor())
-    make_sources(files, sqlite, postgres, exclude=exclude)
+    make_sources(files, sqlite, postgres, clusters, exclude=exclude)
     repository, state = open_given(surroundings, storage, key_file, state_dir)
     pinned = [path.absolute() for path in (state.root, key_file) if path is not None]
-    sources = make_sources(files, sqlite, postgres, exclude=exclude, pinned=pinned)
+    sources = make_sources(files, sqlite, postgres, clusters, exclude=exclude, pinned=pinned)
     with surroundings.reporting(_STOPPED) as reporter:
         given = _Given(repository, sources, state, reporter, surroundings.clock)
         decision = Decision(run=True, reason="") if skips is None else _look(given, skips)

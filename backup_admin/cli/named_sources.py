@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from backup_admin.core.errors import UsageError
 from backup_admin.operations.results import SourceSet
 from backup_admin.sources.files import FileSource
-from backup_admin.sources.postgres.address import parse_postgres_address
+from backup_admin.sources.postgres.address import PostgresAddress, parse_postgres_address
+from backup_admin.sources.postgres.cluster import ClusterSource
 from backup_admin.sources.postgres.source import PostgresSource
 from backup_admin.sources.sqlite import SqliteSource
 
@@ -20,6 +21,7 @@ def make_sources(
     files: Sequence[str],
     databases: Sequence[str],
     postgres: Sequence[str] = (),
+    clusters: Sequence[str] = (),
     *,
     exclude: Sequence[str] = (),
     pinned: Sequence[Path] = (),
@@ -33,8 +35,14 @@ def make_sources(
         FileSource(*_name_and_path(text, "--files", "DIR"), exclude=tuple(exclude), pinned=left_alone)
         for text in files
     )
-    servers = tuple(_postgres_source(text) for text in postgres)
-    return SourceSet(files=trees, databases=found, postgres=servers)
+    servers = tuple(
+        PostgresSource(*_name_and_address(text, "--postgres", "postgresql://app@db/app")) for text in postgres
+    )
+    whole = tuple(
+        ClusterSource(*_name_and_address(text, "--postgres-cluster", "postgresql://replica@db/postgres"))
+        for text in clusters
+    )
+    return SourceSet(files=trees, databases=found, postgres=servers, clusters=whole)
 
 
 def check_text(text: str, option: str) -> str:
@@ -46,11 +54,11 @@ def check_text(text: str, option: str) -> str:
     return text
 
 
-def _postgres_source(text: str) -> PostgresSource:
+def _name_and_address(text: str, option: str, example: str) -> tuple[str, PostgresAddress]:
     name, equals, address = text.partition("=")
     if not equals or not name or not address:
-        raise UsageError("--postgres takes NAME=ADDRESS, for example --postgres app=postgresql://app@db/app.")
-    return PostgresSource(name, parse_postgres_address(address))
+        raise UsageError(f"{option} takes NAME=ADDRESS, for example {option} app={example}.")
+    return name, parse_postgres_address(address)
 
 
 def _name_and_path(text: str, option: str, what: str) -> tuple[str, Path]:

@@ -17,6 +17,7 @@ from backup_admin.cli.printing import say
 from backup_admin.cli.stopping import Stop, StoppableReporter, reporting
 from backup_admin.core.errors import NotPermitted, UsageError, WrongKey
 from backup_admin.core.state import StateFolder
+from backup_admin.operations.points import pick
 from backup_admin.repository.repository import Repository, open_repository
 from backup_admin.storage.open import local_folder, open_storage
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from backup_admin.cli.given import GivenSecret
     from backup_admin.core.clock import Clock
+    from backup_admin.core.ids import SnapshotId
     from backup_admin.repository.secrets import RepositorySecret
     from backup_admin.storage.base import Storage
 
@@ -153,6 +155,14 @@ def open_with_secret(
     if repository.history_warning:
         say(f"Attention: {repository.history_warning}")
     return repository, state, secret
+
+
+def choose(surroundings: Surroundings, repository: Repository, snapshot: str, at: str) -> SnapshotId:
+    """Return the snapshot by name, or by the point in time `at` where one is given: then say which it is."""
+    found, notes = pick(repository, snapshot, at, surroundings.clock.now())
+    for note in notes:
+        say(note)
+    return found
 
 
 def open_place(

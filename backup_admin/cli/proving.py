@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from backup_admin.cli.opening import Surroundings, open_given, open_place, repository_options
+from backup_admin.cli.opening import Surroundings, choose, open_given, open_place, repository_options
 from backup_admin.core.errors import UsageError
 from backup_admin.operations.answers import Answer, answer_check, answer_verify
 from backup_admin.operations.check import check_repository
@@ -14,6 +14,7 @@ from backup_admin.operations.keyless import answer_keyless, check_keyless
 from backup_admin.operations.sampling import open_sampler, parse_sample
 from backup_admin.operations.verified import note_verified
 from backup_admin.operations.verify import verify_snapshot
+from backup_admin.verbs.base import AT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,10 +68,17 @@ def check_verb(  # noqa: PLR0913  one parameter for each option
 @click.command("verify")
 @click.argument("snapshot")
 @click.argument("storage")
+@AT
 @repository_options
 @click.pass_obj
 def verify_verb(
-    surroundings: Surroundings, *, snapshot: str, storage: str, key_file: Path | None, state_dir: Path | None
+    surroundings: Surroundings,
+    *,
+    snapshot: str,
+    storage: str,
+    at: str,
+    key_file: Path | None,
+    state_dir: Path | None,
 ) -> Answer:
     """Read a snapshot whole and compare every file and table with its manifest.
 
@@ -78,9 +86,9 @@ def verify_verb(
     differs or is missing, and names it.
     """
     repository, state = open_given(surroundings, storage, key_file, state_dir)
-    found = repository.find_snapshot(snapshot)
+    found = choose(surroundings, repository, snapshot, at)
     with surroundings.reporting() as reporter:
-        report = verify_snapshot(repository, found.id, state=state, reporter=reporter)
+        report = verify_snapshot(repository, found, state=state, reporter=reporter)
     if report.ok:
-        note_verified(state, repository.state_name, [found.id], now=surroundings.clock.now())
+        note_verified(state, repository.state_name, [found], now=surroundings.clock.now())
     return answer_verify(report)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from backup_admin.cli.opening import Surroundings, actor, open_given, repository_options
+from backup_admin.cli.opening import Surroundings, actor, choose, open_given, repository_options
 from backup_admin.core.errors import UsageError
 from backup_admin.operations.answers import (
     Answer,
@@ -20,6 +20,7 @@ from backup_admin.operations.answers import (
 )
 from backup_admin.operations.extract import extract, plan_extract
 from backup_admin.operations.pinning import pinned_meanwhile
+from backup_admin.verbs.base import AT
 
 if TYPE_CHECKING:
     from backup_admin.repository.repository import Repository
@@ -46,6 +47,7 @@ class _CopyOptions:
 @click.option(
     "--only", multiple=True, metavar="PATTERN", help="With --to: only what matches; may be repeated."
 )
+@AT
 @click.option("--allow-non-empty", is_flag=True, help="With --to: also where other things lie.")
 @click.option("--no-pin", is_flag=True, help="With --to: write nothing to the storage, as for a mirror.")
 @click.option("--in-place", is_flag=True, help="Restore onto the live folders and databases named here.")
@@ -80,6 +82,7 @@ def restore_verb(  # noqa: PLR0913  one parameter for each option
     storage: str,
     target: Path | None,
     only: tuple[str, ...],
+    at: str,
     allow_non_empty: bool,
     no_pin: bool,
     in_place: bool,
@@ -102,7 +105,7 @@ def restore_verb(  # noqa: PLR0913  one parameter for each option
     if parts["table"] or parts["rows"]:
         others = {"to": target, "in_place": in_place, "only": only, "as_superuser": as_superuser}
         _refuse("--table and --rows", **others, allow_non_empty=allow_non_empty, no_pin=no_pin)
-        access = (snapshot, storage, key_file, state_dir)
+        access = (snapshot, at, storage, key_file, state_dir)
         return _restore_parts(surroundings, access, (files, sqlite, postgres), parts, (yes, dry_run))
     _refuse("--to or --in-place", on_conflict=parts["on_conflict"], linked=parts["linked"])
     if in_place == (target is not None):
@@ -110,7 +113,7 @@ def restore_verb(  # noqa: PLR0913  one parameter for each option
     if target is not None:
         _refuse("--to", files=files, sqlite=sqlite, postgres=postgres, as_superuser=as_superuser, yes=yes)
         repository, _ = open_given(surroundings, storage, key_file, state_dir)
-        found = repository.find_snapshot(snapshot)
+        found = repository.snapshot(choose(surroundings, repository, snapshot, at))
         if dry_run:
             return answer_extract_plan(plan_extract(repository, found.id, only), target)
         options = _CopyOptions(only, allow_non_empty, no_pin)
@@ -119,7 +122,7 @@ def restore_verb(  # noqa: PLR0913  one parameter for each option
     # What a restore in place needs takes as long to load as restoring a file takes.
     module: Any = importlib.import_module("backup_admin.cli.in_place")
     places = (files, sqlite, postgres)
-    request = module.Request(snapshot, storage, places, as_superuser, yes, dry_run, key_file, state_dir)
+    request = module.Request(snapshot, at, storage, places, as_superuser, yes, dry_run, key_file, state_dir)
     return cast("Answer", module.restore_in_place(surroundings, request))
 
 
@@ -131,7 +134,7 @@ def _refuse(mode: str, **options: object) -> None:
 
 def _restore_parts(
     surroundings: Surroundings,
-    access: tuple[str, str, Path | None, Path | None],
+    access: tuple[str, str, str, Path | None, Path | None],
     places: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]],
     parts: dict[str, Any],
     consent: tuple[bool, bool],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from backup_admin.cli.in_place import ask
 from backup_admin.cli.named_sources import check_text, make_sources
-from backup_admin.cli.opening import actor, open_given
+from backup_admin.cli.opening import actor, choose, open_given
 from backup_admin.cli.printing import say
 from backup_admin.core.errors import UsageError
 from backup_admin.core.ids import RestoreId, new_ulid
@@ -38,6 +38,7 @@ class Access:
     """The snapshot, where it is and how it is opened."""
 
     snapshot: str
+    at: str
     storage: str
     key_file: Path | None
     state_dir: Path | None
@@ -66,7 +67,7 @@ def restore_some(
         raise UsageError("There is no terminal to ask for consent: give --yes. Nothing was touched.")
     repository, state = open_given(surroundings, access.storage, access.key_file, access.state_dir)
     check_layout(repository.storage, targets)
-    snapshot = repository.find_snapshot(access.snapshot)
+    snapshot = repository.snapshot(choose(surroundings, repository, access.snapshot, access.at))
     with surroundings.reporting(_STOPPED_LIVE) as reporter:
         plan = plan_rows(repository, snapshot.id, targets, selection, state=state, reporter=reporter)
     if dry_run:

@@ -28,6 +28,8 @@ PRESETS = (
     ("every night", "30 2 * * *"),
     ("every 6 hours", "15 */6 * * *"),
     ("every hour", "5 * * * *"),
+    ("every 15 minutes", "*/15 * * * *"),
+    ("every 5 minutes", "*/5 * * * *"),
     ("every week", "30 3 * * 0"),
 )
 

@@ -16,6 +16,7 @@ from backup_admin.core.errors import ProgramFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
 _PIPE_BYTES = 1 << 20
 _LINE_BYTES = 64 << 10
@@ -273,3 +274,39 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
 def _end_group(process: subprocess.Popen[bytes]) -> None:
     _kill_group(process)
     process.communicate()
+
+
+class Companion:
+    """A program that runs beside us until it is told to stop; what it says goes to a file."""
+
+    def __init__(self, command: Sequence[str], *, log: Path, kept: int) -> None:
+        """Start it; it holds the descriptor `kept` as long as it lives. Raises `ProgramFailed`."""
+        clean = {name: os.environ[name] for name in _KEEP if name in os.environ}
+        with log.open("ab") as output:
+            try:
+                self._process = subprocess.Popen(
+                    list(command),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env=clean,
+                    start_new_session=True,
+                    pass_fds=(kept,),
+                )
+            except OSError as error:
+                raise ProgramFailed(f"{command[0]} cannot be started: {error.strerror}.") from error
+        self.pid = self._process.pid
+
+    def status(self) -> int | None:
+        """Return how it ended; None while it runs."""
+        return self._process.poll()
+
+    def stop(self, *, seconds: float) -> None:
+        """Ask it to end, and end it when it does not; may be called again."""
+        with suppress(ProcessLookupError):
+            self._process.terminate()
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            _kill_group(self._process)
+            self._process.wait()

@@ -22,6 +22,7 @@ from backup_admin.core.errors import (
 )
 from backup_admin.core.ids import SnapshotId, new_ulid
 from backup_admin.core.version import VERSION
+from backup_admin.operations.capture_cluster import capture_cluster
 from backup_admin.operations.capture_postgres import capture_postgres
 from backup_admin.operations.described import (
     describe_database,
@@ -182,6 +183,8 @@ class _Run:
                 database.check()
         for server in self._sources.postgres:
             server.check()
+        for cluster in self._sources.clusters:
+            cluster.check()
         _clear_scratch(self._state.scratch, self._clock.now().timestamp())
         with ExitStack() as stack:
             store = repository.new_store()
@@ -219,7 +222,9 @@ class _Run:
             return None
 
     def _capture(self, parent: Manifest | None, workers: ContentWorkers, scratch: Path) -> None:
-        databases = len(self._sources.databases) + len(self._sources.postgres)
+        sources = self._sources
+        databases = len(sources.databases) + len(sources.postgres) + len(sources.clusters)
+        tools = Tools(workers, lambda writer: self._page_writer(writer.chunks), scratch, self._reporter)
         self._reporter.stage("databases", total_items=databases)
         for database in self._sources.databases:
             self._capture_database(database, parent, scratch)
@@ -228,8 +233,12 @@ class _Run:
             entry = capture_postgres(server, workers, self._put_part, self._reporter)
             self._parts.databases.append(with_signals(entry, signals))
             self._reporter.advance(items=1)
+        for cluster in sources.clusters:
+            entry, notices = capture_cluster(cluster, tools, self._put_part, scratch)
+            self._parts.databases.append(entry)
+            self._parts.notices += notices
+            self._reporter.advance(items=1)
         self._reporter.stage("files")
-        tools = Tools(workers, lambda writer: self._page_writer(writer.chunks), scratch, self._reporter)
         for source in self._sources.files:
             self._capture_tree(source, parent, tools)
         if self._sources.settings is not None:

@@ -11,6 +11,7 @@ from backup_admin.operations.key_slots import check_slots, usable_slots
 from backup_admin.operations.results import CheckReport, ObjectDamage, SampleResult
 from backup_admin.operations.salvage import readable_chunks
 from backup_admin.operations.scrub import scrub_packs
+from backup_admin.operations.wal_check import check_archives
 from backup_admin.repository.index import open_index
 from backup_admin.repository.packs import PREFIX as PACK_PREFIX
 from backup_admin.repository.packs import pack_name
@@ -51,6 +52,7 @@ def check_repository(
     elif sampler is not None and clock is not None:
         run.read_sample(sampler, clock)
     run.check_snapshots()
+    run.check_wal(read_data=read_data)
     return run.report(read_data=read_data)
 
 
@@ -126,6 +128,13 @@ class _Check:
         self._damage = tuple(
             check.affected.damage(name, message) for name, message in sorted(self._damaged.items())
         )
+
+    def check_wal(self, *, read_data: bool) -> None:
+        found = check_archives(self._repository, read_data=read_data, reporter=self._reporter)
+        self._objects += found.objects
+        self._bytes_read += found.bytes_read
+        self._problems += found.problems
+        self._notices += found.notices
 
     def report(self, *, read_data: bool) -> CheckReport:
         problems = [*self._general, *map(describe_damage, self._damage), *self._problems]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from backup_admin.core.durable import TEMPORARY_PREFIX
 from backup_admin.core.ids import ulid_time
 from backup_admin.operations.rebuild import QUARANTINE
-from backup_admin.repository import chain, config, epochs, index, manifests, packs, slots
+from backup_admin.repository import chain, config, epochs, index, manifests, packs, slots, wal
 from backup_admin.storage import probe
 from backup_admin.storage.base import HasLeftovers, Leftover
 from backup_admin.storage.examine import SPEED_BYTES
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from backup_admin.storage.base import Storage
 
 # A bucket may be shared: what others began to upload there is none of our business.
-_WRITERS = (chain, epochs, index, manifests, packs, slots, probe)
+_WRITERS = (chain, epochs, index, manifests, packs, slots, wal, probe)
 _PLACES = (*(module.PREFIX for module in _WRITERS), QUARANTINE)
 
 

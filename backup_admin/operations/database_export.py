@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.durable import make_folders, rename_new, sync_folder
 from backup_admin.core.errors import Damaged, EntryMissing, RestoreRefused, UsageError, VerificationFailed
+from backup_admin.operations.base_backups import refuse_cluster
 from backup_admin.operations.captured import write_content
 from backup_admin.operations.databases import compare_database
 from backup_admin.operations.stage_tree import write_tree
@@ -182,6 +183,7 @@ def _find(repository: Repository, snapshot_id: SnapshotId, name: str) -> Databas
     databases = repository.manifest(snapshot_id).databases
     found = [entry for entry in databases if entry.name == name] if name else list(databases)
     if len(found) == 1:
+        refuse_cluster(found[0])
         return found[0]
     there = ", ".join(entry.name for entry in databases) or "none"
     if found:

@@ -170,10 +170,13 @@ def _head(exported: Exported, reader: ChunkReader) -> dict[str, Any]:
     }
 
 
+_ENDS = {"tables": "/contents.json", "cluster": "/backup_manifest"}
+
+
 def _database(entry: DatabaseEntry) -> dict[str, Any]:
     return {
         "name": entry.name,
-        "dump_file": f"databases/{entry.name}{'.sqlite' if entry.tree is None else '/contents.json'}",
+        "dump_file": f"databases/{entry.name}{_ENDS.get(entry.format, '.sqlite')}",
         "checksum": f"sha256:{entry.content.sha256}",
         "size": entry.size,
         "format": entry.format,

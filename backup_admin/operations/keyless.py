@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from backup_admin.core.errors import RepositoryError, StorageError, StorageUnavailable
 from backup_admin.core.shown import count_of, show_size
 from backup_admin.operations.answers import Answer
-from backup_admin.repository import chain, config, manifests, packs, slots
+from backup_admin.repository import chain, config, manifests, packs, slots, wal
 from backup_admin.repository import index as repository_index
 from backup_admin.repository.objects import MAGIC
 
@@ -53,6 +53,7 @@ def check_keyless(storage: Storage, *, reporter: Reporter) -> KeylessReport:
     run.check_hashes()
     run.check_chain()
     run.check_manifests()
+    run.check_wal()
     return run.report
 
 
@@ -129,6 +130,11 @@ class _Keyless:
     def check_manifests(self) -> None:
         for info in self._storage.list_objects(manifests.PREFIX):
             self.report.manifests += 1
+            self._check_magic(info.name)
+
+    def check_wal(self) -> None:
+        """See that archived files begin as objects of ours do; more cannot be told without a key."""
+        for info in self._storage.list_objects(wal.PREFIX):
             self._check_magic(info.name)
 
     def _check_hash(self, info: ObjectInfo) -> None:

@@ -14,7 +14,7 @@ from backup_admin.core.clock import format_time, parse_time
 from backup_admin.core.durable import make_folders, replace_file
 from backup_admin.core.errors import LocalDiskFailed, ObjectMissing, RepositoryError, StorageError
 from backup_admin.core.shown import count_of
-from backup_admin.repository import chain, config, epochs, slots
+from backup_admin.repository import chain, config, epochs, slots, wal
 from backup_admin.repository.packs import pack_name
 from backup_admin.storage.base import locking
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _THREADS = 6
 _FAILURES = 10
-_LASTING_PREFIXES = (config.NAME, slots.PREFIX, epochs.PREFIX, chain.PREFIX)
+_LASTING_PREFIXES = (config.NAME, slots.PREFIX, epochs.PREFIX, chain.PREFIX, wal.PREFIX)
 
 
 @dataclass(frozen=True, slots=True)

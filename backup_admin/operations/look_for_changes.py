@@ -97,14 +97,10 @@ def _circumstances(
 
 def _names(sources: SourceSet) -> tuple[str, ...]:
     return (
-        *map(_database, _database_names(sources)),
+        *map(_database, sources.database_names()),
         *(_folder(source.name) for source in sources.files),
         *((_SETTINGS,) if sources.settings is not None else ()),
     )
-
-
-def _database_names(sources: SourceSet) -> list[str]:
-    return [*(one.name for one in sources.databases), *(one.name for one in sources.postgres)]
 
 
 def _database(name: str) -> str:
@@ -170,7 +166,7 @@ class _Look:
 
     def _other_sources(self) -> str:
         databases = {entry.name for entry in self._parent.databases}
-        if databases != set(_database_names(self._sources)):
+        if databases != set(self._sources.database_names()):
             return "the newest snapshot holds other databases."
         if {root.name for root in self._parent.files} != {one.name for one in self._sources.files}:
             return "the newest snapshot holds other folders."

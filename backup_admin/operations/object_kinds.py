@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import Damaged
 from backup_admin.operations.rebuild import QUARANTINE
-from backup_admin.repository import chain, epochs, index, manifests, packs, slots
+from backup_admin.repository import chain, epochs, index, manifests, packs, slots, wal
 from backup_admin.repository.objects import HEADER_BYTES, ObjectType, check_header, frame_spans
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ BEFORE_CHAIN = (
     PACKS,
     _kind(index.PREFIX, r"[0-9a-f]{64}", _prove_index),
     _kind(manifests.PREFIX, r"[0-9a-z]{26}", _sealed(ObjectType.MANIFEST)),
+    _kind(wal.PREFIX, wal.PATTERN, _sealed(ObjectType.WAL)),
     _kind(QUARANTINE, rf"{_PART}(/{_PART})*", _prove_any, vanishes=False),
 )
 """All that an entry of the chain may need, in the order of storing."""

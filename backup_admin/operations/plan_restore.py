@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import RestoreRefused, SourceError, UsageError
 from backup_admin.core.paths import show_path, sort_key
+from backup_admin.operations.base_backups import refuse_cluster
 from backup_admin.operations.plan_postgres import plan_postgres
 from backup_admin.operations.plans import DatabasePart, FilesPart, RestorePlan, Selection, TableEffect
 from backup_admin.sources.base import FoundEntry
@@ -100,6 +101,7 @@ class _Planning:
         entry = self._manifest.database(name)
         if entry is None:
             raise UsageError(f"The snapshot has no database {name!r}.")
+        refuse_cluster(entry)
         server = next((source for source in self._targets.postgres if source.name == name), None)
         if server is not None:
             self._reporter.advance(items=1)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import ChainConflict, Damaged
 from backup_admin.core.shown import count_of
+from backup_admin.operations.base_backups import Base, bases_in, obsolete_wal
 from backup_admin.operations.collecting import count_locked, delete_collected
 from backup_admin.operations.locking import Locked
 from backup_admin.operations.prune_plan import PrunePlan, Usage, measure_use, plan_prune
@@ -65,6 +66,7 @@ class PruneReport:
     bytes_unused: int = 0
     bytes_taken: int = 0
     bytes_rewritten: int = 0
+    wal_files: int = 0
     objects_deleted: int = 0
     objects_left: int = 0
     objects_waiting: int = 0
@@ -122,6 +124,7 @@ class _Prune:
         self._needed = ChunkIds()
         self._marker = Marker(repository.reader(), self._needed.update)
         self._marked: set[str] = set()
+        self._bases: list[Base] = []
         self._store: ChunkStore | None = None
         self._rewritten: set[bytes] = set()
         self._has_rewritten = False
@@ -138,8 +141,11 @@ class _Prune:
         plan = self._plan(usage)
         unknown = self._unknown(usage)
         report, going = self._report, (*plan.delete, *plan.rewrite)
+        wal = obsolete_wal(self._repository, self._bases)
+        report.wal_files = len(wal)
         report.packs_taken, report.packs_rewritten = len(going), len(plan.rewrite)
         report.bytes_taken = sum(pack.size for pack in going) + sum(info.size for info in unknown.ripe)
+        report.bytes_taken += sum(wal.values())
         report.bytes_rewritten = plan.moved_bytes
         report.packs_kept, report.bytes_unused = plan.kept, plan.unused_bytes
         report.objects_left = len(self._repository.history.collected) + len(self._repository.history.doomed)
@@ -191,6 +197,7 @@ class _Prune:
             try:
                 manifest = self._repository.manifest(snapshot_id)
                 self._marker.mark(manifest, tolerant=snapshot_id in damaged)
+                self._bases += bases_in(manifest)
             except Damaged as error:
                 raise Damaged(
                     f"What snapshot {snapshot_id} needs cannot be told: {error} Nothing was deleted; "
@@ -266,14 +273,16 @@ class _Prune:
         gone = {bytes.fromhex(name) for name in (*packs, *history.collected)}
         change = rewrite_indexes(self._repository, (*history.indexes, *own), gone)
         indexes = [name for name in own if name not in change.old] + change.new
-        objects = {*change.old, *history.forgotten, *litter, *self._litter} - set(indexes)
+        wal = obsolete_wal(self._repository, self._bases)
+        objects = {*change.old, *history.forgotten, *litter, *wal, *self._litter} - set(indexes)
         if packs or objects or indexes:
             self._litter += change.new
             self._record({"packs": list(packs), "objects": sorted(objects), "indexes": indexes})
             self._given_up |= objects.union(packs)
             self._litter = []
         self._report.packs_taken += len(packs)
-        self._report.bytes_taken += sum(packs.values()) + sum(litter.values())
+        self._report.bytes_taken += sum(packs.values()) + sum(litter.values()) + sum(wal.values())
+        self._report.wal_files += len(wal)
         self._report.packs_kept = len(usage.packs) - len(unused)
         self._report.bytes_unused = sum(use.unused_bytes for use in usage.packs if use.chunks)
         self._taken.update(packs)

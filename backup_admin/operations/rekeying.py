@@ -21,6 +21,7 @@ from backup_admin.core.errors import (
 )
 from backup_admin.core.ids import new_ulid
 from backup_admin.core.progress import QuietReporter
+from backup_admin.core.shown import count_of
 from backup_admin.operations.collecting import delete_collected
 from backup_admin.operations.key_rotation import (
     find_holders,
@@ -30,6 +31,7 @@ from backup_admin.operations.key_rotation import (
 )
 from backup_admin.operations.key_slots import change_slots, finish_earlier
 from backup_admin.operations.scrub import scrub_packs
+from backup_admin.operations.wal_archive import files_under
 from backup_admin.repository.epochs import PREFIX as EPOCH_PREFIX
 from backup_admin.repository.index import open_index, seal_index
 from backup_admin.repository.index_file import PACK_ROW_BYTES, PackInfo
@@ -125,6 +127,13 @@ def _require_retirable(repository: Repository, kid: int) -> None:
     if kid not in repository.keys.keyring.epochs:
         gone = " any more" if kid in repository.history.retired else ""
         raise UsageError(f"{repository.label} has no key {kid}{gone}: `keys list` shows which it has.")
+    archived = files_under(repository, kid)
+    if archived:
+        raise KeyRefused(
+            f"{count_of(archived, 'archived WAL file')} are under key {kid}, and their names cannot be used "
+            "twice. Nothing was changed. Make a new base backup, forget those before it, prune, and call "
+            "this again."
+        )
 
 
 class _Retirement:

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.errors import RestoreRefused, SnapshotMissing, UsageError, VerificationFailed
+from backup_admin.operations.base_backups import refuse_cluster
 from backup_admin.operations.captured import iterate_bytes, write_content
 from backup_admin.operations.databases import compare_database
 from backup_admin.operations.journal import refuse_unfinished
@@ -226,6 +227,7 @@ def _entry_of(manifest: Manifest, name: str) -> DatabaseEntry:
     if entry is None:
         known = ", ".join(one.name for one in manifest.databases) or "none"
         raise UsageError(f"The snapshot has no database {name!r}; it has {known}.")
+    refuse_cluster(entry)
     return entry
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from backup_admin.repository.types import Snapshot
     from backup_admin.sources.app_settings import SettingsSource
     from backup_admin.sources.files import FileSource
+    from backup_admin.sources.postgres.cluster import ClusterSource
     from backup_admin.sources.postgres.source import PostgresSource
     from backup_admin.sources.sqlite import SqliteSource
 
@@ -32,11 +33,13 @@ class SourceSet:
     files: tuple[FileSource, ...] = ()
     databases: tuple[SqliteSource, ...] = ()
     postgres: tuple[PostgresSource, ...] = ()
+    clusters: tuple[ClusterSource, ...] = ()
     settings: SettingsSource | None = None
 
     def database_names(self) -> list[str]:
         """Return the names of all databases, of whatever kind."""
-        return [source.name for source in self.databases] + [source.name for source in self.postgres]
+        sources = (self.databases, self.postgres, self.clusters)
+        return [source.name for kind in sources for source in kind]
 
 
 @dataclass(frozen=True, slots=True)

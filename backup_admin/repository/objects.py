@@ -40,6 +40,7 @@ class ObjectType(IntEnum):
     SETTINGS = 5
     JOURNAL = 6
     EPOCH = 7
+    WAL = 8
 
 
 _TYPES = frozenset(ObjectType)

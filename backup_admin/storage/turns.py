@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from backup_admin.storage.base import ObjectInfo, Storage
 
 PREFIX = "turns/"
-_CONTENDED = ("config", "chain/", "epochs/")
+_CONTENDED = ("config", "chain/", "epochs/", "wal/")
 """The names that two writers may want; all others follow from what is in the object."""
 
 ABANDONED_SECONDS = 1500.0

@@ -28,6 +28,15 @@ STORAGE: Parameter = click.argument("storage")
 """Where `backup-admin` takes the storage among the arguments; `flask backup` leaves it out."""
 
 
+AT: Parameter = click.option(
+    "--at",
+    default="",
+    metavar="TIME",
+    help="With SNAPSHOT `latest`: the newest at that time (2026-03-10T14:30, 2h, 3d).",
+)
+"""The point in time of the verbs that take one snapshot."""
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """What a verb works with. `reporting(stopped)` gives a reporter; `stopped` is said on Ctrl-C."""

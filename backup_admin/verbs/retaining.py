@@ -58,6 +58,7 @@ def prune_verb(work: Work, /, *, max_unused: str, unknown_now: bool, dry_run: bo
             "packs_kept": report.packs_kept,
             "bytes_freed": report.bytes_freed,
             "bytes_unused": report.bytes_unused,
+            "wal_files_deleted": report.wal_files,
             "objects_deleted": report.objects_deleted,
             "objects_left": report.objects_left,
             "objects_waiting": report.objects_waiting,
@@ -97,6 +98,8 @@ def _prune_lines(report: PruneReport) -> Iterator[str]:
         yield f"{count_of(report.objects_deleted, 'object')} deleted."
     else:
         yield "Nothing was to be deleted."
+    if report.wal_files:
+        yield f"{count_of(report.wal_files, 'archived WAL file')} older than every base backup among it."
     if report.locked.until is not None:
         yield (
             f"Still locked: {count_of(report.locked.objects, 'object')} of what goes, "

@@ -15,7 +15,8 @@ from backup_admin.core.shown import count_of, show_size, show_time
 from backup_admin.operations.answers import Answer
 from backup_admin.operations.find import PathHistory, Version, find_versions
 from backup_admin.operations.listing import Listed, list_snapshot
-from backup_admin.verbs.base import STORAGE, Work, shared_verb
+from backup_admin.operations.points import pick
+from backup_admin.verbs.base import AT, STORAGE, Work, shared_verb
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,20 +105,25 @@ def _describe_history(history: PathHistory) -> dict[str, Any]:
     STORAGE,
     click.argument("path", default=""),
     click.option("-R", "--recursive", is_flag=True, help="All that is below, too."),
+    AT,
 )
-def ls_verb(work: Work, /, *, snapshot: str, path: str, recursive: bool) -> Answer:
+def ls_verb(work: Work, /, *, snapshot: str, path: str, recursive: bool, at: str) -> Answer:
     """List a folder of a snapshot; without PATH its databases, settings and trees.
 
     SNAPSHOT is an id, the beginning of one, or `latest`.
     """
     repository = work.repository
-    found = repository.find_id(snapshot)
+    found, notes = pick(repository, snapshot, at, work.clock.now())
     listed = list_snapshot(repository, found, path, recursive=recursive)
     first = next(listed, None)  # what fails at once fails before anything is printed
     listed = iter(()) if first is None else chain([first], listed)
     if work.as_json:
-        return Answer({"snapshot": found}, stream=("entries", (_describe_listed(one) for one in listed)))
-    return Answer({}, lines=(_listed_line(one) for one in listed))
+        return Answer(
+            {"snapshot": found, "notices": list(notes)},
+            stream=("entries", (_describe_listed(one) for one in listed)),
+            notes=notes,
+        )
+    return Answer({}, lines=(_listed_line(one) for one in listed), notes=notes)
 
 
 def _listed_line(one: Listed) -> str:

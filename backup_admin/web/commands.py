@@ -29,12 +29,13 @@ from backup_admin.operations.answers import INCOMPLETE, SKIPPED, Answer
 from backup_admin.records import BackupRun, RunKind, RunStatus, Trigger
 from backup_admin.records.upgrade import upgrade
 from backup_admin.repository.secrets import generate_application_key, write_key_file
+from backup_admin.verbs.base import AT
 from backup_admin.verbs.forgetting import forget_verb
 from backup_admin.verbs.retaining import pin_verb, prune_verb, unpin_verb
 from backup_admin.verbs.searching import find_verb, ls_verb
 from backup_admin.web.command_line import actor, here, is_json, ready, say, verb
 from backup_admin.web.commands_key import new_key_command
-from backup_admin.web.commands_look import check_command, diff_command, show_command
+from backup_admin.web.commands_look import check_command, choose, diff_command, show_command
 from backup_admin.web.commands_restore import restore_command, undo_command
 from backup_admin.web.commands_shared import command_of
 
@@ -120,16 +121,17 @@ def run_command(*, label: str, queued: bool, if_changed: bool, exit_skipped: boo
 
 @backup.command("verify")
 @click.argument("snapshot", default="")
+@AT
 @verb
-def verify_command(*, snapshot: str) -> Answer:
+def verify_command(*, snapshot: str, at: str) -> Answer:
     """Read every byte of a snapshot (the newest by default) and compare it.
 
     Ends with 4 when something differs or is missing, and names it.
     """
     installation = ready()
     with installation.database.new_session() as session:
-        found = engine.open_repository(session, installation).find_snapshot(snapshot or "latest")
-    return _run(runs.NewRun(RunKind.VERIFY, Trigger.COMMAND, snapshot_id=found.id))
+        found = choose(engine.open_repository(session, installation), snapshot or "latest", at)
+    return _run(runs.NewRun(RunKind.VERIFY, Trigger.COMMAND, snapshot_id=found))
 
 
 @backup.command("list")

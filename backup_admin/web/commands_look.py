@@ -14,25 +14,29 @@ from backup_admin.operations.answers import Answer, answer_check, answer_diff
 from backup_admin.operations.check import check_repository
 from backup_admin.operations.export import export_manifest
 from backup_admin.operations.keyless import answer_keyless, check_keyless
+from backup_admin.operations.points import pick
 from backup_admin.operations.sampling import open_sampler, parse_sample
-from backup_admin.web.command_line import is_json, ready, verb
+from backup_admin.verbs.base import AT
+from backup_admin.web.command_line import is_json, ready, say, verb
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from backup_admin.core.ids import SnapshotId
     from backup_admin.repository.repository import Repository
 
 
 @click.command("show")
 @click.argument("snapshot")
+@AT
 @verb
-def show_command(*, snapshot: str) -> Iterator[str]:
+def show_command(*, snapshot: str, at: str) -> Iterator[str]:
     """Print the manifest of a snapshot as JSON.
 
     SNAPSHOT is an id, the beginning of one, or `latest`. Secrets are not in it.
     """
     repository = open_repository()
-    pieces = export_manifest(repository, repository.find_snapshot(snapshot).id)
+    pieces = export_manifest(repository, choose(repository, snapshot, at))
     # What fails at once fails before anything is printed.
     return chain([next(pieces)], pieces)
 
@@ -78,6 +82,14 @@ def check_command(*, read_data: bool, sample: str, keyless: bool) -> Answer:
         repository, read_data=read_data, reporter=QuietReporter(), sampler=sampler, clock=installation.clock
     )
     return answer_check(repository, report)
+
+
+def choose(repository: Repository, snapshot: str, at: str) -> SnapshotId:
+    """Return the snapshot by name, or by the point in time `at` where one is given: then say which it is."""
+    found, notes = pick(repository, snapshot, at, ready().clock.now())
+    for note in notes:
+        say(note)
+    return found
 
 
 def open_repository() -> Repository:

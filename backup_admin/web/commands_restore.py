@@ -26,8 +26,9 @@ from backup_admin.operations.restore_answers import (
     undo_lines,
 )
 from backup_admin.operations.undo import find_undoable
+from backup_admin.verbs.base import AT
 from backup_admin.web.command_line import NAME, actor, ask, ready, require_consent, say, verb
-from backup_admin.web.commands_look import open_repository
+from backup_admin.web.commands_look import choose, open_repository
 
 
 @click.command("restore")
@@ -38,6 +39,7 @@ from backup_admin.web.commands_look import open_repository
 @click.option(
     "--only", multiple=True, metavar="PATTERN", help="With --to: only what matches; may be repeated."
 )
+@AT
 @click.option("--allow-non-empty", is_flag=True, help="With --to: also where other things lie.")
 @click.option("--in-place", is_flag=True, help="Restore onto the folders and databases of this app.")
 @click.option("--files", multiple=True, metavar="NAME", help="With --in-place: only this folder.")
@@ -50,6 +52,7 @@ def restore_command(  # noqa: PLR0913  one parameter for each option
     snapshot: str,
     target: Path | None,
     only: tuple[str, ...],
+    at: str,
     allow_non_empty: bool,
     in_place: bool,
     files: tuple[str, ...],
@@ -68,10 +71,10 @@ def restore_command(  # noqa: PLR0913  one parameter for each option
     if target is not None:
         _refuse("--to", files=files, database=database, yes=yes)
         place = target.expanduser().absolute()
-        return _copy(snapshot, place, only, allow_non_empty=allow_non_empty, dry_run=dry_run)
+        return _copy((snapshot, at), place, only, allow_non_empty=allow_non_empty, dry_run=dry_run)
     _refuse("--in-place", only=only, allow_non_empty=allow_non_empty)
     require_consent(given=yes or dry_run)
-    return _restore_in_place(snapshot, Selection(files, database), yes=yes, dry_run=dry_run)
+    return _restore_in_place((snapshot, at), Selection(files, database), yes=yes, dry_run=dry_run)
 
 
 @click.command("undo")
@@ -102,10 +105,10 @@ def _refuse(mode: str, **options: object) -> None:
 
 
 def _copy(
-    snapshot: str, target: Path, only: tuple[str, ...], *, allow_non_empty: bool, dry_run: bool
+    named: tuple[str, str], target: Path, only: tuple[str, ...], *, allow_non_empty: bool, dry_run: bool
 ) -> Answer:
     repository = open_repository()
-    found = repository.find_snapshot(snapshot)
+    found = repository.snapshot(choose(repository, *named))
     if dry_run:
         return answer_extract_plan(plan_extract(repository, found.id, only), target)
     refuse_inside_storage(repository, target)
@@ -120,11 +123,11 @@ def _copy(
     return answer_extract(report, target)
 
 
-def _restore_in_place(snapshot: str, selection: Selection, *, yes: bool, dry_run: bool) -> Answer:
+def _restore_in_place(named: tuple[str, str], selection: Selection, *, yes: bool, dry_run: bool) -> Answer:
     installation = ready()
     with installation.database.new_session() as session:
         repository = engine.open_repository(session, installation)
-        found = repository.find_snapshot(snapshot)
+        found = repository.snapshot(choose(repository, *named))
         review = restore_here.plan_here(session, installation, repository, found.id, selection)
         if dry_run:
             return answer_dry_run(review.plan, review.issues, found)

@@ -9,9 +9,9 @@ from flask import Blueprint, redirect, request, url_for
 
 from backup_admin.access import second_factor
 from backup_admin.access.permissions import Permission
-from backup_admin.control import overview, wizard
+from backup_admin.control import overview, restore_points, wizard
 from backup_admin.control.wizard import Choice, RestoreType
-from backup_admin.core.errors import UsageError
+from backup_admin.core.errors import SnapshotMissing, UsageError
 from backup_admin.records import ACTIVE_RESTORES, RestoreOperation, RestoreStatus
 from backup_admin.web import current
 from backup_admin.web.addresses import line_url
@@ -21,6 +21,8 @@ from backup_admin.web.render import render_page
 
 if TYPE_CHECKING:
     from flask.typing import ResponseReturnValue
+
+    from backup_admin.operations.points import Chosen
 
 TYPES = {
     RestoreType.FULL: ("Everything", "All databases and folders that the backup holds."),
@@ -48,6 +50,15 @@ class WizardStep:
     url: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A point in time that was typed, and the backup for it or why there is none."""
+
+    at: str = ""
+    found: Chosen | None = None
+    error: str = ""
+
+
 def register(blueprint: Blueprint) -> None:
     """Add the routes of this module."""
     add = blueprint.add_url_rule
@@ -64,14 +75,20 @@ def register(blueprint: Blueprint) -> None:
 def select() -> ResponseReturnValue:
     """Step 1: show the backups that can be restored."""
     session = current.session()
+    asked = _asked()
     rows, older = overview.snapshots(session, before=request.args.get("before", ""))
+    if asked.found is not None:
+        rows, older = _only(asked.found.id), asked.found.id
     mine = overview.drafts(session, current.person().id)
     chosen = request.args.get("chosen", "") or next((row.snapshot_id for row in rows if row.newest_good), "")
+    if asked.found is not None:
+        chosen = asked.found.id
     return render_page(
         "restore_select",
         steps=steps(None, 1),
         snapshots=rows,
         older=older,
+        asked=asked,
         chosen=chosen,
         operation_id=request.args.get("operation", ""),
         draft=mine[0] if mine else None,
@@ -80,6 +97,24 @@ def select() -> ResponseReturnValue:
         enrolled=second_factor.is_enrolled(session, current.person().id),
         url_of=line_url,
     )
+
+
+def _asked() -> _Asked:
+    """Find the backup for the point in time that was typed, if any."""
+    at = request.args.get("at", "").strip()
+    if not at:
+        return _Asked()
+    zone = current.settings().timezone
+    try:
+        found = restore_points.find_backup(current.session(), at, current.now(), zone)
+    except (UsageError, SnapshotMissing) as error:
+        return _Asked(at, error=str(error))
+    return _Asked(at, found)
+
+
+def _only(snapshot_id: str) -> tuple[overview.SnapshotRow, ...]:
+    row = overview.manifest_of(current.session(), snapshot_id)
+    return () if row is None else (overview.snapshot_row(row, overview.newest_good(current.session())),)
 
 
 @requires(Permission.PLAN_RESTORE)

@@ -9,7 +9,7 @@ from flask import Blueprint, redirect, request, url_for
 from backup_admin.access import second_factor
 from backup_admin.access.permissions import Permission
 from backup_admin.access.step_up import Act, Purpose
-from backup_admin.control import engine, onboarding, overview, schedules, storage_tests
+from backup_admin.control import engine, onboarding, overview, restore_points, schedules, storage_tests
 from backup_admin.control.installation import QueueUnavailable
 from backup_admin.control.s3_keys import parse_keys
 from backup_admin.core.errors import BackupAdminError, NotPermitted, UsageError
@@ -149,7 +149,9 @@ def test_storage() -> ResponseReturnValue:
 def schedule() -> ResponseReturnValue:
     """Show all schedules with their next five times."""
     rows = schedules.list_schedules(current.session())
-    return render_page("settings_schedule", schedules=[(row, _upcoming(row)) for row in rows])
+    return render_page(
+        "settings_schedule", schedules=[(row, _upcoming(row), _cost(_form_of(row))) for row in rows]
+    )
 
 
 @requires(Permission.CONFIGURE)
@@ -175,8 +177,7 @@ def schedule_create() -> ResponseReturnValue:
 def schedule_edit(schedule_id: int) -> ResponseReturnValue:
     """Show the form of a schedule."""
     row = _find_schedule(schedule_id)
-    form = schedules.ScheduleForm(row.name, row.cron, row.timezone, row.kind, row.enabled)
-    return _show_schedule(row, form)
+    return _show_schedule(row, _form_of(row))
 
 
 @requires(Permission.CONFIGURE)
@@ -241,6 +242,7 @@ def _show_schedule(row: BackupSchedule | None, form: schedules.ScheduleForm, err
         error=error,
         presets=schedules.PRESETS,
         upcoming=_next_times(form),
+        cost=_cost(form),
     )
 
 
@@ -253,6 +255,20 @@ def _schedule_form() -> schedules.ScheduleForm:
         kind=RunKind(kind) if kind in set(RunKind) else RunKind.BACKUP,
         enabled=request.form.get("enabled") == "on",
     )
+
+
+def _form_of(row: BackupSchedule) -> schedules.ScheduleForm:
+    return schedules.ScheduleForm(row.name, row.cron, row.timezone, row.kind, row.enabled)
+
+
+def _cost(form: schedules.ScheduleForm) -> restore_points.Cost | None:
+    """Return what such backups cost; None where that has no meaning."""
+    if form.kind != RunKind.BACKUP or not form.enabled:
+        return None
+    try:
+        return restore_points.cost_of(current.session(), form.cron, form.timezone, current.now())
+    except UsageError:
+        return None  # the form itself says what is wrong with it
 
 
 def _find_schedule(schedule_id: int) -> BackupSchedule:

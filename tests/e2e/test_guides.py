@@ -37,6 +37,7 @@ PAGES = [
     *(f"docs/admin-guide/{name}" for name in KINDS),
     "docs/admin-guide/formats.md",
     "docs/admin-guide/postgres.md",
+    "docs/admin-guide/restore-points.md",
     "docs/cli.md",
     "docs/storage-s3.md",
 ]

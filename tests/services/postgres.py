@@ -23,7 +23,7 @@ from tests.services.report import announce, missing
 from tests.services.s3 import free_ports
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from examples.services.server import RunningServer
 
@@ -98,8 +98,13 @@ def _serve(config: pytest.Config, kind: str) -> Iterator[PostgresServer]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def start_postgres(config: pytest.Config, kind: str, folder: Path) -> tuple[RunningServer, PostgresServer]:
-    """Make a cluster in a folder and start it; skip or fail where the programs are missing."""
+def start_postgres(
+    config: pytest.Config, kind: str, folder: Path, more: Mapping[str, str] | None = None
+) -> tuple[RunningServer, PostgresServer]:
+    """Make a cluster in a folder and start it; skip or fail where the programs are missing.
+
+    `more` are settings of this one server.
+    """
     programs = _debian_programs() if kind == DEBIAN else _wheel_programs(folder)
     if programs is None:
         missing(
@@ -111,10 +116,10 @@ def start_postgres(config: pytest.Config, kind: str, folder: Path) -> tuple[Runn
     password.write_text("superuser\n")
     data.mkdir(mode=0o700)
     for path in (folder, data, password):
-        _hand_over(path)
+        hand_over(path)
     make = ["--encoding=UTF8", "--locale=C", "--no-sync", f"--username={SUPERUSER}", f"--pwfile={password}"]
     auth = ["--auth-local=trust", "--auth-host=scram-sha-256", "-D", str(data)]
-    subprocess.run([*_as_server(), str(programs / "initdb"), *make, *auth], check=True, capture_output=True)
+    subprocess.run([*as_server(), str(programs / "initdb"), *make, *auth], check=True, capture_output=True)
     (port,) = free_ports(1)
     server = PostgresServer(major, port, folder, programs)
     settings = {
@@ -122,10 +127,11 @@ def start_postgres(config: pytest.Config, kind: str, folder: Path) -> tuple[Runn
         "listen_addresses": "127.0.0.1",
         "fsync": "off",
         "max_connections": "50",
+        **(more or {}),
     }
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     process = start_server(
-        [*_as_server(), str(programs / "postgres"), "-D", str(data), "-p", str(port), *options],
+        [*as_server(), str(programs / "postgres"), "-D", str(data), "-p", str(port), *options],
         url=server.by_socket("postgres"),
         log=folder / "log",
         is_ready=lambda: _answers(server),
@@ -173,7 +179,7 @@ def _wheel_programs(folder: Path) -> Path | None:
     return package / "pginstall/bin"
 
 
-def _as_server() -> list[str]:
+def as_server() -> list[str]:
     """Return how to become who may run a server: none of its programs lets root do it."""
     if os.geteuid() != 0:
         return []
@@ -184,7 +190,7 @@ def _as_server() -> list[str]:
     return [*become, "--pdeathsig=TERM", "--"]
 
 
-def _hand_over(path: Path) -> None:
+def hand_over(path: Path) -> None:
     if os.geteuid() == 0:
         nobody = pwd.getpwnam("nobody")
         os.chown(path, nobody.pw_uid, nobody.pw_gid)

@@ -69,6 +69,17 @@ def site(request: pytest.FixtureRequest, world: World, tmp_path: Path) -> Site:
     return Site(world, PostgresDatabase(server, server.new_database()))
 
 
+def test_rows_of_a_time_come_from_the_snapshot_of_that_time(site: Site) -> None:
+    before = site.database.dump()
+    site.database.run("DELETE FROM events WHERE id = 2")
+
+    early = site.restore("--rows", "app.events:2", "--at", "2001-01-01T00:00Z", "--yes")
+    now = site.restore("--rows", "app.events:2", "--at", "0s", "--yes")
+
+    assert (early.status, "the first is" in early.err + early.out) == (1, True)
+    assert (now.status, site.database.dump() == before) == (0, True)
+
+
 def test_one_event_comes_back_with_its_files(site: Site) -> None:
     before = site.database.dump()
     site.database.run("DELETE FROM events WHERE id = 2")

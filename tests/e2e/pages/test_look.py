@@ -44,6 +44,8 @@ BUSY = (
     "/settings/schedule/new",
     "/settings/security",
     "/restore",
+    "/restore?at=3d",
+    "/restore?at=soon",
     "/audit",
 )
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PACK, INDEX, MANIFEST, CHAIN, EPOCH = 1, 2, 3, 4, 7
+PACK, INDEX, MANIFEST, CHAIN, EPOCH, WAL = 1, 2, 3, 4, 7, 8
 DATA, PART, MAP, PAGES = 1, 2, 3, 4
 LABEL = b"backup_admin/v1/"
 
@@ -289,6 +289,24 @@ class Reader:
             )
             self.places.setdefault(row[:32], []).append(place)
         need(ids == sorted(ids), "an index out of order")
+
+    def wal(self, system: str, file: str) -> bytes:
+        """Section 16."""
+        name = f"wal/{system}/{file.lower()}"
+        head, *pieces = self.open_object(self.get(name), WAL, name)
+        value = json.loads(head)
+        need(value["v"] == 1, "a newer version")
+        need((value["system"], value["file"]) == (system, file), "a file of another name")
+        plain = b""
+        for piece in pieces:
+            need(piece[0] in (0, 1), "a newer version")
+            part = piece[1:]
+            if piece[0] == 1:
+                part = zstandard.ZstdDecompressor().decompress(part, max_output_size=4 << 20)
+            plain += part
+        need(len(plain) == value["size"], "a file of another size")
+        need(hashlib.sha256(plain).hexdigest() == value["sha256"], "other bytes")
+        return plain
 
     def chunk(self, kind: int, chunk_id: bytes, size: int) -> bytes:
         """Sections 6 to 8."""

@@ -22,6 +22,7 @@ from backup_admin.operations.key_rotation import rotate
 from backup_admin.operations.rekeying import RetireOptions, retire
 from backup_admin.operations.results import SourceSet
 from backup_admin.operations.verify import verify_snapshot
+from backup_admin.operations.wal_archive import archive_file
 from backup_admin.repository.config import Parameters
 from backup_admin.repository.history import OPERATIONS
 from backup_admin.repository.repository import open_repository
@@ -36,11 +37,14 @@ from backup_admin.sources.files import FileSource
 from backup_admin.sources.sqlite import SqliteSource
 from backup_admin.storage.local import LocalStorage
 from tests.factories import (
+    CLOCK,
     OTHER_SECRET,
     SECRET,
     change_tree,
     make_storage,
+    noise,
     open_test_repository,
+    prose,
     run_backup,
     write_tree,
 )
@@ -260,3 +264,17 @@ def test_the_second_reader_shares_no_code_with_the_product() -> None:
 
     assert "backup_admin" in text
     assert re.findall(r"^\s*(?:from|import) (?:backup_admin|tests)\b.*", text, re.MULTILINE) == []
+
+
+def test_a_wal_file_is_read_by_the_page_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "storage"
+    folder.mkdir()
+    storage = make_storage(LocalStorage(folder))
+    repository = open_test_repository(storage, tmp_path / "state")
+    for file, data in (
+        ("00000001000000000000000A", prose(9 << 20) + noise(5 << 20)),
+        ("00000002.history", b""),
+    ):
+        archive_file(repository, "6b095dbd928dd2ac", file, data, clock=CLOCK)
+
+        assert Reader(folder, "raw", SECRET.material).wal("6b095dbd928dd2ac", file) == data

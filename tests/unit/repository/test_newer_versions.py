@@ -121,7 +121,7 @@ OPENING = {
     "keyring": with_keyring,
     "chain operation": with_entry("merge"),
     "chain object version": with_header_byte("chain/", 4, 2),
-    "chain object type": with_header_byte("chain/", 5, 8),
+    "chain object type": with_header_byte("chain/", 5, 9),
     "chain object cipher": with_header_byte("chain/", 6, 2),
     "chain object flag": with_header_byte("chain/", 7, 1),
     "chain object key block": with_header_byte("chain/", 11, 1),
@@ -142,7 +142,7 @@ def test_a_repository_of_a_newer_version_is_refused_and_not_touched(site: Site, 
     assert {info.name: site.storage.get(info.name) for info in site.storage.list_objects("")} == before
 
 
-@pytest.mark.parametrize(("at", "value"), [(4, 2), (5, 8), (6, 2), (7, 1), (10, 1)])
+@pytest.mark.parametrize(("at", "value"), [(4, 2), (5, 9), (6, 2), (7, 1), (10, 1)])
 def test_each_kind_of_object_of_a_newer_version_is_told_from_damage(site: Site, at: int, value: int) -> None:
     repository = site.open()
     keys, snapshot = repository.keys, site.snapshots[0]

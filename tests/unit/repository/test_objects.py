@@ -109,7 +109,7 @@ def test_an_object_of_another_type_is_refused_also_with_its_type_byte_changed(ki
 
 
 @pytest.mark.parametrize(
-    ("at", "value"), [(4, 0), (4, 2), (5, 0), (5, 8), (5, 255), (6, 2), (7, 1), (7, 128), (10, 1), (11, 1)]
+    ("at", "value"), [(4, 0), (4, 2), (5, 0), (5, 9), (5, 255), (6, 2), (7, 1), (7, 128), (10, 1), (11, 1)]
 )
 def test_what_a_newer_version_could_have_written_is_told_apart(at: int, value: int) -> None:
     with pytest.raises(NewerVersion, match="newer version"):

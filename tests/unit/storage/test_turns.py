@@ -46,7 +46,8 @@ def names(storage: MemoryStorage) -> list[str]:
     return [info.name for info in storage.list_objects("")]
 
 
-def test_of_many_writers_exactly_one_takes_a_name() -> None:
+@pytest.mark.parametrize("name", ["chain/00000000000000000001", f"wal/{'0' * 16}/{'0' * 24}"])
+def test_of_many_writers_exactly_one_takes_a_name(name: str) -> None:
     storage = Leisurely()
     results: dict[int, PutResult] = {}
     start = threading.Barrier(6)
@@ -54,7 +55,7 @@ def test_of_many_writers_exactly_one_takes_a_name() -> None:
     def write(number: int) -> None:
         writer = TakesTurns(storage)
         start.wait()
-        results[number] = writer.put("chain/00000000000000000001", str(number).encode())
+        results[number] = writer.put(name, str(number).encode())
 
     threads = [threading.Thread(target=write, args=(number,)) for number in range(6)]
     for thread in threads:
@@ -64,8 +65,8 @@ def test_of_many_writers_exactly_one_takes_a_name() -> None:
 
     winners = [number for number, result in results.items() if result is PutResult.STORED]
     assert len(winners) == 1
-    assert storage.get("chain/00000000000000000001") == str(winners[0]).encode()
-    assert names(storage) == ["chain/00000000000000000001"]
+    assert storage.get(name) == str(winners[0]).encode()
+    assert names(storage) == [name]
 
 
 @pytest.mark.parametrize("order", list(combinations(range(6), 3)))

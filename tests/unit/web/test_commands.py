@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 # Keys are changed beside the app, by who holds secrets that the app must not have; and a
 # repository to repair may be one that no app can open. Mirrors of an app are its own affair. Loading needs no
-# repository, and an app names the PostgreSQL databases it protects nowhere yet. Exports are for others,
+# repository. Exports are for others,
 # and imports go into a database that is not in use yet. Triggers are put into a database by who may change
-# its definitions.
+# its definitions. WAL, base backups and streams are the affair of who runs that server.
 ALONE = {"keys", "repair", "mirror", "storage", "load", "export", "import", "changes"}
+ALONE |= {"stream", "cluster", "archive-push", "archive-get"}
 VERBS_OF_BOTH = tuple(
     name for name in main.backup_admin.list_commands(click.Context(main.backup_admin)) if name not in ALONE
 )
@@ -204,7 +205,7 @@ def test_a_verb_takes_the_same_options_in_both_commands(shell: Shell) -> None:
         wanted = {parameter.name for parameter in alone.params} - of_the_app
         if name == "run":
             # What a run protects, where it goes and what it overlooks, the app says.
-            wanted -= {"files", "mirrors", "ignored", "max_skip_hours"}
+            wanted -= {"files", "clusters", "mirrors", "ignored", "max_skip_hours"}
         if name == "restore":
             wanted.discard("no_pin")  # the app's own storage is no mirror
             wanted -= {

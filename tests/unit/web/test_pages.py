@@ -248,6 +248,17 @@ def test_excludes_of_an_unknown_folder_are_refused(ready: Host) -> None:
     assert post(ready.client(), "/settings/sources", name="other", excludes="*").status_code == 422
 
 
+def test_a_schedule_says_what_it_costs_and_what_can_be_lost(month: Host) -> None:
+    client = month.client()
+    form = {"name": "Often", "cron": "*/5 * * * *", "timezone": "UTC", "enabled": "on", "kind": "backup"}
+
+    page = follow(client, post(client, "/settings/schedule/new", **form)).text
+
+    assert "288 backups, running for" in page
+    assert "From the last 10 runs" in page
+    assert "up to 5 min" in page or "More often than a backup ends" in page
+
+
 def test_a_schedule_is_made_changed_and_removed(ready: Host) -> None:
     client = ready.client()
     form = {"name": "Nightly", "cron": "30 2 * * *", "timezone": "Europe/Berlin", "enabled": "on"}

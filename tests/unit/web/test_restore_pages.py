@@ -220,6 +220,43 @@ def test_there_is_nothing_to_restore_at_first(ready: Host) -> None:
     assert "There is no backup to restore" in get(ready.client(), "/restore").text
 
 
+def test_a_point_in_time_leads_to_the_newest_backup_by_then(month: Host) -> None:
+    client = month.client()
+    now = month.installation.clock.now()
+    with month.app.app_context():
+        rows = [
+            (row.created_at, row.snapshot_id)
+            for row in month.installation.database.session().query(BackupManifest)
+        ]
+    moment = now - timedelta(days=5)
+    _, wanted = max(row for row in rows if row[0] <= moment)
+
+    page = get(client, f"/restore?at={moment:%Y-%m-%dT%H:%M:%SZ}").text
+    ago = get(client, "/restore?at=5d").text
+
+    for text in (page, ago):
+        assert text.count('type="radio"') == 1
+        assert f'value="{wanted}" required checked' in text
+        assert "What changed in between is not in it" in text
+
+
+@pytest.mark.parametrize(
+    ("at", "words"),
+    [
+        ("2999-01-01T00:00", "is still to come"),
+        ("2001-01-01T00:00", "the first is"),
+        ("soon", "is no point in time"),
+    ],
+)
+def test_a_point_in_time_that_cannot_be_is_explained_beside_the_list(
+    month: Host, at: str, words: str
+) -> None:
+    page = get(month.client(), f"/restore?at={at}").text
+
+    assert words in page
+    assert page.count('type="radio"') == 25
+
+
 def test_a_damaged_backup_cannot_be_chosen(month: Host) -> None:
     with month.app.app_context():
         session = month.installation.database.session()
