@@ -78,7 +78,8 @@ SERVICES = (
 
 # Its own script would do, but a moved checkout leaves scripts with a dead first line.
 LINT_IMPORTS = "from importlinter.cli import lint_imports_command as run; run()"
-# One for the test that takes an hour, and one for each core of a small machine.
+# One for each core of a small machine; of the long ones, one more for the test that takes an hour.
+STRICT_OPTIONS = ("--numprocesses=2", "--dist=worksteal")
 LONG_OPTIONS = ("--numprocesses=3", "--dist=worksteal", "--override-ini=faulthandler_timeout=4500")
 FUZZER = "atheris==3.0.0"
 LINTERS = (
@@ -147,9 +148,10 @@ def test(options: argparse.Namespace) -> int:
     """Run the tests; other arguments go to pytest.
 
     Strict, as in CI: linters first, missing services are installed where we may,
-    and one that is still missing fails its tests instead of skipping them. With
-    --long also the tests that take minutes, beside the one that takes an hour. With
-    --mutants each safety check is taken away in a copy of the tree, and a test must fail.
+    one that is still missing fails its tests instead of skipping them, and two tests
+    run at a time. With --long also the tests that take minutes, beside the one that takes
+    an hour. With --mutants each safety check is taken away in a copy of the tree, and a
+    test must fail.
     """
     strict = options.strict or os.environ.get("CI") == "true"
     ensure_environment(TEST_LOCK)
@@ -167,6 +169,8 @@ def test(options: argparse.Namespace) -> int:
         os.environ["BACKUP_ADMIN_TEST_LONG"] = "1"
         install_fuzzer()
         options.rest = [*LONG_OPTIONS, *options.rest]
+    elif strict:
+        options.rest = [*STRICT_OPTIONS, *options.rest]
     become([str(PYTHON), "-m", "pytest", *options.rest])
 
 
