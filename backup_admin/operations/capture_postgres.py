@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.errors import SourceError
 from backup_admin.core.paths import sort_key
@@ -13,7 +13,7 @@ from backup_admin.repository.types import ChunkRef, DatabaseEntry, FileEntry, Fi
 from backup_admin.sources.postgres.parts import CONTENTS, TABLES, TablePart, file_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from concurrent.futures import Future
 
     from backup_admin.core.progress import Reporter
@@ -91,29 +91,31 @@ class _Run:
 
     def store(self) -> tuple[list[TablePart], dict[str, Content]]:
         """Store all parts; return what is known of the tables, and the content of each file."""
-        tables = [
-            self._workers.submit(partial(self._table, table), size=table.size + 1)
-            for table in self._captured.catalog.tables
-        ]
+        # Programs first, they are short; then the largest table: the last that is under way is a small one.
+        archives = {name: self._submit_archive(name) for name in self._captured.archives()}
+        tables = {
+            table: self._workers.submit(partial(self._table, table), size=table.size + 1)
+            for table in sorted(self._captured.catalog.tables, key=lambda table: -table.size)
+        }
         try:
-            contents = {name: self._archive(name) for name in self._captured.archives()}
-            read = [future.result() for future in tables]
+            contents = {name: future.result() for name, future in archives.items()}
+            read = [tables[table].result() for table in self._captured.catalog.tables]
         except BaseException:
-            _give_up(tables)
+            _give_up([*archives.values(), *tables.values()])
             raise
         parts = [part for part, _ in read]
         contents.update((part.file, content) for part, content in read)
         contents[CONTENTS] = self._write_contents(parts)
         return parts, contents
 
-    def _archive(self, name: str) -> Content:
+    def _submit_archive(self, name: str) -> Future[Content]:
         def write(writer: ContentWriter) -> Content:
             with self._captured.archive(name) as read_into:
-                return writer.write(read_into)
+                content = writer.write(read_into)
+            self._reporter.advance(size=content.size)
+            return content
 
-        content = self._workers.submit(write, size=1).result()
-        self._reporter.advance(size=content.size)
-        return content
+        return self._workers.submit(write, size=1)
 
     def _table(self, table: Table, writer: ContentWriter) -> tuple[TablePart, Content]:
         self._reporter.check_cancelled()
@@ -136,7 +138,7 @@ class _Run:
         return self._workers.submit(lambda writer: writer.write(read_into), size=1).result()
 
 
-def _give_up(futures: list[Future[tuple[TablePart, Content]]]) -> None:
+def _give_up(futures: Sequence[Future[Any]]) -> None:
     """Wait for what is under way: it reads from the snapshot that ends now."""
     for future in futures:
         future.cancel()

@@ -21,6 +21,7 @@ from backup_admin.sources.postgres.catalog import catalog_to_json, read_catalog
 from backup_admin.sources.postgres.clients import choose_for_dump, why
 from backup_admin.sources.postgres.connect import connected, explain
 from backup_admin.sources.postgres.parts import FORMAT, LARGE_OBJECTS, POST_DATA, PRE_DATA
+from backup_admin.sources.postgres.rows import TableReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 _MAGIC = b"PGDMP"
 _LOCK_WAIT = "60s"
 _SILENCE_SECONDS = 1800.0
-_BLOCK_BYTES = 256 << 10
 _SECTIONS = {
     PRE_DATA: ("--section=pre-data",),
     POST_DATA: ("--section=post-data",),
@@ -106,11 +106,15 @@ class PostgresCapture:
     def table(self, table: Table) -> Iterator[TableReader]:
         """Give the rows of a table as text, in the order of its primary key."""
         connection = self._own_connection()
+        reader = TableReader(connection, table.copy_out())
         try:
-            with connection.cursor() as cursor, cursor.copy(table.copy_out()) as copy:
-                yield TableReader(copy)
+            yield reader
         except psycopg.Error as error:
             raise SourceError(f"{self._address.label}: table {table.shown}: {explain(error)}") from error
+        finally:
+            if not reader.close():
+                self._local.connection = None
+                connection.close()
 
     def contents(self, tables: Sequence[TablePart]) -> bytes:
         """Return what tells `load` about all other parts."""
@@ -136,33 +140,6 @@ class PostgresCapture:
             connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(self._snapshot)))
             self._local.connection = connection
         return connection
-
-
-class TableReader:
-    """The text of one table; `rows` counts what was read so far."""
-
-    def __init__(self, copy: psycopg.Copy) -> None:
-        self._copy = copy
-        self._ahead = memoryview(b"")
-        self.rows = 0
-
-    def read_into(self, view: memoryview) -> int:
-        """Fill a view as far as there is something; 0 at the end."""
-        if not self._ahead:
-            self._ahead = memoryview(self._block())
-        count = min(len(view), len(self._ahead))
-        view[:count] = self._ahead[:count]
-        self._ahead = self._ahead[count:]
-        return count
-
-    def _block(self) -> bytes:
-        """Gather rows: the library hands on each alone."""
-        rows, size = [], 0
-        while size < _BLOCK_BYTES and (row := self._copy.read()):
-            rows.append(row)
-            size += len(row)
-        self.rows += len(rows)
-        return b"".join(rows)
 
 
 class _Archive:

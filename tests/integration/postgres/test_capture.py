@@ -6,14 +6,15 @@ import hashlib
 import json
 import re
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
 from backup_admin.core.errors import Damaged, NewerVersion, RestoreRefused, SourceError
-from backup_admin.sources.postgres import capture as capture_module
 from backup_admin.sources.postgres import load as load_module
+from backup_admin.sources.postgres import rows as rows_module
 from backup_admin.sources.postgres.address import parse_postgres_address
 from backup_admin.sources.postgres.capture import capturing
 from backup_admin.sources.postgres.clients import find_clients
@@ -326,7 +327,7 @@ def test_a_server_that_stops_in_the_middle_is_told(
 ) -> None:
     name = newest_postgres.new_database()
     newest_postgres.run("CREATE TABLE t AS SELECT n FROM generate_series(1, 100000) n", name)
-    monkeypatch.setattr(capture_module, "_BLOCK_BYTES", 1000)
+    monkeypatch.setattr(rows_module, "BLOCK_BYTES", 1000)
 
     def read_on() -> None:
         with (
@@ -341,3 +342,25 @@ def test_a_server_that_stops_in_the_middle_is_told(
 
     with pytest.raises(SourceError, match=r"table t: .*(terminating|closed)"):
         read_on()
+
+
+def test_a_table_that_is_left_in_the_middle_leaves_nothing_behind(
+    newest_postgres: PostgresServer, tmp_path: Path
+) -> None:
+    name = newest_postgres.new_database()
+    newest_postgres.run("CREATE TABLE t AS SELECT repeat('x', 99) FROM generate_series(1, 400000)", name)
+
+    class Stopped(Exception):
+        pass
+
+    with capturing(parse_postgres_address(newest_postgres.by_socket(name)), find_clients()) as captured:
+        (table,) = captured.catalog.tables
+        threads = threading.active_count()
+        with suppress(Stopped), captured.table(table) as reader:
+            reader.read_into(memoryview(bytearray(100)))
+            raise Stopped
+        left = threading.active_count() - threads
+        with captured.table(table) as reader:
+            size = len(drain(reader.read_into))
+
+    assert (left, size, reader.rows) == (0, 400_000 * 100, 400_000)
