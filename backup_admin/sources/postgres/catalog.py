@@ -70,21 +70,26 @@ class Table:
         """Return the name as it stands in a statement."""
         return sql.Identifier(self.schema, self.name)
 
-    def copy_out(self) -> sql.Composed:
+    def copy_out(self, *, in_order: bool = True) -> sql.Composed:
         """Return the statement that writes all rows, in the order of the primary key where there is one.
 
         So a row that changed moves no other: the next backup finds the rest where it was.
         """
         order: sql.Composable = sql.SQL("")
-        if self.key:
+        if self.key and in_order:
             order = sql.SQL(" ORDER BY {}").format(_list(self.key))
         query = sql.SQL("SELECT {} FROM ONLY {}{}").format(_list(self.columns), self.quoted(), order)
         return sql.SQL("COPY ({}) TO STDOUT").format(query)
 
-    def copy_in(self) -> sql.Composed:
-        """Return the statement that reads what `copy_out` wrote."""
+    def copy_in(self, *, frozen: bool = False) -> sql.Composed:
+        """Return the statement that reads what `copy_out` wrote.
+
+        Frozen rows need not be written again when they are first read; the transaction must have
+        emptied the table.
+        """
         columns = sql.SQL(" ({})").format(_list(self.columns)) if self.columns else sql.SQL("")
-        return sql.SQL("COPY {}{} FROM STDIN").format(self.quoted(), columns)
+        options = sql.SQL(" WITH (FREEZE)" if frozen else "")
+        return sql.SQL("COPY {}{} FROM STDIN{}").format(self.quoted(), columns, options)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from backup_admin.sources.postgres.catalog import tables_from_json
 
 if TYPE_CHECKING:
     from backup_admin.sources.postgres.catalog import Table
@@ -30,6 +32,14 @@ class TablePart:
     rows: int
     size: int
     sha256: str
+
+
+def table_parts(value: Any) -> tuple[TablePart, ...]:
+    """Read the tables of `contents.json`; raise `ValueError`, `KeyError` or `TypeError`."""
+    return tuple(
+        TablePart(table, str(row["file"]), int(row["rows"]), int(row["bytes"]), str(row["sha256"]))
+        for table, row in zip(tables_from_json(value), value, strict=True)
+    )
 
 
 def file_of(schema: str, name: str) -> str:

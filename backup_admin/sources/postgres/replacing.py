@@ -17,7 +17,8 @@ from backup_admin.core.programs import run_program
 from backup_admin.sources.postgres.catalog import sequences_from_json, tables_from_json
 from backup_admin.sources.postgres.clients import choose_for_restore, why
 from backup_admin.sources.postgres.connect import connected, explain
-from backup_admin.sources.postgres.load import is_as_captured, read_contents
+from backup_admin.sources.postgres.load import read_contents
+from backup_admin.sources.postgres.load_tables import is_as_captured
 from backup_admin.sources.postgres.parts import (
     CONTENTS,
     LARGE_OBJECTS,
@@ -25,6 +26,7 @@ from backup_admin.sources.postgres.parts import (
     PRE_DATA,
     TablePart,
     file_of,
+    table_parts,
 )
 from backup_admin.sources.postgres.script import (
     run_large_objects,
@@ -134,10 +136,10 @@ class _Replacement:
             run_large_objects(connection, script)
             script.unlink()
         self._run(POST_DATA)
-        for table, row in zip(tables, contents["tables"], strict=True):
-            if not is_as_captured(connection, table, row, self._folder):
+        for part in table_parts(contents["tables"]):
+            if not is_as_captured(connection, self._folder, part):
                 raise VerificationFailed(
-                    f"Table {table.shown} does not hold what was captured; nothing stays."
+                    f"Table {part.table.shown} does not hold what was captured; nothing stays."
                 )
 
     def _drop_all(self) -> None:

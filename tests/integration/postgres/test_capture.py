@@ -18,8 +18,10 @@ from backup_admin.sources.postgres import rows as rows_module
 from backup_admin.sources.postgres.address import parse_postgres_address
 from backup_admin.sources.postgres.capture import capturing
 from backup_admin.sources.postgres.clients import find_clients
+from backup_admin.sources.postgres.connect import connected
 from backup_admin.sources.postgres.load import LoadOptions, load
-from backup_admin.sources.postgres.parts import CONTENTS, POST_DATA, PRE_DATA, TablePart
+from backup_admin.sources.postgres.load_tables import read_back
+from backup_admin.sources.postgres.parts import CONTENTS, PRE_DATA, TablePart, table_parts
 from tests.services.postgres import OWNER
 from tests.services.postgres_oracle import GALLERY, dump_text
 
@@ -216,8 +218,16 @@ def test_parts_that_are_not_whole_are_refused(
 
 
 @pytest.mark.parametrize("key", ["", "PRIMARY KEY"])
-def test_rows_that_are_not_those_captured_are_noticed_when_they_are_read_back(
-    newest_postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+@pytest.mark.parametrize(
+    ("when", "said"), [("filled", r"captured\.$"), ("read back", "captured: it was changed meanwhile")]
+)
+def test_rows_that_are_not_those_captured_are_noticed(
+    newest_postgres: PostgresServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    key: str,
+    when: str,
+    said: str,
 ) -> None:
     name = newest_postgres.new_database()
     newest_postgres.run(
@@ -228,17 +238,48 @@ def test_rows_that_are_not_those_captured_are_noticed_when_they_are_read_back(
     )
     capture(newest_postgres.address(name), tmp_path / "parts")
     new, address = fresh(newest_postgres)
-    restore = load_module._Load._restore
+    step = {"filled": "copy_in", "read back": "read_back"}[when]
+    act = getattr(load_module, step)
 
-    def and_change_a_row(self: load_module._Load, part: str) -> None:
-        restore(self, part)
-        if part == POST_DATA:  # as many bytes as before
-            newest_postgres.run("UPDATE t SET v = 'wor' WHERE id = 7", new)
+    def and_change_a_row(*arguments: object) -> object:
+        done = act(*arguments)
+        newest_postgres.run("UPDATE t SET v = 'wor' WHERE id = 7", new)  # as many bytes as before
+        return done
 
-    monkeypatch.setattr(load_module._Load, "_restore", and_change_a_row)
+    monkeypatch.setattr(load_module, step, and_change_a_row)
 
-    with pytest.raises(SourceError, match="table t does not hold what was captured"):
+    with pytest.raises(SourceError, match=f"Table t does not hold what was {said}"):
         load(tmp_path / "parts", parse_postgres_address(address), find_clients())
+
+
+def test_rows_that_lie_in_another_order_are_the_same_rows(
+    newest_postgres: PostgresServer, tmp_path: Path
+) -> None:
+    name = newest_postgres.new_database()
+    newest_postgres.run("CREATE TABLE t AS SELECT n / 2 FROM generate_series(1, 99) n", name)
+    (row,) = capture(newest_postgres.by_socket(name), tmp_path / "parts")["tables"]
+    (part,) = table_parts([row])
+    newest_postgres.run("TRUNCATE t;\nINSERT INTO t SELECT (100 - n) / 2 FROM generate_series(1, 99) n", name)
+
+    with connected(parse_postgres_address(newest_postgres.by_socket(name))) as connection:
+        read_back(connection, tmp_path / "parts", part)
+        connection.execute("DELETE FROM public.t WHERE ctid = '(0,1)'")
+        with pytest.raises(SourceError, match="does not hold"):
+            read_back(connection, tmp_path / "parts", part)
+
+
+def test_rows_of_a_loaded_table_are_written_once(newest_postgres: PostgresServer, tmp_path: Path) -> None:
+    name = newest_postgres.new_database()
+    newest_postgres.run("CREATE TABLE t AS SELECT n AS id FROM generate_series(1, 99) n", name, user=OWNER)
+    capture(newest_postgres.address(name), tmp_path / "parts")
+    new, address = fresh(newest_postgres)
+
+    load(tmp_path / "parts", parse_postgres_address(address), find_clients())
+
+    newest_postgres.run("CREATE EXTENSION pg_visibility", new)
+    with psycopg.connect(newest_postgres.by_socket(new)) as connection:
+        found = connection.execute("SELECT bool_and(all_visible AND all_frozen) FROM pg_visibility('t')")
+        assert found.fetchone() == (True,)
 
 
 def rewrite(folder: Path, old: str, new: str) -> None:
