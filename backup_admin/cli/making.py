@@ -46,6 +46,12 @@ class _Copy:
     "--postgres", multiple=True, metavar="NAME=ADDRESS", help="A PostgreSQL database; may be repeated."
 )
 @click.option(
+    "--postgres-format",
+    type=click.Choice(["auto", "archive"]),
+    default="auto",
+    help="Parts where they carry all there is, the default, or one archive for each database.",
+)
+@click.option(
     "--exclude", multiple=True, metavar="PATTERN", help="Leave out: '*.tmp', 'cache/', '/only/here'."
 )
 @click.option("--label", default="", help="A few words to know the snapshot by.")
@@ -65,6 +71,7 @@ def run_verb(  # noqa: PLR0913  one parameter for each option
     files: tuple[str, ...],
     sqlite: tuple[str, ...],
     postgres: tuple[str, ...],
+    postgres_format: str,
     exclude: tuple[str, ...],
     label: str,
     mirrors: tuple[str, ...],
@@ -81,7 +88,9 @@ def run_verb(  # noqa: PLR0913  one parameter for each option
     make_sources(files, sqlite, postgres, exclude=exclude)
     repository, state = open_given(surroundings, storage, key_file, state_dir)
     pinned = [path.absolute() for path in (state.root, key_file) if path is not None]
-    sources = make_sources(files, sqlite, postgres, exclude=exclude, pinned=pinned)
+    sources = make_sources(
+        files, sqlite, postgres, exclude=exclude, pinned=pinned, archive=postgres_format == "archive"
+    )
     with surroundings.reporting(_STOPPED) as reporter:
         result = back_up(
             repository,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,8 +24,12 @@ def make_sources(
     *,
     exclude: Sequence[str] = (),
     pinned: Sequence[Path] = (),
+    archive: bool = False,
 ) -> SourceSet:
-    """Make the sources from `NAME=PATH` texts; raise `UsageError` for a wrong one."""
+    """Make the sources from `NAME=PATH` texts; raise `UsageError` for a wrong one.
+
+    With `archive`, PostgreSQL databases are stored as archives.
+    """
     found = tuple(SqliteSource(*_name_and_path(text, "--sqlite", "FILE")) for text in databases)
     for text in exclude:
         check_text(text, "--exclude")
@@ -33,7 +38,7 @@ def make_sources(
         FileSource(*_name_and_path(text, "--files", "DIR"), exclude=tuple(exclude), pinned=left_alone)
         for text in files
     )
-    servers = tuple(_postgres_source(text) for text in postgres)
+    servers = tuple(replace(_postgres_source(text), archive=archive) for text in postgres)
     return SourceSet(files=trees, databases=found, postgres=servers)
 
 

@@ -215,6 +215,7 @@ class _Run:
             self._capture_database(database, parent, scratch)
         for server in self._sources.postgres:
             entry = capture_postgres(server, workers, self._put_part, self._reporter)
+            self._parts.notices += [f"{server.name}: {warning}" for warning in noted_warnings(entry)]
             self._parts.databases.append(entry)
             self._reporter.advance(items=1)
         self._reporter.stage("files")

@@ -31,7 +31,10 @@ PINNED = {
     "statement_timeout": "0",
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
+    # Tables without a key are read as they lie, from the beginning also when others read them.
+    "synchronize_seqscans": "off",
 }
+PINNED_SINCE = {170_000: {"transaction_timeout": "0"}}
 _NO_HOST = "The name of the host leads nowhere. Check how it is spelled, and DNS."
 _SIGNS = (
     ("password authentication failed", "The server knows no such user, or another password."),
@@ -67,11 +70,19 @@ def connected(address: PostgresAddress) -> Iterator[psycopg.Connection]:
                 raise SourceError(
                     f"{address.label} is PostgreSQL {major}; the oldest that is supported is {OLDEST_SERVER}."
                 )
-            for name, value in PINNED.items():
-                connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+            pin_settings(connection)
             yield connection
         except psycopg.Error as error:
             raise SourceError(f"{address.label}: {explain(error)}") from error
+
+
+def pin_settings(connection: psycopg.Connection) -> None:
+    """Set all that is pinned, as far as the server knows it."""
+    settings = dict(PINNED)
+    for version, more in PINNED_SINCE.items():
+        settings |= more if connection.info.server_version >= version else {}
+    for name, value in settings.items():
+        connection.execute("SELECT set_config(%s, %s, false)", (name, value))
 
 
 def explain(error: psycopg.Error) -> str:

@@ -11,18 +11,21 @@ import psycopg
 from psycopg import sql
 
 from backup_admin.core.errors import Damaged, NewerVersion, RestoreRefused, SourceError
-from backup_admin.core.programs import run_program
-from backup_admin.sources.postgres.catalog import read_catalog, sequences_from_json, tables_from_json
-from backup_admin.sources.postgres.clients import choose_for_restore, why
+from backup_admin.sources.postgres.archives import Archives
+from backup_admin.sources.postgres.catalog import read_catalog, sequences_from_json
+from backup_admin.sources.postgres.clients import choose_for_restore
 from backup_admin.sources.postgres.connect import connected, explain
 from backup_admin.sources.postgres.load_tables import (
     Crew,
+    compare_restored,
     copy_in,
     prove_and_analyze,
     read_back,
     results,
 )
+from backup_admin.sources.postgres.needs import Needs, needs_from_json, needs_to_json, refuse_lacking
 from backup_admin.sources.postgres.parts import (
+    ARCHIVE_FORMAT,
     CONTENTS,
     FORMAT,
     LARGE_OBJECTS,
@@ -30,7 +33,6 @@ from backup_admin.sources.postgres.parts import (
     PRE_DATA,
     table_parts,
 )
-from backup_admin.sources.postgres.script import run_script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,11 +41,11 @@ if TYPE_CHECKING:
 
     from backup_admin.sources.postgres.address import PostgresAddress
     from backup_admin.sources.postgres.catalog import Table
-    from backup_admin.sources.postgres.clients import ClientPrograms, RestoreClient
+    from backup_admin.sources.postgres.clients import ClientPrograms
     from backup_admin.sources.postgres.load_tables import Filled
     from backup_admin.sources.postgres.parts import TablePart
 
-_HOURS = 24 * 3600.0
+_NO_NEEDS = needs_to_json(Needs())
 _OF_OTHERS = """
 SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('m', 'p') AND n.nspname !~ '^pg_' ORDER BY 1, 2
@@ -89,30 +91,41 @@ def load(
         made_by = int(str(contents["client_version"]).partition(".")[0])
         client = choose_for_restore(clients, archive_major=made_by, server_major=server)
         _refuse_full(connection, address)
-        run = _Load(folder, address, client, connection, options or LoadOptions())
-        return run.run(contents)
+        chosen = options or LoadOptions()
+        if "needs" in contents:  # older captures do not say
+            needs = needs_from_json(contents["needs"])
+            refuse_lacking(connection, needs, address.label, no_owner=chosen.no_owner)
+        archives = Archives(folder, address, client, connection, chosen.no_owner, chosen.jobs)
+        return _Load(archives).run(contents)
 
 
 class _Load:
-    def __init__(
-        self,
-        folder: Path,
-        address: PostgresAddress,
-        client: RestoreClient,
-        connection: psycopg.Connection,
-        options: LoadOptions,
-    ) -> None:
-        self._folder = folder
-        self._address = address
-        self._client = client
-        self._connection = connection
-        self._options = options
+    def __init__(self, archives: Archives) -> None:
+        self._archives = archives
+        self._folder = archives.folder
+        self._address = archives.address
+        self._connection = archives.connection
 
     def run(self, contents: dict[str, Any]) -> Loaded:
         parts = table_parts(contents["tables"])
-        self._restore(PRE_DATA)
+        if contents["format"] == ARCHIVE_FORMAT:
+            self._load_archive(parts)
+        else:
+            self._load_parts(parts, contents)
+        return Loaded(len(parts), sum(part.rows for part in parts), sum(part.size for part in parts), ())
+
+    def _load_archive(self, parts: Sequence[TablePart]) -> None:
+        self._archives.restore_whole()
         with ExitStack() as stack:
-            crew = Crew(self._address, self._options.jobs, stack)
+            crew = Crew(self._address, self._archives.jobs, stack)
+            results([crew.start(self._compare, part) for part in sorted(parts, key=lambda part: -part.size)])
+        self._connection.execute("ANALYZE")
+
+    def _load_parts(self, parts: Sequence[TablePart], contents: dict[str, Any]) -> None:
+        restore = self._archives.restore
+        restore(PRE_DATA)
+        with ExitStack() as stack:
+            crew = Crew(self._address, self._archives.jobs, stack)
             reading: list[Future[None]] = []
 
             def fill(connection: psycopg.Connection, part: TablePart) -> Filled:
@@ -125,13 +138,16 @@ class _Load:
             filled = results([crew.start(fill, part) for part in sorted(parts, key=lambda part: -part.size)])
             self._place_sequences(contents["sequences"])
             if int(contents["large_objects"]):
-                self._restore(LARGE_OBJECTS)
+                restore(LARGE_OBJECTS)
             # What was filled is read while indexes are made.
-            self._restore(POST_DATA)
+            restore(POST_DATA, side_by_side=True)
             results(reading)
             results([crew.start(self._prove, one) for one in filled])
         self._analyze_rest()
-        return Loaded(len(parts), sum(part.rows for part in parts), sum(part.size for part in parts), ())
+
+    def _compare(self, connection: psycopg.Connection, part: TablePart) -> None:
+        with self._naming(part.table):
+            compare_restored(connection, part)
 
     def _read_back(self, connection: psycopg.Connection, part: TablePart) -> None:
         with self._naming(part.table):
@@ -159,33 +175,15 @@ class _Load:
         for schema, name in self._connection.execute(_OF_OTHERS).fetchall():
             self._connection.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(schema, name)))
 
-    def _restore(self, name: str) -> None:
-        """Restore an archive; the first error ends it."""
-        options = ["--no-password", "--exit-on-error"]
-        if name == POST_DATA and not self._client.filters:
-            options.append(f"--jobs={self._options.jobs}")
-        if self._options.no_owner:
-            options += ["--no-owner", "--no-acl"]
-        if self._client.filters:
-            run_script(self._connection, self._pg_restore(name, [*options, "--file=-"]))
-        else:
-            self._pg_restore(name, [*options, f"--dbname={self._address.conninfo()}"])
-
-    def _pg_restore(self, name: str, options: list[str]) -> bytes:
-        command = [self._client.programs.restore, *options, str(self._folder / name)]
-        done = run_program(command, timeout_seconds=_HOURS, environment=self._address.environment())
-        if done.status != 0:
-            raise SourceError(f"{self._address.label}: pg_restore of {name} {why(done)}.")
-        return done.output
-
 
 def read_contents(folder: Path) -> dict[str, Any]:
     """Read what tells about the parts in a folder; raise `RestoreRefused`, `NewerVersion` or `Damaged`."""
     try:
         value = json.loads((folder / CONTENTS).read_bytes())
-        if value["format"] != FORMAT:
+        if value["format"] not in (FORMAT, ARCHIVE_FORMAT):
             raise NewerVersion(f"{folder / CONTENTS} was written by a newer version. Nothing was loaded.")
-        tables_from_json(value["tables"])
+        table_parts(value["tables"])
+        needs_from_json(value.get("needs", _NO_NEEDS))
         sequences_from_json(value["sequences"])
         for row in value["tables"]:
             if not (folder / row["file"]).resolve().is_relative_to(folder.resolve()):

@@ -14,10 +14,10 @@ from psycopg import sql
 
 from backup_admin.core.errors import Damaged, SourceError
 from backup_admin.sources.postgres.connect import connected
-from backup_admin.sources.postgres.rows import BLOCK_BYTES, copied_rows
+from backup_admin.sources.postgres.rows import BLOCK_BYTES, RowSum, copied_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from concurrent.futures import Future
     from contextlib import ExitStack
     from pathlib import Path
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-_SUM_BYTES = 32
 _CANCEL_SECONDS = 5.0
 
 
@@ -46,8 +45,6 @@ class Crew:
         self._all = [stack.enter_context(connected(address)) for _ in range(count)]
         self._free: queue.SimpleQueue[psycopg.Connection] = queue.SimpleQueue()
         for connection in self._all:
-            # Where another reads a table as well, a scan would begin in the middle.
-            connection.execute("SET synchronize_seqscans = off")
             self._free.put(connection)
         self._pool = ThreadPoolExecutor(count)
         stack.push(self._leave)
@@ -124,9 +121,25 @@ def is_as_captured(connection: psycopg.Connection, folder: Path, part: TablePart
         digest.update(b"".join(rows))
     if digest.hexdigest() == part.sha256:
         return True
-    found = _sum_of(row for rows in copied_rows(connection, statement) for row in rows)
+    found, captured = RowSum(), RowSum()
+    for rows in copied_rows(connection, statement):
+        found.add(rows)
     with (folder / part.file).open("rb") as file:
-        return found == _sum_of(file)
+        captured.add(file)
+    return found.hexdigest() == captured.hexdigest()
+
+
+def compare_restored(connection: psycopg.Connection, part: TablePart) -> None:
+    """Raise `SourceError` unless a table that came out of an archive holds what was captured."""
+    digest, total, count = hashlib.sha256(), RowSum(), 0
+    for rows in copied_rows(connection, part.table.copy_out()):
+        count += len(rows)
+        digest.update(b"".join(rows))
+        if part.row_sum:
+            total.add(rows)
+    same = total.hexdigest() == part.row_sum if part.row_sum else digest.hexdigest() == part.sha256
+    if not same or count != part.rows:
+        raise SourceError(f"Table {part.table.shown} does not hold what was captured.")
 
 
 def prove_and_analyze(connection: psycopg.Connection, filled: Filled) -> None:
@@ -143,11 +156,3 @@ def prove_and_analyze(connection: psycopg.Connection, filled: Filled) -> None:
             f"Table {filled.part.table.shown} does not hold what was captured: it was changed meanwhile."
         )
     connection.execute(sql.SQL("ANALYZE {}").format(filled.part.table.quoted()))
-
-
-def _sum_of(rows: Iterable[bytes | memoryview]) -> int:
-    """Return the same number for the same rows in any order; equal rows count as often as they come."""
-    total = 0
-    for row in rows:
-        total += int.from_bytes(hashlib.blake2b(row, digest_size=_SUM_BYTES).digest(), "big")
-    return total % (1 << 8 * _SUM_BYTES)

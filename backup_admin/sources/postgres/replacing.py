@@ -79,10 +79,15 @@ def write_parts(source: PostgresSource, folder: Path) -> None:
     """Write the parts of a live database into a new folder; raise what capturing it does."""
     make_folders(folder / "tables")
     with source.capturing() as captured:
+        if captured.archive_reason:
+            raise SourceError(
+                f"{source.name} cannot be kept as parts, since {captured.archive_reason}, and "
+                "is not replaced. Let the user make databases (CREATEDB): then it is exchanged."
+            )
         for name in captured.archives():
             with captured.archive(name) as read_into:
                 _write(folder / name, read_into)
-        tables = [_write_table(captured, table, folder) for table in captured.catalog.tables]
+        tables = [_write_table(captured, table, folder) for table in captured.tables]
         (folder / CONTENTS).write_bytes(captured.contents(tables))
     sync_folder(folder)
 

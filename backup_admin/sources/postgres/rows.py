@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import queue
 import select
@@ -15,7 +16,7 @@ from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from psycopg import sql
     from psycopg.pq.abc import PGconn, PGresult
@@ -27,6 +28,7 @@ _BLOCKS_AHEAD = 16
 # A server sends 8 KiB at a time. Woken for each, both sides take half as much CPU again.
 _GATHER_SECONDS = 0.000_3
 _PATIENCE_SECONDS = 0.05
+_SUM_BYTES = 32
 
 
 def copied_rows(connection: psycopg.Connection, statement: sql.Composed) -> Iterator[list[memoryview]]:
@@ -90,6 +92,22 @@ def _expect(result: PGresult, status: ExecStatus) -> None:
         raise error_from_result(result)
 
 
+class RowSum:
+    """A number that is the same for the same rows in any order; equal rows count as often as they come."""
+
+    def __init__(self) -> None:
+        self._total = 0
+
+    def add(self, rows: Iterable[bytes | memoryview]) -> None:
+        """Count more rows in."""
+        for row in rows:
+            self._total += int.from_bytes(hashlib.blake2b(row, digest_size=_SUM_BYTES).digest(), "big")
+
+    def hexdigest(self) -> str:
+        """Return the number as text."""
+        return f"{self._total % (1 << 8 * _SUM_BYTES):0{2 * _SUM_BYTES}x}"
+
+
 class TableReader:
     """The text of one table; `rows` counts what was handed on so far. A thread of its own reads ahead."""
 
@@ -105,11 +123,25 @@ class TableReader:
     def read_into(self, view: memoryview) -> int:
         """Fill a view as far as there is something; 0 at the end. Raises `psycopg.Error`."""
         if not self._left:
-            self._left = self._next()
+            self._left = memoryview(self.next_block())
         count = min(len(view), len(self._left))
         view[:count] = self._left[:count]
         self._left = self._left[count:]
         return count
+
+    def next_block(self) -> bytes:
+        """Return the next rows, whole ones; empty at the end. Raises `psycopg.Error`."""
+        if self._is_whole:
+            return b""
+        found = self._blocks.get()
+        if isinstance(found, BaseException):
+            raise found
+        if found is None:
+            self._is_whole = True
+            return b""
+        rows, block = found
+        self.rows += rows
+        return block
 
     def close(self) -> bool:
         """Stop reading, and say whether the end was reached: if not, the connection is of no more use."""
@@ -117,19 +149,6 @@ class TableReader:
             self._hang_up()
         self._thread.join()
         return self._is_whole
-
-    def _next(self) -> memoryview:
-        if self._is_whole:
-            return memoryview(b"")
-        found = self._blocks.get()
-        if isinstance(found, BaseException):
-            raise found
-        if found is None:
-            self._is_whole = True
-            return memoryview(b"")
-        rows, block = found
-        self.rows += rows
-        return memoryview(block)
 
     def _read(self, connection: psycopg.Connection, statement: sql.Composed) -> None:
         try:

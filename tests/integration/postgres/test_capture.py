@@ -188,7 +188,7 @@ def test_a_database_that_is_not_empty_is_not_touched(
     [
         (lambda folder: (folder / CONTENTS).unlink(), RestoreRefused, "contents.json is missing"),
         (lambda folder: (folder / CONTENTS).write_text("{}"), Damaged, "cannot be read"),
-        (lambda folder: rewrite(folder, '"format": 1', '"format": 2'), NewerVersion, "newer version"),
+        (lambda folder: rewrite(folder, '"format": 1', '"format": 3'), NewerVersion, "newer version"),
         (
             lambda folder: rewrite(folder, '"file": "0.copy"', '"file": "../x"'),
             Damaged,

@@ -183,7 +183,7 @@ def test_every_command_has_a_help_line(shell: Shell) -> None:
 
 def test_a_verb_takes_the_same_options_in_both_commands(shell: Shell) -> None:
     of_the_app = {"storage", "key_file", "state_dir", "app", "recovery_file", "exclude", "folders"}
-    of_the_app |= {"sqlite", "postgres", "as_superuser"}
+    of_the_app |= {"sqlite", "postgres", "postgres_format", "as_superuser"}
     group = shell.app.cli.commands["backup"]
     assert isinstance(group, click.Group)
     for name in VERBS_OF_BOTH:
