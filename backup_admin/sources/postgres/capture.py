@@ -22,7 +22,7 @@ from backup_admin.core.errors import ProgramFailed, SourceError
 from backup_admin.core.programs import stream_program
 from backup_admin.sources.postgres.catalog import catalog_to_json, read_catalog
 from backup_admin.sources.postgres.clients import choose_for_dump, why
-from backup_admin.sources.postgres.connect import connected, explain
+from backup_admin.sources.postgres.connect import connected, explain, take_rows_as_they_are
 from backup_admin.sources.postgres.needs import needs_to_json, read_needs
 from backup_admin.sources.postgres.parts import (
     ARCHIVE_FORMAT,
@@ -186,6 +186,7 @@ class PostgresCapture:
                 connection = self._stack.enter_context(connected(self._address))
             connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(self._snapshot)))
+            take_rows_as_they_are(connection)
             self._local.connection = connection
         return connection
 

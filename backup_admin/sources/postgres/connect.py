@@ -85,6 +85,15 @@ def pin_settings(connection: psycopg.Connection) -> None:
         connection.execute("SELECT set_config(%s, %s, false)", (name, value))
 
 
+def take_rows_as_they_are(connection: psycopg.Connection) -> None:
+    """Let nobody check what a database without an encoding holds: it may be no UTF-8.
+
+    Text that the connection reads otherwise comes as bytes from then on.
+    """
+    if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
+        connection.execute("SET client_encoding = 'SQL_ASCII'")
+
+
 def explain(error: psycopg.Error) -> str:
     """Return the first line of what the server or libpq said, and what it means for who reads it."""
     said = str(error).strip().partition("\n")[0].rstrip(".")

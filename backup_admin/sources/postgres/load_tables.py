@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 
 from backup_admin.core.errors import Damaged, SourceError
-from backup_admin.sources.postgres.connect import connected
+from backup_admin.sources.postgres.connect import connected, take_rows_as_they_are
 from backup_admin.sources.postgres.rows import BLOCK_BYTES, RowSum, copied_rows
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Crew:
         self._all = [stack.enter_context(connected(address)) for _ in range(count)]
         self._free: queue.SimpleQueue[psycopg.Connection] = queue.SimpleQueue()
         for connection in self._all:
+            take_rows_as_they_are(connection)
             self._free.put(connection)
         self._pool = ThreadPoolExecutor(count)
         stack.push(self._leave)
@@ -89,7 +90,7 @@ def copy_in(connection: psycopg.Connection, folder: Path, part: TablePart) -> Fi
         connection.transaction(),
         connection.cursor() as cursor,
     ):
-        row = cursor.execute("SELECT pg_current_xact_id()::xid::text").fetchone()
+        row = cursor.execute("SELECT pg_current_xact_id()::xid::text::bigint").fetchone()
         # Only rows of a table that is emptied here can be written as ones that all have seen: nobody
         # needs to write them again.
         cursor.execute(sql.SQL("TRUNCATE ONLY {}").format(table.quoted()))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import subprocess
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from backup_admin.core.errors import Damaged, NewerVersion, RestoreRefused, SourceError
 from backup_admin.sources.postgres import load as load_module
@@ -22,7 +24,7 @@ from backup_admin.sources.postgres.connect import connected
 from backup_admin.sources.postgres.load import LoadOptions, load
 from backup_admin.sources.postgres.load_tables import read_back
 from backup_admin.sources.postgres.parts import CONTENTS, PRE_DATA, TablePart, table_parts
-from tests.services.postgres import OWNER
+from tests.services.postgres import OWNER, PASSWORD, SUPERUSER
 from tests.services.postgres_oracle import GALLERY, dump_text
 
 if TYPE_CHECKING:
@@ -280,6 +282,84 @@ def test_rows_of_a_loaded_table_are_written_once(newest_postgres: PostgresServer
     with psycopg.connect(newest_postgres.by_socket(new)) as connection:
         found = connection.execute("SELECT bool_and(all_visible AND all_frozen) FROM pg_visibility('t')")
         assert found.fetchone() == (True,)
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "EUC_JP"])
+def test_a_database_in_another_encoding_comes_back_byte_by_byte(
+    postgres: PostgresServer, tmp_path: Path, encoding: str
+) -> None:
+    names = [f"test_{encoding.lower()}_{number}" for number in range(2)]
+    for name in names:
+        postgres.run(
+            f"DROP DATABASE IF EXISTS {name};\n"
+            f"CREATE DATABASE {name} OWNER app ENCODING '{encoding}' TEMPLATE template0 LOCALE 'C'"
+        )
+    byte = {"LATIN1": "\\xfc", "SQL_ASCII": "\\xfc", "EUC_JP": "\\xa4a2"}[encoding]
+    postgres.run(
+        f"CREATE TABLE t AS SELECT n AS id, convert_from('{byte}', '{encoding}') AS v "
+        "FROM generate_series(1, 99) n;\nALTER TABLE t ADD PRIMARY KEY (id);\nCREATE INDEX ON t (v)",
+        names[0],
+        user=OWNER,
+    )
+
+    capture(postgres.address(names[0]), tmp_path / "parts")
+    load(tmp_path / "parts", parse_postgres_address(postgres.address(names[1])), find_clients())
+
+    with psycopg.connect(postgres.by_socket(names[1])) as connection:
+        query = f"SELECT count(*), min(encode(convert_to(v, '{encoding}'), 'hex')) FROM t"
+        assert connection.execute(query).fetchone() == (99, byte[2:])
+
+
+@pytest.mark.parametrize("name", ["-t", "a 'b' \"c\"; d", "o\\'dd=x host=y", "new\nline", "ü"])
+def test_a_database_of_any_name_is_captured_and_loaded(
+    newest_postgres: PostgresServer, tmp_path: Path, name: str
+) -> None:
+    names = (name, f"{name}2")
+    with psycopg.connect(newest_postgres.by_socket("postgres"), autocommit=True) as connection:
+        for one in names:
+            connection.execute(sql.SQL("CREATE DATABASE {} OWNER app").format(sql.Identifier(one)))
+    with psycopg.connect(newest_postgres.address(name), autocommit=True) as connection:
+        connection.execute("CREATE TABLE t AS SELECT n AS id FROM generate_series(1, 9) n")
+
+    capture(newest_postgres.address(name), tmp_path / "parts")
+    loaded = load(
+        tmp_path / "parts", parse_postgres_address(newest_postgres.address(names[1])), find_clients()
+    )
+
+    assert loaded.rows == 9
+
+
+def test_a_password_in_a_file_alone_is_enough(
+    newest_postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = newest_postgres.new_database(), newest_postgres.new_database()
+    newest_postgres.run("CREATE TABLE t AS SELECT n FROM generate_series(1, 9) n", old, user=OWNER)
+    passwords = tmp_path / "passwords"
+    passwords.write_text("*:*:*:*:" + PASSWORD.replace("\\", "\\\\").replace(":", "\\:") + "\n")
+    passwords.chmod(0o600)
+    for variable in ("PGPASSWORD", "PGSERVICE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("PGPASSFILE", str(passwords))
+
+    capture(newest_postgres.address(old, password=None), tmp_path / "parts")
+    address = parse_postgres_address(newest_postgres.address(new, password=None))
+    loaded = load(tmp_path / "parts", address, find_clients())
+
+    assert (loaded.rows, address.password) == (9, None)
+
+
+def test_what_was_loaded_is_sound_to_the_program_that_checks_pages_and_indexes(
+    postgres: PostgresServer, gallery: str, tmp_path: Path
+) -> None:
+    capture(postgres.address(gallery), tmp_path / "parts")
+    name, address = fresh(postgres)
+
+    load(tmp_path / "parts", parse_postgres_address(address), find_clients())
+
+    check = [str(postgres.programs / "pg_amcheck"), "--install-missing", "--heapallindexed", "--parent-check"]
+    place = ["-h", str(postgres.folder), "-p", str(postgres.port), "-U", SUPERUSER, "-d", name]
+    done = subprocess.run([*check, *place], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def rewrite(folder: Path, old: str, new: str) -> None:
