@@ -306,8 +306,8 @@ def test_a_database_in_another_encoding_comes_back_byte_by_byte(
     load(tmp_path / "parts", parse_postgres_address(postgres.address(names[1])), find_clients())
 
     with psycopg.connect(postgres.by_socket(names[1])) as connection:
-        query = f"SELECT count(*), min(encode(convert_to(v, '{encoding}'), 'hex')) FROM t"
-        assert connection.execute(query).fetchone() == (99, byte[2:])
+        query = f"SELECT count(*), bool_and(convert_to(v, '{encoding}') = '{byte}') FROM t"
+        assert connection.execute(query).fetchone() == (99, True)
 
 
 @pytest.mark.parametrize("name", ["-t", "a 'b' \"c\"; d", "o\\'dd=x host=y", "new\nline", "ü"])
