@@ -83,9 +83,12 @@ def test_an_archive_on_request_says_why_and_comes_back_the_same(site: Site, tmp_
     made = site.good("run", site.world.storage, "--postgres", address, "--postgres-format", "archive").result
     site.good("restore", "latest", site.world.storage, "--to", tmp_path / "out")
     shown = site.good("show", "latest", site.world.storage).document
+    one_table = ("--table", "app.photos", "--postgres", address, "--dry-run")
+    refused = site.call("restore", "latest", site.world.storage, *one_table)
     new = site.server.new_database()
     loaded = site.good("load", tmp_path / "out/databases/app", "--postgres", site.address(new)).result
 
+    assert "stored as one archive, since it was asked for" in refused.error["message"]
     assert made["notices"] == ["app: it is stored as one archive, since it was asked for"]
     (database,) = shown["databases"]
     assert (database["format"], shown["notices"]) == ("archive", made["notices"])
