@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import SourceError
@@ -12,8 +15,6 @@ from backup_admin.sources.postgres.parts import WHOLE
 from backup_admin.sources.postgres.script import run_script
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import psycopg
 
     from backup_admin.core.programs import Finished
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 
 _HOURS = 24 * 3600.0
 _UNKNOWN_SETTING = b'"transaction_timeout"'
+# What locks several tables, what stands on it, and what comes last in every dump.
+_ALONE = re.compile(
+    rb"\d+; \d+ \d+ (FK CONSTRAINT|COMMENT|SECURITY LABEL|POLICY|ROW SECURITY|MATERIALIZED VIEW DATA"
+    rb"|EVENT TRIGGER) "
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +41,36 @@ class Archives:
     no_owner: bool
     jobs: int
 
-    def restore(self, name: str, *, side_by_side: bool = False) -> None:
+    def restore(self, name: str) -> None:
         """Restore an archive of definitions or large objects; the first error ends it."""
         if self.client.filters:
             self._run(name, [])
+        else:
+            self._restore(name, [])
+
+    def restore_side_by_side(self, name: str) -> None:
+        """Restore an archive of what needs rows: indexes side by side, then what locks several tables.
+
+        Such an archive has no tables, so `pg_restore` does not know which of its jobs would lock each
+        other out: two keys between the same tables did.
+        """
+        if self.client.filters:
+            self._run(name, [])
             return
-        jobs = [f"--jobs={self.jobs}"] if side_by_side else []
-        self._check(name, self._pg_restore(name, ["--exit-on-error", *jobs, self._target()]))
+        listed = self._pg_restore(name, ["--list"])
+        self._check(name, listed)
+        lines = listed.output.splitlines(keepends=True)
+        with TemporaryDirectory() as place:
+            for alone in (False, True):
+                chosen = Path(place, "list")
+                chosen.write_bytes(b"".join(line for line in lines if bool(_ALONE.match(line)) is alone))
+                jobs = [] if alone else [f"--jobs={self.jobs}"]
+                self._restore(name, [*jobs, f"--use-list={chosen}"])
 
     def restore_whole(self) -> None:
         """Restore the archive that holds everything; the first error ends it."""
         if not self.client.filters:
-            self.restore(WHOLE, side_by_side=True)
+            self._restore(WHOLE, [f"--jobs={self.jobs}"])
             return
         self._run(WHOLE, ["--section=pre-data"])
         # Rows cannot be run as a script, and the setting that is refused makes no row wrong.
@@ -55,6 +79,9 @@ class Archives:
         if not errors or any(_UNKNOWN_SETTING not in line for line in errors):
             self._check(WHOLE, done)
         self._run(WHOLE, ["--section=post-data"])
+
+    def _restore(self, name: str, options: list[str]) -> None:
+        self._check(name, self._pg_restore(name, ["--exit-on-error", *options, self._target()]))
 
     def _run(self, name: str, options: list[str]) -> None:
         done = self._pg_restore(name, ["--exit-on-error", *options, "--file=-"])

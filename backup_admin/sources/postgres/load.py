@@ -140,7 +140,7 @@ class _Load:
             if int(contents["large_objects"]):
                 restore(LARGE_OBJECTS)
             # What was filled is read while indexes are made.
-            restore(POST_DATA, side_by_side=True)
+            self._archives.restore_side_by_side(POST_DATA)
             results(reading)
             results([crew.start(self._prove, one) for one in filled])
         self._analyze_rest()

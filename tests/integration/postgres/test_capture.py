@@ -284,6 +284,32 @@ def test_rows_of_a_loaded_table_are_written_once(newest_postgres: PostgresServer
         assert found.fetchone() == (True,)
 
 
+def test_keys_between_the_same_tables_do_not_lock_each_other_out(
+    newest_postgres: PostgresServer, tmp_path: Path
+) -> None:
+    name, new = newest_postgres.new_database(), newest_postgres.new_database()
+    columns = [f"c{number}" for number in range(20)]
+    places = ", ".join(f"{column} int" for column in columns)
+    keys = [
+        f"ALTER TABLE {one} ADD FOREIGN KEY ({column}) REFERENCES {other}"
+        for column in columns
+        for one, other in ("ab", "ba")
+    ]
+    newest_postgres.run(
+        f"CREATE TABLE a (id int PRIMARY KEY, {places});\nCREATE TABLE b (id int PRIMARY KEY, {places});\n"
+        + ";\n".join(keys)
+        + ";\nCOMMENT ON CONSTRAINT a_c0_fkey ON a IS 'one of many'",
+        name,
+        user=OWNER,
+    )
+    capture(newest_postgres.address(name), tmp_path / "parts")
+
+    options = LoadOptions(jobs=8)
+    load(tmp_path / "parts", parse_postgres_address(newest_postgres.address(new)), find_clients(), options)
+
+    assert dump_text(newest_postgres, new) == dump_text(newest_postgres, name)
+
+
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "EUC_JP"])
 def test_a_database_in_another_encoding_comes_back_byte_by_byte(
     postgres: PostgresServer, tmp_path: Path, encoding: str
