@@ -193,8 +193,8 @@ def tables_from_json(value: Any) -> tuple[Table, ...]:
 
     def table(row: Any) -> Table:
         names = (str(row["schema"]), str(row["name"]))
-        more = (int(row["size"]), _texts(row.get("types", ())), str(row.get("condition", "")))
-        return Table(*names, _texts(row["columns"]), _texts(row["key"]), *more)
+        types, condition = _texts(row.get("types", ())), str(row.get("condition", ""))
+        return Table(*names, _texts(row["columns"]), _texts(row["key"]), int(row["size"]), types, condition)
 
     return tuple(map(table, value))
 
