@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bench.postgres_gates import measure_postgres
 from bench.sqlite_gates import measure_sqlite
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 # Each is given a folder of its own, a scale and a number of runs; without the programs of its engine it ends.
 ENGINES: dict[str, Callable[[Path, float, int], list[Gate]]] = {
     "sqlite": measure_sqlite,
+    "postgres": measure_postgres,
 }
 
 

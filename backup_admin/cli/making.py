@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -56,6 +56,12 @@ class _Copy:
     help="A whole PostgreSQL server, as a base backup; may be repeated.",
 )
 @click.option(
+    "--postgres-format",
+    type=click.Choice(["auto", "archive"]),
+    default="auto",
+    help="Parts where they carry all there is, the default, or one archive for each database.",
+)
+@click.option(
     "--exclude", multiple=True, metavar="PATTERN", help="Leave out: '*.tmp', 'cache/', '/only/here'."
 )
 @click.option("--label", default="", help="A few words to know the snapshot by.")
@@ -92,6 +98,7 @@ def run_verb(  # noqa: PLR0913  one parameter for each option
     sqlite: tuple[str, ...],
     postgres: tuple[str, ...],
     clusters: tuple[str, ...],
+    postgres_format: str,
     exclude: tuple[str, ...],
     label: str,
     mirrors: tuple[str, ...],
@@ -113,7 +120,16 @@ def run_verb(  # noqa: PLR0913  one parameter for each option
     make_sources(files, sqlite, postgres, clusters, exclude=exclude)
     repository, state = open_given(surroundings, storage, key_file, state_dir)
     pinned = [path.absolute() for path in (state.root, key_file) if path is not None]
-    sources = make_sources(files, sqlite, postgres, clusters, exclude=exclude, pinned=pinned)
+    sources = make_sources(
+        files,
+        sqlite,
+        postgres,
+        clusters,
+        exclude=exclude,
+        pinned=pinned,
+    )
+    servers = tuple(replace(one, archive=postgres_format == "archive") for one in sources.postgres)
+    sources = replace(sources, postgres=servers)
     with surroundings.reporting(_STOPPED) as reporter:
         given = _Given(repository, sources, state, reporter, surroundings.clock)
         decision = Decision(run=True, reason="") if skips is None else _look(given, skips)

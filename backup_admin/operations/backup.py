@@ -231,6 +231,7 @@ class _Run:
         for server in self._sources.postgres:
             signals = _signals_of(server)  # before the capture: what happens between is captured, not missed
             entry = capture_postgres(server, workers, self._put_part, self._reporter)
+            self._parts.notices += [f"{server.name}: {warning}" for warning in noted_warnings(entry)]
             self._parts.databases.append(with_signals(entry, signals))
             self._reporter.advance(items=1)
         for cluster in sources.clusters:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from backup_admin.core.errors import SourceError
 from backup_admin.core.paths import sort_key
 from backup_admin.repository.entries import ShardWriter
 from backup_admin.repository.types import ChunkRef, DatabaseEntry, FileEntry, FilesRoot, TableEntry
 from backup_admin.sources.postgres.parts import CONTENTS, TABLES, TablePart, file_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from concurrent.futures import Future
 
     from backup_admin.core.progress import Reporter
@@ -39,13 +38,11 @@ def capture_postgres(
     """
     began_ns = time.time_ns()
     with source.capturing() as captured:
-        if captured.catalog.reasons:
-            raise SourceError(
-                f"{source.name}: {captured.catalog.reasons[0]}, which this version cannot capture yet."
-            )
         run = _Run(captured, workers, reporter)
         parts, contents = run.store()
-    entries = [FileEntry(TABLES.encode(), "folder", 0, _FOLDER_MODE, began_ns, began_ns, 0)]
+    entries = []
+    if not captured.archive_reason:
+        entries.append(FileEntry(TABLES.encode(), "folder", 0, _FOLDER_MODE, began_ns, began_ns, 0))
     for name, content in contents.items():
         path = name.encode()
         entries.append(FileEntry(path, "file", content.size, _FILE_MODE, began_ns, began_ns, 0, content))
@@ -66,7 +63,7 @@ def capture_postgres(
     return DatabaseEntry(
         name=source.name,
         engine="postgresql",
-        format="tables",
+        format="archive" if captured.archive_reason else "tables",
         engine_version=captured.server_version,
         path=source.address.label,
         page_size=0,
@@ -74,13 +71,17 @@ def capture_postgres(
         tables=tuple(
             TableEntry(one.table.shown, one.rows, one.size, f"sha256:{one.sha256}") for one in parts
         ),
-        details={"client_version": captured.client.version, "large_objects": captured.catalog.large_objects},
+        details=_details(captured),
         tree=tree,
     )
 
 
-def _describe(part: TablePart) -> TableEntry:
-    return TableEntry(part.table.shown, part.rows, part.size, f"sha256:{part.sha256}")
+def _details(captured: PostgresCapture) -> dict[str, Any]:
+    found = {"client_version": captured.client.version, "large_objects": captured.catalog.large_objects}
+    if not captured.archive_reason:
+        return found
+    reason = f"it is stored as one archive, since {captured.archive_reason}"
+    return {**found, "archive_reason": captured.archive_reason, "warnings": [reason]}
 
 
 class _Run:
@@ -91,32 +92,36 @@ class _Run:
 
     def store(self) -> tuple[list[TablePart], dict[str, Content]]:
         """Store all parts; return what is known of the tables, and the content of each file."""
-        tables = [
-            self._workers.submit(partial(self._table, table), size=table.size + 1)
-            for table in self._captured.catalog.tables
-        ]
+        # Programs first, they are short; then the largest table: the last that is under way is a small one.
+        archives = {name: self._submit_archive(name) for name in self._captured.archives()}
+        tables = {
+            table: self._workers.submit(partial(self._table, table), size=table.size + 1)
+            for table in sorted(self._captured.tables, key=lambda table: -table.size)
+        }
         try:
-            contents = {name: self._archive(name) for name in self._captured.archives()}
-            read = [future.result() for future in tables]
+            contents = {name: future.result() for name, future in archives.items()}
+            read = [tables[table].result() for table in self._captured.tables]
         except BaseException:
-            _give_up(tables)
+            _give_up([*archives.values(), *tables.values()])
             raise
         parts = [part for part, _ in read]
-        contents.update((part.file, content) for part, content in read)
+        contents.update((part.file, content) for part, content in read if content is not None)
         contents[CONTENTS] = self._write_contents(parts)
         return parts, contents
 
-    def _archive(self, name: str) -> Content:
+    def _submit_archive(self, name: str) -> Future[Content]:
         def write(writer: ContentWriter) -> Content:
             with self._captured.archive(name) as read_into:
-                return writer.write(read_into)
+                content = writer.write(read_into)
+            self._reporter.advance(size=content.size)
+            return content
 
-        content = self._workers.submit(write, size=1).result()
-        self._reporter.advance(size=content.size)
-        return content
+        return self._workers.submit(write, size=1)
 
-    def _table(self, table: Table, writer: ContentWriter) -> tuple[TablePart, Content]:
+    def _table(self, table: Table, writer: ContentWriter) -> tuple[TablePart, Content | None]:
         self._reporter.check_cancelled()
+        if self._captured.archive_reason:  # its rows are in the archive
+            return self._captured.digest(table), None
         with self._captured.table(table) as reader:
             content = writer.write(reader.read_into)
         self._reporter.advance(size=content.size, current=table.shown)
@@ -136,7 +141,7 @@ class _Run:
         return self._workers.submit(lambda writer: writer.write(read_into), size=1).result()
 
 
-def _give_up(futures: list[Future[tuple[TablePart, Content]]]) -> None:
+def _give_up(futures: Sequence[Future[Any]]) -> None:
     """Wait for what is under way: it reads from the snapshot that ends now."""
     for future in futures:
         future.cancel()

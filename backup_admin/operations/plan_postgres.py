@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from backup_admin.core.errors import BackupAdminError, SourceError, UsageError
+from backup_admin.core.errors import BackupAdminError, RestoreRefused, SourceError, UsageError
 from backup_admin.operations.issues import Issue, Level
 from backup_admin.operations.plans import DatabasePart, TableEffect
 
@@ -49,6 +49,12 @@ def plan_postgres(entry: DatabaseEntry, source: PostgresSource) -> DatabasePart:
     except SourceError:
         is_readable = False
     then = {table.name: table for table in entry.tables}
+    way = RENAME if found.may_make and found.owns else IN_PLACE
+    if way == IN_PLACE and entry.format == "archive":
+        raise RestoreRefused(
+            f"The database {entry.name!r} was stored as an archive, which makes a new database: the role "
+            f"{found.role} needs CREATEDB and to own it. Nothing was touched."
+        )
     return DatabasePart(
         entry.name,
         source.address.label,
@@ -64,7 +70,7 @@ def plan_postgres(entry: DatabaseEntry, source: PostgresSource) -> DatabasePart:
             for table in sorted(now.keys() | then.keys())
         ),
         engine=entry.engine,
-        way=RENAME if found.may_make and found.owns else IN_PLACE,
+        way=way,
     )
 
 

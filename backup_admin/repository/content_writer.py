@@ -34,7 +34,8 @@ class _Own(threading.local):
     """What each thread has for itself."""
 
     def __init__(self) -> None:
-        self.sampler = zstandard.ZstdCompressor(level=-1)
+        # Below 1 there is no Huffman coding, and digits of hex, which it halves, look like noise.
+        self.sampler = zstandard.ZstdCompressor(level=1)
 
 
 _OWN = _Own()

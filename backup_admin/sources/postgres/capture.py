@@ -2,11 +2,14 @@
 
 The parts of a capture are files: the schema in two archives of `pg_dump` (what rows need, and what needs
 rows), each table as the text of `COPY`, large objects as an archive, and `contents.json`, which tells what
-the others are. `load` makes a database of them.
+the others are. Where that cannot carry all there is, one archive holds everything, and the rows of each
+table are only counted and digested. `load` makes a database of either.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import threading
 from contextlib import ExitStack, contextmanager
@@ -19,8 +22,18 @@ from backup_admin.core.errors import ProgramFailed, SourceError
 from backup_admin.core.programs import stream_program
 from backup_admin.sources.postgres.catalog import catalog_to_json, read_catalog
 from backup_admin.sources.postgres.clients import choose_for_dump, why
-from backup_admin.sources.postgres.connect import connected, explain
-from backup_admin.sources.postgres.parts import FORMAT, LARGE_OBJECTS, POST_DATA, PRE_DATA
+from backup_admin.sources.postgres.connect import connected, explain, take_rows_as_they_are
+from backup_admin.sources.postgres.needs import needs_to_json, read_needs
+from backup_admin.sources.postgres.parts import (
+    ARCHIVE_FORMAT,
+    FORMAT,
+    LARGE_OBJECTS,
+    POST_DATA,
+    PRE_DATA,
+    WHOLE,
+    TablePart,
+)
+from backup_admin.sources.postgres.rows import RowSum, TableReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,23 +43,24 @@ if TYPE_CHECKING:
     from backup_admin.sources.postgres.address import PostgresAddress
     from backup_admin.sources.postgres.catalog import Catalog, Table
     from backup_admin.sources.postgres.clients import ClientPrograms
-    from backup_admin.sources.postgres.parts import TablePart
 
 _MAGIC = b"PGDMP"
 _LOCK_WAIT = "60s"
 _SILENCE_SECONDS = 1800.0
-_BLOCK_BYTES = 256 << 10
 _SECTIONS = {
     PRE_DATA: ("--section=pre-data",),
     POST_DATA: ("--section=post-data",),
     # Rows and places of sequences are in parts of their own.
     LARGE_OBJECTS: ("--section=data", "--blobs", "--exclude-table-data=*.*"),
+    WHOLE: (),
 }
 
 
 @contextmanager
-def capturing(address: PostgresAddress, clients: Sequence[ClientPrograms]) -> Iterator[PostgresCapture]:
-    """Begin a snapshot of a database and keep it for the block.
+def capturing(
+    address: PostgresAddress, clients: Sequence[ClientPrograms], *, archive: bool = False
+) -> Iterator[PostgresCapture]:
+    """Begin a snapshot of a database and keep it for the block; `archive` asks for one whatever is in it.
 
     Raises `SourceMissing`, `SourceError` or `NoClient`.
     """
@@ -55,11 +69,17 @@ def capturing(address: PostgresAddress, clients: Sequence[ClientPrograms]) -> It
         connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         row = connection.execute("SELECT pg_export_snapshot()").fetchone()
         snapshot = "" if row is None else str(row[0])
-        yield PostgresCapture(address, client, connection, snapshot, stack)
+        captured = PostgresCapture(address, client, connection, snapshot, stack)
+        if archive and not captured.archive_reason:
+            captured.archive_reason = "it was asked for"
+        yield captured
 
 
 class PostgresCapture:
-    """A database as it was when the capture began. Tables may be read from several threads."""
+    """A database as it was when the capture began. Tables may be read from several threads.
+
+    `archive_reason` says why it is written as one archive; empty when it is not.
+    """
 
     def __init__(
         self,
@@ -77,6 +97,8 @@ class PostgresCapture:
         self._lock = threading.Lock()
         self._local = threading.local()
         self.catalog: Catalog = read_catalog(connection)
+        self.needs = read_needs(connection)
+        self.archive_reason = "; ".join(self.catalog.reasons)
         if self.catalog.tables:
             # As pg_dump does: nobody changes or drops a table before it was read.
             names = sql.SQL(", ONLY ").join(table.quoted() for table in self.catalog.tables)
@@ -85,7 +107,14 @@ class PostgresCapture:
 
     def archives(self) -> tuple[str, ...]:
         """Return the names of the archives that `pg_dump` makes."""
+        if self.archive_reason:
+            return (WHOLE,)
         return (PRE_DATA, *((LARGE_OBJECTS,) if self.catalog.large_objects else ()), POST_DATA)
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """Return all tables that have rows in what is written."""
+        return (*self.catalog.tables, *(self.catalog.configured if self.archive_reason else ()))
 
     @contextmanager
     def archive(self, name: str) -> Iterator[ReadInto]:
@@ -106,24 +135,47 @@ class PostgresCapture:
     def table(self, table: Table) -> Iterator[TableReader]:
         """Give the rows of a table as text, in the order of its primary key."""
         connection = self._own_connection()
+        reader = TableReader(connection, table.copy_out())
         try:
-            with connection.cursor() as cursor, cursor.copy(table.copy_out()) as copy:
-                yield TableReader(copy)
+            yield reader
         except psycopg.Error as error:
             raise SourceError(f"{self._address.label}: table {table.shown}: {explain(error)}") from error
+        finally:
+            if not reader.close():
+                self._local.connection = None
+                connection.close()
+
+    def digest(self, table: Table) -> TablePart:
+        """Read a table without keeping it: what an archive holds is compared with that."""
+        digest, total = hashlib.sha256(), RowSum()
+        rows = size = 0
+        with self.table(table) as reader:
+            while block := reader.next_block():
+                digest.update(block)
+                size += len(block)
+                if not table.key:
+                    total.add(io.BytesIO(block))
+            rows = reader.rows
+        row_sum = "" if table.key else total.hexdigest()
+        return TablePart(table, "", rows, size, digest.hexdigest(), row_sum)
 
     def contents(self, tables: Sequence[TablePart]) -> bytes:
         """Return what tells `load` about all other parts."""
         value: dict[str, Any] = {
-            "format": FORMAT,
+            "format": ARCHIVE_FORMAT if self.archive_reason else FORMAT,
             "server_version": self.server_version,
             "client_version": self.client.version,
-            **catalog_to_json(self.catalog),
+            "needs": needs_to_json(self.needs),
+            **catalog_to_json(self.catalog, self.tables),
         }
+        if self.archive_reason:
+            value["archive_reason"] = self.archive_reason
         read = {(part.table.schema, part.table.name): part for part in tables}
         for row in value["tables"]:
             part = read[row["schema"], row["name"]]
-            row |= {"file": part.file, "rows": part.rows, "bytes": part.size, "sha256": part.sha256}
+            row.update({"file": part.file, "rows": part.rows, "bytes": part.size, "sha256": part.sha256})
+            if part.row_sum:
+                row["row_sum"] = part.row_sum
         return json.dumps(value, ensure_ascii=False, indent=1).encode()
 
     def _own_connection(self) -> psycopg.Connection:
@@ -134,35 +186,9 @@ class PostgresCapture:
                 connection = self._stack.enter_context(connected(self._address))
             connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(self._snapshot)))
+            take_rows_as_they_are(connection)
             self._local.connection = connection
         return connection
-
-
-class TableReader:
-    """The text of one table; `rows` counts what was read so far."""
-
-    def __init__(self, copy: psycopg.Copy) -> None:
-        self._copy = copy
-        self._ahead = memoryview(b"")
-        self.rows = 0
-
-    def read_into(self, view: memoryview) -> int:
-        """Fill a view as far as there is something; 0 at the end."""
-        if not self._ahead:
-            self._ahead = memoryview(self._block())
-        count = min(len(view), len(self._ahead))
-        view[:count] = self._ahead[:count]
-        self._ahead = self._ahead[count:]
-        return count
-
-    def _block(self) -> bytes:
-        """Gather rows: the library hands on each alone."""
-        rows, size = [], 0
-        while size < _BLOCK_BYTES and (row := self._copy.read()):
-            rows.append(row)
-            size += len(row)
-        self.rows += len(rows)
-        return b"".join(rows)
 
 
 class _Archive:

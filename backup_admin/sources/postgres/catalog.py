@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 
 if TYPE_CHECKING:
+    import collections.abc
+
     import psycopg
 
 OWN_SCHEMAS = "n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'"
@@ -17,21 +19,20 @@ NO_MEMBER = """NOT EXISTS (SELECT FROM pg_depend d
 TYPE = """CASE WHEN 'e' IN (t.typtype, b.typtype)
     THEN 'enum(' || format_type(COALESCE(b.oid, t.oid), NULL) || ')'
     WHEN b.oid IS NULL THEN format_type(t.oid, a.atttypmod) ELSE format_type(b.oid, t.typtypmod) END"""
-# Rows lie in ordinary tables and in leaves of partitioned ones. Those of an extension come with it.
-_TABLES = f"""
-SELECT n.nspname, c.relname,
-  ARRAY(SELECT a.attname::text FROM pg_attribute a
+_COLUMNS = """ARRAY(SELECT a.attname::text FROM pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
-        ORDER BY a.attnum),
-  ARRAY(SELECT a.attname::text
+        ORDER BY a.attnum)"""
+_KEY = """ARRAY(SELECT a.attname::text
         FROM pg_index i, unnest(i.indkey) WITH ORDINALITY AS key(number, place), pg_attribute a
         WHERE i.indrelid = c.oid AND i.indisprimary AND a.attrelid = c.oid AND a.attnum = key.number
-        ORDER BY key.place),
-  pg_relation_size(c.oid),
-  ARRAY(SELECT {TYPE}
+        ORDER BY key.place)"""
+_TYPES = f"""ARRAY(SELECT {TYPE}
         FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_type b ON b.oid = t.typbasetype
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
-        ORDER BY a.attnum)
+        ORDER BY a.attnum)"""  # noqa: S608 - of constants
+# Rows lie in ordinary tables and in leaves of partitioned ones. Those of an extension come with it.
+_TABLES = f"""
+SELECT n.nspname, c.relname, {_COLUMNS}, {_KEY}, pg_relation_size(c.oid), {_TYPES}
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND {OWN_SCHEMAS} AND {NO_MEMBER}
 ORDER BY n.nspname, c.relname
@@ -47,12 +48,22 @@ SELECT d.datname, pg_get_userbyid(d.datdba), pg_encoding_to_char(d.encoding), d.
   (SELECT s.setconfig FROM pg_db_role_setting s WHERE s.setdatabase = d.oid AND s.setrole = 0)
 FROM pg_database d WHERE d.datname = current_database()
 """
-_CONFIGURED = "SELECT extname FROM pg_extension WHERE extconfig IS NOT NULL ORDER BY extname"
+# What an extension marked to be dumped, and which of its rows are not its own.
+_CONFIGURED = f"""
+SELECT e.extname, c.relkind = 'S', n.nspname, c.relname, {_COLUMNS}, {_KEY}, pg_relation_size(c.oid),
+  {_TYPES}, u.condition
+FROM pg_extension e, unnest(e.extconfig, e.extcondition) AS u(number, condition)
+JOIN pg_class c ON c.oid = u.number JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'S') ORDER BY e.extname, n.nspname, c.relname
+"""  # noqa: S608 - of constants
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table with rows of its own: its columns that are stored, and those of its primary key, in order."""
+    """A table with rows of its own: its columns that are stored, and those of its primary key, in order.
+
+    Of a table of an extension those rows count that its condition lets through.
+    """
 
     schema: str
     name: str
@@ -60,6 +71,7 @@ class Table:
     key: tuple[str, ...]
     size: int = 0
     types: tuple[str, ...] = ()
+    condition: str = ""
 
     @property
     def shown(self) -> str:
@@ -70,21 +82,37 @@ class Table:
         """Return the name as it stands in a statement."""
         return sql.Identifier(self.schema, self.name)
 
-    def copy_out(self) -> sql.Composed:
+    def copy_out(self, *, in_order: bool = True) -> sql.Composed:
         """Return the statement that writes all rows, in the order of the primary key where there is one.
 
         So a row that changed moves no other: the next backup finds the rest where it was.
         """
         order: sql.Composable = sql.SQL("")
-        if self.key:
+        if self.key and in_order:
             order = sql.SQL(" ORDER BY {}").format(_list(self.key))
-        query = sql.SQL("SELECT {} FROM ONLY {}{}").format(_list(self.columns), self.quoted(), order)
+        # The condition is what the extension wrote for `pg_dump`.
+        where = sql.SQL(f" {self.condition}" if self.condition else "")
+        query = sql.SQL("SELECT {} FROM ONLY {}{}{}").format(_list(self.columns), self.quoted(), where, order)
         return sql.SQL("COPY ({}) TO STDOUT").format(query)
 
-    def copy_in(self) -> sql.Composed:
-        """Return the statement that reads what `copy_out` wrote."""
+    def has_rows(self) -> sql.Composed:
+        """Return the query that says whether there is a row."""
+        where = sql.SQL(f" {self.condition}" if self.condition else "")
+        return sql.SQL("SELECT EXISTS (SELECT FROM ONLY {}{})").format(self.quoted(), where)
+
+    def is_called(self) -> sql.Composed:
+        """Return the query that says whether a sequence was used."""
+        return sql.SQL("SELECT is_called FROM {}").format(self.quoted())
+
+    def copy_in(self, *, frozen: bool = False) -> sql.Composed:
+        """Return the statement that reads what `copy_out` wrote.
+
+        Frozen rows need not be written again when they are first read; the transaction must have
+        emptied the table.
+        """
         columns = sql.SQL(" ({})").format(_list(self.columns)) if self.columns else sql.SQL("")
-        return sql.SQL("COPY {}{} FROM STDIN").format(self.quoted(), columns)
+        options = sql.SQL(" WITH (FREEZE)" if frozen else "")
+        return sql.SQL("COPY {}{} FROM STDIN{}").format(self.quoted(), columns, options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +141,17 @@ class DatabaseFacts:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """All that a capture needs to know; `reasons` say why only a whole archive can carry it."""
+    """All that a capture needs to know; `reasons` say why only a whole archive can carry it.
+
+    Then `configured` are the tables of extensions with rows that are not the extension's own.
+    """
 
     database: DatabaseFacts
     tables: tuple[Table, ...]
     sequences: tuple[Sequence, ...]
     large_objects: int
     reasons: tuple[str, ...]
+    configured: tuple[Table, ...] = ()
 
 
 def read_catalog(connection: psycopg.Connection) -> Catalog:
@@ -134,21 +166,26 @@ def read_catalog(connection: psycopg.Connection) -> Catalog:
         last_value, is_called = _one(connection, query)
         sequences.append(Sequence(schema, name, last_value, is_called))
     (large_objects,) = _one(connection, sql.SQL("SELECT count(*) FROM pg_largeobject_metadata"))
-    reasons = tuple(
-        f"the extension {name} keeps rows of its own in tables that belong to it"
-        for (name,) in connection.execute(_CONFIGURED)
-    )
-    return Catalog(_read_database(connection), tables, tuple(sequences), large_objects, reasons)
+    reasons, configured = _read_configured(connection)
+    database = _read_database(connection)
+    return Catalog(database, tables, tuple(sequences), large_objects, reasons, configured)
 
 
-def catalog_to_json(catalog: Catalog) -> dict[str, Any]:
-    """Write a catalogue as plain data."""
+def catalog_to_json(catalog: Catalog, tables: collections.abc.Sequence[Table]) -> dict[str, Any]:
+    """Write a catalogue as plain data, with these of its tables."""
     return {
         "database": asdict(catalog.database),
-        "tables": [asdict(table) for table in catalog.tables],
+        "tables": [_table_to_json(table) for table in tables],
         "sequences": [asdict(sequence) for sequence in catalog.sequences],
         "large_objects": catalog.large_objects,
     }
+
+
+def _table_to_json(table: Table) -> dict[str, Any]:
+    value = asdict(table)
+    if not table.condition:
+        del value["condition"]
+    return value
 
 
 def tables_from_json(value: Any) -> tuple[Table, ...]:
@@ -156,8 +193,8 @@ def tables_from_json(value: Any) -> tuple[Table, ...]:
 
     def table(row: Any) -> Table:
         names = (str(row["schema"]), str(row["name"]))
-        types = _texts(row.get("types", ()))
-        return Table(*names, _texts(row["columns"]), _texts(row["key"]), int(row["size"]), types)
+        types, condition = _texts(row.get("types", ())), str(row.get("condition", ""))
+        return Table(*names, _texts(row["columns"]), _texts(row["key"]), int(row["size"]), types, condition)
 
     return tuple(map(table, value))
 
@@ -178,6 +215,20 @@ def database_from_json(value: Any) -> DatabaseFacts:
         str(value[key]) for key in ("name", "owner", "encoding", "collate", "ctype")
     )
     return DatabaseFacts(name, owner, encoding, collate, ctype, acl, comment, _texts(value["settings"]))
+
+
+def _read_configured(connection: psycopg.Connection) -> tuple[tuple[str, ...], tuple[Table, ...]]:
+    """Return why only an archive can carry a database, and the tables of extensions that have rows."""
+    reasons: dict[str, None] = {}
+    tables = []
+    for extension, is_sequence, *facts, condition in connection.execute(_CONFIGURED).fetchall():
+        schema, name, columns, key, size, types = facts
+        table = Table(schema, name, tuple(columns), tuple(key), size, tuple(types), condition or "")
+        (is_used,) = _one(connection, table.is_called() if is_sequence else table.has_rows())
+        if is_used:
+            reasons[f"the extension {extension} keeps rows of yours in tables that belong to it"] = None
+            tables += [] if is_sequence else [table]
+    return tuple(reasons), tuple(tables)
 
 
 def _read_database(connection: psycopg.Connection) -> DatabaseFacts:

@@ -31,7 +31,10 @@ PINNED = {
     "statement_timeout": "0",
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
+    # Tables without a key are read as they lie, from the beginning also when others read them.
+    "synchronize_seqscans": "off",
 }
+PINNED_SINCE = {170_000: {"transaction_timeout": "0"}}
 _PIN = "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS pinned (name, value)"
 _NO_HOST = "The name of the host leads nowhere. Check how it is spelled, and DNS."
 _SIGNS = (
@@ -68,10 +71,27 @@ def connected(address: PostgresAddress) -> Iterator[psycopg.Connection]:
                 raise SourceError(
                     f"{address.label} is PostgreSQL {major}; the oldest that is supported is {OLDEST_SERVER}."
                 )
-            connection.execute(_PIN, (list(PINNED), list(PINNED.values())))
+            pin_settings(connection)
             yield connection
         except psycopg.Error as error:
             raise SourceError(f"{address.label}: {explain(error)}") from error
+
+
+def pin_settings(connection: psycopg.Connection) -> None:
+    """Set all that is pinned, as far as the server knows it."""
+    settings = dict(PINNED)
+    for version, more in PINNED_SINCE.items():
+        settings |= more if connection.info.server_version >= version else {}
+    connection.execute(_PIN, (list(settings), list(settings.values())))
+
+
+def take_rows_as_they_are(connection: psycopg.Connection) -> None:
+    """Let nobody check what a database without an encoding holds: it may be no UTF-8.
+
+    Text that the connection reads otherwise comes as bytes from then on.
+    """
+    if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
+        connection.execute("SET client_encoding = 'SQL_ASCII'")
 
 
 def explain(error: psycopg.Error) -> str:

@@ -2,41 +2,65 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 from psycopg import sql
 
 from backup_admin.core.errors import Damaged, NewerVersion, RestoreRefused, SourceError
-from backup_admin.core.programs import run_program
-from backup_admin.sources.postgres.catalog import read_catalog, sequences_from_json, tables_from_json
-from backup_admin.sources.postgres.clients import choose_for_restore, why
-from backup_admin.sources.postgres.connect import connected
-from backup_admin.sources.postgres.parts import CONTENTS, FORMAT, LARGE_OBJECTS, POST_DATA, PRE_DATA
-from backup_admin.sources.postgres.script import run_script
+from backup_admin.sources.postgres.archives import Archives
+from backup_admin.sources.postgres.catalog import read_catalog, sequences_from_json
+from backup_admin.sources.postgres.clients import choose_for_restore
+from backup_admin.sources.postgres.connect import connected, explain
+from backup_admin.sources.postgres.load_tables import (
+    Crew,
+    compare_restored,
+    copy_in,
+    prove_and_analyze,
+    read_back,
+    results,
+)
+from backup_admin.sources.postgres.needs import Needs, needs_from_json, needs_to_json, refuse_lacking
+from backup_admin.sources.postgres.parts import (
+    ARCHIVE_FORMAT,
+    CONTENTS,
+    FORMAT,
+    LARGE_OBJECTS,
+    POST_DATA,
+    PRE_DATA,
+    table_parts,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterator, Sequence
+    from concurrent.futures import Future
     from pathlib import Path
-
-    import psycopg
 
     from backup_admin.sources.postgres.address import PostgresAddress
     from backup_admin.sources.postgres.catalog import Table
-    from backup_admin.sources.postgres.clients import ClientPrograms, RestoreClient
+    from backup_admin.sources.postgres.clients import ClientPrograms
+    from backup_admin.sources.postgres.load_tables import Filled
+    from backup_admin.sources.postgres.parts import TablePart
 
-_BLOCK_BYTES = 256 << 10
-_SUM_BYTES = 32
-_HOURS = 24 * 3600.0
+_NO_NEEDS = needs_to_json(Needs())
+_OF_OTHERS = """
+SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('m', 'p') AND n.nspname !~ '^pg_' ORDER BY 1, 2
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """How a database is loaded: without owners and rights it belongs to who loads it."""
+    """How a database is loaded: without owners and rights it belongs to who loads it.
+
+    So many tables are filled, and indexes made, side by side.
+    """
 
     no_owner: bool = False
+    jobs: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,108 +91,99 @@ def load(
         made_by = int(str(contents["client_version"]).partition(".")[0])
         client = choose_for_restore(clients, archive_major=made_by, server_major=server)
         _refuse_full(connection, address)
-        run = _Load(folder, address, client, connection, options or LoadOptions())
-        return run.run(contents)
+        chosen = options or LoadOptions()
+        if "needs" in contents:  # older captures do not say
+            needs = needs_from_json(contents["needs"])
+            refuse_lacking(connection, needs, address.label, no_owner=chosen.no_owner)
+        archives = Archives(folder, address, client, connection, chosen.no_owner, chosen.jobs)
+        return _Load(archives).run(contents)
 
 
 class _Load:
-    def __init__(
-        self,
-        folder: Path,
-        address: PostgresAddress,
-        client: RestoreClient,
-        connection: psycopg.Connection,
-        options: LoadOptions,
-    ) -> None:
-        self._folder = folder
-        self._address = address
-        self._client = client
-        self._connection = connection
-        self._options = options
+    def __init__(self, archives: Archives) -> None:
+        self._archives = archives
+        self._folder = archives.folder
+        self._address = archives.address
+        self._connection = archives.connection
 
     def run(self, contents: dict[str, Any]) -> Loaded:
-        tables = tables_from_json(contents["tables"])
-        self._restore(PRE_DATA)
-        rows = size = 0
-        for table, row in zip(tables, contents["tables"], strict=True):
-            self._copy_in(table, row)
-            rows, size = rows + int(row["rows"]), size + int(row["bytes"])
-        for sequence in sequences_from_json(contents["sequences"]):
+        parts = table_parts(contents["tables"])
+        if contents["format"] == ARCHIVE_FORMAT:
+            self._load_archive(parts)
+        else:
+            self._load_parts(parts, contents)
+        return Loaded(len(parts), sum(part.rows for part in parts), sum(part.size for part in parts), ())
+
+    def _load_archive(self, parts: Sequence[TablePart]) -> None:
+        self._archives.restore_whole()
+        with ExitStack() as stack:
+            crew = Crew(self._address, self._archives.jobs, stack)
+            results([crew.start(self._compare, part) for part in sorted(parts, key=lambda part: -part.size)])
+        self._connection.execute("ANALYZE")
+
+    def _load_parts(self, parts: Sequence[TablePart], contents: dict[str, Any]) -> None:
+        restore = self._archives.restore
+        restore(PRE_DATA)
+        with ExitStack() as stack:
+            crew = Crew(self._address, self._archives.jobs, stack)
+            reading: list[Future[None]] = []
+
+            def fill(connection: psycopg.Connection, part: TablePart) -> Filled:
+                with self._naming(part.table):
+                    filled = copy_in(connection, self._folder, part)
+                reading.append(crew.start(self._read_back, part))
+                return filled
+
+            # The largest first: the last that is under way is a small one.
+            filled = results([crew.start(fill, part) for part in sorted(parts, key=lambda part: -part.size)])
+            self._place_sequences(contents["sequences"])
+            if int(contents["large_objects"]):
+                restore(LARGE_OBJECTS)
+            # What was filled is read while indexes are made.
+            self._archives.restore_side_by_side(POST_DATA)
+            results(reading)
+            results([crew.start(self._prove, one) for one in filled])
+        self._analyze_rest()
+
+    def _compare(self, connection: psycopg.Connection, part: TablePart) -> None:
+        with self._naming(part.table):
+            compare_restored(connection, part)
+
+    def _read_back(self, connection: psycopg.Connection, part: TablePart) -> None:
+        with self._naming(part.table):
+            read_back(connection, self._folder, part)
+
+    def _prove(self, connection: psycopg.Connection, filled: Filled) -> None:
+        with self._naming(filled.part.table):
+            prove_and_analyze(connection, filled)
+
+    @contextmanager
+    def _naming(self, table: Table) -> Iterator[None]:
+        try:
+            yield
+        except psycopg.Error as error:
+            raise SourceError(f"{self._address.label}: table {table.shown}: {explain(error)}") from error
+
+    def _place_sequences(self, value: Any) -> None:
+        for sequence in sequences_from_json(value):
             name = sql.Identifier(sequence.schema, sequence.name).as_string()
             values = (name, sequence.last_value, sequence.is_called)
             self._connection.execute("SELECT setval(%s::regclass, %s, %s)", values)
-        if int(contents["large_objects"]):
-            self._restore(LARGE_OBJECTS)
-        self._restore(POST_DATA)
-        self._connection.execute("ANALYZE")
-        for table, row in zip(tables, contents["tables"], strict=True):
-            if not is_as_captured(self._connection, table, row, self._folder):
-                label = self._address.label
-                raise SourceError(f"{label}: table {table.shown} does not hold what was captured.")
-        return Loaded(len(tables), rows, size, ())
 
-    def _restore(self, name: str) -> None:
-        """Restore an archive; the first error ends it."""
-        options = ["--no-password", "--exit-on-error"]
-        if self._options.no_owner:
-            options += ["--no-owner", "--no-acl"]
-        if self._client.filters:
-            run_script(self._connection, self._pg_restore(name, [*options, "--file=-"]))
-        else:
-            self._pg_restore(name, [*options, f"--dbname={self._address.conninfo()}"])
-
-    def _pg_restore(self, name: str, options: list[str]) -> bytes:
-        command = [self._client.programs.restore, *options, str(self._folder / name)]
-        done = run_program(command, timeout_seconds=_HOURS, environment=self._address.environment())
-        if done.status != 0:
-            raise SourceError(f"{self._address.label}: pg_restore of {name} {why(done)}.")
-        return done.output
-
-    def _copy_in(self, table: Table, row: dict[str, Any]) -> None:
-        digest = hashlib.sha256()
-        with (
-            (self._folder / str(row["file"])).open("rb") as file,
-            self._connection.transaction(),
-            self._connection.cursor() as cursor,
-        ):
-            with cursor.copy(table.copy_in()) as copy:
-                while block := file.read(_BLOCK_BYTES):
-                    digest.update(block)
-                    copy.write(block)
-            # Raised within the transaction: rows of a damaged part do not stay.
-            if digest.hexdigest() != row["sha256"]:
-                raise Damaged(f"{row['file']} is not what was captured of table {table.shown}.")
-            if cursor.rowcount != row["rows"]:
-                raise Damaged(f"Table {table.shown} took {cursor.rowcount} rows instead of {row['rows']}.")
-
-
-def is_as_captured(connection: psycopg.Connection, table: Table, row: dict[str, Any], folder: Path) -> bool:
-    """Read a table back: in the order it was captured in, or, without a key, whatever the order is."""
-    with connection.cursor() as cursor, cursor.copy(table.copy_out()) as copy:
-        if not table.key:
-            with (folder / str(row["file"])).open("rb") as file:
-                return _sum_of(copy) == _sum_of(file)
-        digest = hashlib.sha256()
-        for block in copy:
-            digest.update(block)
-        return digest.hexdigest() == str(row["sha256"])
-
-
-def _sum_of(rows: Iterable[bytes | bytearray | memoryview]) -> int:
-    """Return the same number for the same rows in any order; equal rows count as often as they come."""
-    total = 0
-    for row in rows:
-        total += int.from_bytes(hashlib.blake2b(row, digest_size=_SUM_BYTES).digest(), "big")
-    return total % (1 << 8 * _SUM_BYTES)
+    def _analyze_rest(self) -> None:
+        """Analyze what has rows of others: materialized views, and tables of which there are partitions."""
+        for schema, name in self._connection.execute(_OF_OTHERS).fetchall():
+            self._connection.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(schema, name)))
 
 
 def read_contents(folder: Path) -> dict[str, Any]:
     """Read what tells about the parts in a folder; raise `RestoreRefused`, `NewerVersion` or `Damaged`."""
     try:
         value = json.loads((folder / CONTENTS).read_bytes())
-        if value["format"] != FORMAT:
+        if value["format"] not in (FORMAT, ARCHIVE_FORMAT):
             raise NewerVersion(f"{folder / CONTENTS} was written by a newer version. Nothing was loaded.")
-        tables_from_json(value["tables"])
+        table_parts(value["tables"])
+        needs_from_json(value.get("needs", _NO_NEEDS))
         sequences_from_json(value["sequences"])
         for row in value["tables"]:
             if not (folder / row["file"]).resolve().is_relative_to(folder.resolve()):

@@ -20,7 +20,7 @@ from backup_admin.sources.merging.merge_model import LoadedTable
 from backup_admin.sources.merging.merging import merge
 from backup_admin.sources.postgres.connect import connected, explain
 from backup_admin.sources.postgres.live_graph import read_graph, shown_name
-from backup_admin.sources.postgres.parts import FORMAT
+from backup_admin.sources.postgres.parts import ARCHIVE_FORMAT, FORMAT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -256,6 +256,12 @@ class PostgresMerge:
 def _tables_of(contents: bytes) -> list[dict[str, Any]]:
     try:
         value = json.loads(contents)
+        if value["format"] == ARCHIVE_FORMAT:
+            raise RestoreRefused(
+                f"The database is stored as one archive, since {value['archive_reason']}: no table can be "
+                "taken out of it. Nothing was touched. Write it with restore --to, load it into a new "
+                "database, and take the rows from there."
+            )
         if value["format"] != FORMAT:
             raise NewerVersion("The database was captured by a newer version. Nothing was touched.")
         return [

@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from backup_admin.sources.postgres.catalog import tables_from_json
 
 if TYPE_CHECKING:
     from backup_admin.sources.postgres.catalog import Table
 
-FORMAT = 1
-CONTENTS, PRE_DATA, POST_DATA, LARGE_OBJECTS = (
+FORMAT = 1  # of parts
+ARCHIVE_FORMAT = 2  # of one archive
+CONTENTS, PRE_DATA, POST_DATA, LARGE_OBJECTS, WHOLE = (
     "contents.json",
     "pre-data.dump",
     "post-data.dump",
     "large-objects.dump",
+    "database.dump",
 )
 TABLES = "tables"
 _READABLE = 80
@@ -23,13 +27,32 @@ _READABLE = 80
 
 @dataclass(frozen=True, slots=True)
 class TablePart:
-    """A table that was read: its file, rows, bytes and digest."""
+    """A table that was read: its file, rows, bytes and digest.
+
+    In an archive it has no file, and, without a key, a sum that no order of the rows changes.
+    """
 
     table: Table
     file: str
     rows: int
     size: int
     sha256: str
+    row_sum: str = ""
+
+
+def table_parts(value: Any) -> tuple[TablePart, ...]:
+    """Read the tables of `contents.json`; raise `ValueError`, `KeyError` or `TypeError`."""
+    return tuple(
+        TablePart(
+            table,
+            str(row["file"]),
+            int(row["rows"]),
+            int(row["bytes"]),
+            str(row["sha256"]),
+            str(row.get("row_sum", "")),
+        )
+        for table, row in zip(tables_from_json(value), value, strict=True)
+    )
 
 
 def file_of(schema: str, name: str) -> str:

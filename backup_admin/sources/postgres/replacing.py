@@ -17,7 +17,8 @@ from backup_admin.core.programs import run_program
 from backup_admin.sources.postgres.catalog import sequences_from_json, tables_from_json
 from backup_admin.sources.postgres.clients import choose_for_restore, why
 from backup_admin.sources.postgres.connect import connected, explain
-from backup_admin.sources.postgres.load import is_as_captured, read_contents
+from backup_admin.sources.postgres.load import read_contents
+from backup_admin.sources.postgres.load_tables import is_as_captured
 from backup_admin.sources.postgres.parts import (
     CONTENTS,
     LARGE_OBJECTS,
@@ -25,6 +26,7 @@ from backup_admin.sources.postgres.parts import (
     PRE_DATA,
     TablePart,
     file_of,
+    table_parts,
 )
 from backup_admin.sources.postgres.script import (
     run_large_objects,
@@ -77,10 +79,15 @@ def write_parts(source: PostgresSource, folder: Path) -> None:
     """Write the parts of a live database into a new folder; raise what capturing it does."""
     make_folders(folder / "tables")
     with source.capturing() as captured:
+        if captured.archive_reason:
+            raise SourceError(
+                f"{source.name} cannot be kept as parts, since {captured.archive_reason}, and "
+                "is not replaced. Let the user make databases (CREATEDB): then it is exchanged."
+            )
         for name in captured.archives():
             with captured.archive(name) as read_into:
                 _write(folder / name, read_into)
-        tables = [_write_table(captured, table, folder) for table in captured.catalog.tables]
+        tables = [_write_table(captured, table, folder) for table in captured.tables]
         (folder / CONTENTS).write_bytes(captured.contents(tables))
     sync_folder(folder)
 
@@ -134,10 +141,10 @@ class _Replacement:
             run_large_objects(connection, script)
             script.unlink()
         self._run(POST_DATA)
-        for table, row in zip(tables, contents["tables"], strict=True):
-            if not is_as_captured(connection, table, row, self._folder):
+        for part in table_parts(contents["tables"]):
+            if not is_as_captured(connection, self._folder, part):
                 raise VerificationFailed(
-                    f"Table {table.shown} does not hold what was captured; nothing stays."
+                    f"Table {part.table.shown} does not hold what was captured; nothing stays."
                 )
 
     def _drop_all(self) -> None:

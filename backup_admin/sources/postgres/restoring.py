@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from backup_admin.core.errors import SourceError
+from backup_admin.core.errors import RestoreRefused, SourceError
 from backup_admin.sources.postgres import server
 from backup_admin.sources.postgres.carry import facts_as_belongings, give, read_belongings
 from backup_admin.sources.postgres.catalog import database_from_json, read_catalog, tables_from_json
 from backup_admin.sources.postgres.clients import find_clients
 from backup_admin.sources.postgres.connect import connected
 from backup_admin.sources.postgres.load import load, read_contents
+from backup_admin.sources.postgres.parts import ARCHIVE_FORMAT
 from backup_admin.sources.postgres.replacing import replace_content, write_parts
 
 if TYPE_CHECKING:
@@ -68,9 +69,16 @@ class LiveDatabase:
 
         Returns what could not be carried over from live. Does nothing when there is no other database.
         """
+        contents = read_contents(folder)
         if self._way is Way.IN_PLACE:
+            if contents["format"] == ARCHIVE_FORMAT:
+                raise RestoreRefused(
+                    f"{self._address.label}: the backup is one archive ({contents['archive_reason']}), which "
+                    "only a new database can take. Nothing live was changed. Let the user make databases "
+                    "(CREATEDB)."
+                )
             return ()
-        facts = database_from_json(read_contents(folder)["database"])
+        facts = database_from_json(contents["database"])
         with self._beside() as connection:
             live = server.read_kind(connection, self._names.live)
             belongings = read_belongings(connection, self._names.live)

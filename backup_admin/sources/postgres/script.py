@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from backup_admin.sources.postgres.connect import PINNED
+from backup_admin.sources.postgres.connect import pin_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,8 +30,7 @@ def run_script(connection: psycopg.Connection, script: bytes) -> None:
         lines[number] = b""
     with connection.transaction():
         connection.execute(b"\n".join(lines))
-        for setting, value in PINNED.items():  # a dump sets some of them for itself
-            connection.execute("SELECT set_config(%s, %s, false)", (setting, value))
+        pin_settings(connection)  # a dump sets some of them for itself
 
 
 def without_comments_on_extensions(script: bytes) -> bytes:

@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 class PostgresSource:
     """A database under a name; client programs in the folder `programs` come before any other.
 
-    `as_superuser` says that somebody knows, and wants, that what a backup defines is run by one.
+    `as_superuser` says that somebody knows, and wants, that what a backup defines is run by one, `archive`
+    that it is written as one archive also where parts would do.
     """
 
     name: str
     address: PostgresAddress
     programs: Path | None = None
     as_superuser: bool = False
+    archive: bool = False
 
     def check(self) -> None:
         """Raise `SourceMissing`, `SourceError` or `NoClient` when it could not be captured now."""
@@ -40,7 +42,7 @@ class PostgresSource:
         """Begin a snapshot, kept for the block; raises what `check` does."""
         from backup_admin.sources.postgres.capture import capturing  # noqa: PLC0415 - slow to load
 
-        return capturing(self.address, find_clients(self.programs))
+        return capturing(self.address, find_clients(self.programs), archive=self.archive)
 
     def signals(self) -> dict[str, Any]:
         """Return what tells this state of the database from another; raises what `check` does."""

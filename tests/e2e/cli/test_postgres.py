@@ -77,6 +77,29 @@ def test_a_database_comes_back_as_it_was(site: Site, tmp_path: Path) -> None:
         connection.execute("INSERT INTO photos (event_id, path) VALUES (1, 'new')")
 
 
+def test_an_archive_on_request_says_why_and_comes_back_the_same(site: Site, tmp_path: Path) -> None:
+    address = f"app={site.address(site.name)}"
+
+    made = site.good("run", site.world.storage, "--postgres", address, "--postgres-format", "archive").result
+    site.good("restore", "latest", site.world.storage, "--to", tmp_path / "out")
+    shown = site.good("show", "latest", site.world.storage).document
+    one_table = ("--table", "app.photos", "--postgres", address, "--dry-run")
+    refused = site.call("restore", "latest", site.world.storage, *one_table)
+    new = site.server.new_database()
+    loaded = site.good("load", tmp_path / "out/databases/app", "--postgres", site.address(new)).result
+
+    assert "stored as one archive, since it was asked for" in refused.error["message"]
+    assert made["notices"] == ["app: it is stored as one archive, since it was asked for"]
+    (database,) = shown["databases"]
+    assert (database["format"], shown["notices"]) == ("archive", made["notices"])
+    assert {path.name for path in (tmp_path / "out/databases/app").iterdir()} == {
+        "contents.json",
+        "database.dump",
+    }
+    assert loaded["tables"] == 10
+    assert dump_text(site.server, new) == dump_text(site.server, site.name)
+
+
 def test_the_user_of_the_guide_may_back_up_and_do_nothing_else(site: Site) -> None:
     guide = (Path(__file__).parents[3] / "docs/admin-guide/postgres.md").read_text()
     statements = guide.split("```sql\n", 1)[1].split("```", 1)[0].replace("   ", "").strip()

@@ -5,21 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import subprocess
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from backup_admin.core.errors import Damaged, NewerVersion, RestoreRefused, SourceError
-from backup_admin.sources.postgres import capture as capture_module
 from backup_admin.sources.postgres import load as load_module
+from backup_admin.sources.postgres import rows as rows_module
 from backup_admin.sources.postgres.address import parse_postgres_address
 from backup_admin.sources.postgres.capture import capturing
 from backup_admin.sources.postgres.clients import find_clients
+from backup_admin.sources.postgres.connect import connected
 from backup_admin.sources.postgres.load import LoadOptions, load
-from backup_admin.sources.postgres.parts import CONTENTS, POST_DATA, PRE_DATA, TablePart
-from tests.services.postgres import OWNER
+from backup_admin.sources.postgres.load_tables import read_back
+from backup_admin.sources.postgres.parts import CONTENTS, PRE_DATA, TablePart, table_parts
+from tests.services.postgres import OWNER, PASSWORD, SUPERUSER
 from tests.services.postgres_oracle import GALLERY, dump_text
 
 if TYPE_CHECKING:
@@ -185,7 +190,7 @@ def test_a_database_that_is_not_empty_is_not_touched(
     [
         (lambda folder: (folder / CONTENTS).unlink(), RestoreRefused, "contents.json is missing"),
         (lambda folder: (folder / CONTENTS).write_text("{}"), Damaged, "cannot be read"),
-        (lambda folder: rewrite(folder, '"format": 1', '"format": 2'), NewerVersion, "newer version"),
+        (lambda folder: rewrite(folder, '"format": 1', '"format": 3'), NewerVersion, "newer version"),
         (
             lambda folder: rewrite(folder, '"file": "0.copy"', '"file": "../x"'),
             Damaged,
@@ -215,8 +220,16 @@ def test_parts_that_are_not_whole_are_refused(
 
 
 @pytest.mark.parametrize("key", ["", "PRIMARY KEY"])
-def test_rows_that_are_not_those_captured_are_noticed_when_they_are_read_back(
-    newest_postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+@pytest.mark.parametrize(
+    ("when", "said"), [("filled", r"captured\.$"), ("read back", "captured: it was changed meanwhile")]
+)
+def test_rows_that_are_not_those_captured_are_noticed(
+    newest_postgres: PostgresServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    key: str,
+    when: str,
+    said: str,
 ) -> None:
     name = newest_postgres.new_database()
     newest_postgres.run(
@@ -227,17 +240,152 @@ def test_rows_that_are_not_those_captured_are_noticed_when_they_are_read_back(
     )
     capture(newest_postgres.address(name), tmp_path / "parts")
     new, address = fresh(newest_postgres)
-    restore = load_module._Load._restore
+    step = {"filled": "copy_in", "read back": "read_back"}[when]
+    act = getattr(load_module, step)
 
-    def and_change_a_row(self: load_module._Load, part: str) -> None:
-        restore(self, part)
-        if part == POST_DATA:  # as many bytes as before
-            newest_postgres.run("UPDATE t SET v = 'wor' WHERE id = 7", new)
+    def and_change_a_row(*arguments: object) -> object:
+        done = act(*arguments)
+        newest_postgres.run("UPDATE t SET v = 'wor' WHERE id = 7", new)  # as many bytes as before
+        return done
 
-    monkeypatch.setattr(load_module._Load, "_restore", and_change_a_row)
+    monkeypatch.setattr(load_module, step, and_change_a_row)
 
-    with pytest.raises(SourceError, match="table t does not hold what was captured"):
+    with pytest.raises(SourceError, match=f"Table t does not hold what was {said}"):
         load(tmp_path / "parts", parse_postgres_address(address), find_clients())
+
+
+def test_rows_that_lie_in_another_order_are_the_same_rows(
+    newest_postgres: PostgresServer, tmp_path: Path
+) -> None:
+    name = newest_postgres.new_database()
+    newest_postgres.run("CREATE TABLE t AS SELECT n / 2 FROM generate_series(1, 99) n", name)
+    (row,) = capture(newest_postgres.by_socket(name), tmp_path / "parts")["tables"]
+    (part,) = table_parts([row])
+    newest_postgres.run("TRUNCATE t;\nINSERT INTO t SELECT (100 - n) / 2 FROM generate_series(1, 99) n", name)
+
+    with connected(parse_postgres_address(newest_postgres.by_socket(name))) as connection:
+        read_back(connection, tmp_path / "parts", part)
+        connection.execute("DELETE FROM public.t WHERE ctid = '(0,1)'")
+        with pytest.raises(SourceError, match="does not hold"):
+            read_back(connection, tmp_path / "parts", part)
+
+
+def test_rows_of_a_loaded_table_are_written_once(newest_postgres: PostgresServer, tmp_path: Path) -> None:
+    name = newest_postgres.new_database()
+    newest_postgres.run("CREATE TABLE t AS SELECT n AS id FROM generate_series(1, 99) n", name, user=OWNER)
+    capture(newest_postgres.address(name), tmp_path / "parts")
+    new, address = fresh(newest_postgres)
+
+    load(tmp_path / "parts", parse_postgres_address(address), find_clients())
+
+    newest_postgres.run("CREATE EXTENSION pg_visibility", new)
+    with psycopg.connect(newest_postgres.by_socket(new)) as connection:
+        found = connection.execute("SELECT bool_and(all_visible AND all_frozen) FROM pg_visibility('t')")
+        assert found.fetchone() == (True,)
+
+
+def test_keys_between_the_same_tables_do_not_lock_each_other_out(
+    newest_postgres: PostgresServer, tmp_path: Path
+) -> None:
+    name, new = newest_postgres.new_database(), newest_postgres.new_database()
+    columns = [f"c{number}" for number in range(20)]
+    places = ", ".join(f"{column} int" for column in columns)
+    keys = [
+        f"ALTER TABLE {one} ADD FOREIGN KEY ({column}) REFERENCES {other}"
+        for column in columns
+        for one, other in ("ab", "ba")
+    ]
+    newest_postgres.run(
+        f"CREATE TABLE a (id int PRIMARY KEY, {places});\nCREATE TABLE b (id int PRIMARY KEY, {places});\n"
+        + ";\n".join(keys)
+        + ";\nCOMMENT ON CONSTRAINT a_c0_fkey ON a IS 'one of many'",
+        name,
+        user=OWNER,
+    )
+    capture(newest_postgres.address(name), tmp_path / "parts")
+
+    options = LoadOptions(jobs=8)
+    load(tmp_path / "parts", parse_postgres_address(newest_postgres.address(new)), find_clients(), options)
+
+    assert dump_text(newest_postgres, new) == dump_text(newest_postgres, name)
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "EUC_JP"])
+def test_a_database_in_another_encoding_comes_back_byte_by_byte(
+    postgres: PostgresServer, tmp_path: Path, encoding: str
+) -> None:
+    names = [f"test_{encoding.lower()}_{number}" for number in range(2)]
+    for name in names:
+        postgres.run(
+            f"DROP DATABASE IF EXISTS {name};\n"
+            f"CREATE DATABASE {name} OWNER app ENCODING '{encoding}' TEMPLATE template0 LOCALE 'C'"
+        )
+    byte = {"LATIN1": "\\xfc", "SQL_ASCII": "\\xfc", "EUC_JP": "\\xa4a2"}[encoding]
+    postgres.run(
+        f"CREATE TABLE t AS SELECT n AS id, convert_from('{byte}', '{encoding}') AS v "
+        "FROM generate_series(1, 99) n;\nALTER TABLE t ADD PRIMARY KEY (id);\nCREATE INDEX ON t (v)",
+        names[0],
+        user=OWNER,
+    )
+
+    capture(postgres.address(names[0]), tmp_path / "parts")
+    load(tmp_path / "parts", parse_postgres_address(postgres.address(names[1])), find_clients())
+
+    with psycopg.connect(postgres.by_socket(names[1])) as connection:
+        query = f"SELECT count(*), bool_and(convert_to(v, '{encoding}') = '{byte}') FROM t"
+        assert connection.execute(query).fetchone() == (99, True)
+
+
+@pytest.mark.parametrize("name", ["-t", "a 'b' \"c\"; d", "o\\'dd=x host=y", "new\nline", "ü"])
+def test_a_database_of_any_name_is_captured_and_loaded(
+    newest_postgres: PostgresServer, tmp_path: Path, name: str
+) -> None:
+    names = (name, f"{name}2")
+    with psycopg.connect(newest_postgres.by_socket("postgres"), autocommit=True) as connection:
+        for one in names:
+            connection.execute(sql.SQL("CREATE DATABASE {} OWNER app").format(sql.Identifier(one)))
+    with psycopg.connect(newest_postgres.address(name), autocommit=True) as connection:
+        connection.execute("CREATE TABLE t AS SELECT n AS id FROM generate_series(1, 9) n")
+
+    capture(newest_postgres.address(name), tmp_path / "parts")
+    loaded = load(
+        tmp_path / "parts", parse_postgres_address(newest_postgres.address(names[1])), find_clients()
+    )
+
+    assert loaded.rows == 9
+
+
+def test_a_password_in_a_file_alone_is_enough(
+    newest_postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = newest_postgres.new_database(), newest_postgres.new_database()
+    newest_postgres.run("CREATE TABLE t AS SELECT n FROM generate_series(1, 9) n", old, user=OWNER)
+    passwords = tmp_path / "passwords"
+    passwords.write_text("*:*:*:*:" + PASSWORD.replace("\\", "\\\\").replace(":", "\\:") + "\n")
+    passwords.chmod(0o600)
+    for variable in ("PGPASSWORD", "PGSERVICE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("PGPASSFILE", str(passwords))
+
+    capture(newest_postgres.address(old, password=None), tmp_path / "parts")
+    address = parse_postgres_address(newest_postgres.address(new, password=None))
+    loaded = load(tmp_path / "parts", address, find_clients())
+
+    assert (loaded.rows, address.password) == (9, None)
+
+
+def test_what_was_loaded_is_sound_to_the_program_that_checks_pages_and_indexes(
+    postgres: PostgresServer, gallery: str, tmp_path: Path
+) -> None:
+    capture(postgres.address(gallery), tmp_path / "parts")
+    name, address = fresh(postgres)
+
+    load(tmp_path / "parts", parse_postgres_address(address), find_clients())
+
+    check = [str(postgres.programs / "pg_amcheck"), "--install-missing", "--heapallindexed", "--parent-check"]
+    place = ["-h", str(postgres.folder), "-p", str(postgres.port), "-U", SUPERUSER, "-d", name]
+    done = subprocess.run([*check, *place], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def rewrite(folder: Path, old: str, new: str) -> None:
@@ -326,7 +474,7 @@ def test_a_server_that_stops_in_the_middle_is_told(
 ) -> None:
     name = newest_postgres.new_database()
     newest_postgres.run("CREATE TABLE t AS SELECT n FROM generate_series(1, 100000) n", name)
-    monkeypatch.setattr(capture_module, "_BLOCK_BYTES", 1000)
+    monkeypatch.setattr(rows_module, "BLOCK_BYTES", 1000)
 
     def read_on() -> None:
         with (
@@ -341,3 +489,25 @@ def test_a_server_that_stops_in_the_middle_is_told(
 
     with pytest.raises(SourceError, match=r"table t: .*(terminating|closed)"):
         read_on()
+
+
+def test_a_table_that_is_left_in_the_middle_leaves_nothing_behind(
+    newest_postgres: PostgresServer, tmp_path: Path
+) -> None:
+    name = newest_postgres.new_database()
+    newest_postgres.run("CREATE TABLE t AS SELECT repeat('x', 99) FROM generate_series(1, 400000)", name)
+
+    class Stopped(Exception):
+        pass
+
+    with capturing(parse_postgres_address(newest_postgres.by_socket(name)), find_clients()) as captured:
+        (table,) = captured.catalog.tables
+        threads = threading.active_count()
+        with suppress(Stopped), captured.table(table) as reader:
+            reader.read_into(memoryview(bytearray(100)))
+            raise Stopped
+        left = threading.active_count() - threads
+        with captured.table(table) as reader:
+            size = len(drain(reader.read_into))
+
+    assert (left, size, reader.rows) == (0, 400_000 * 100, 400_000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import random
@@ -200,6 +201,11 @@ def test_media_is_known_by_its_first_bytes(head: bytes, expected: bool) -> None:
 def test_what_has_no_known_beginning_is_tried() -> None:
     assert is_compressible(memoryview(prose(50_000)))
     assert not is_compressible(memoryview(noise(50_000)))
+
+
+def test_text_that_only_lacks_most_letters_is_compressed() -> None:
+    assert is_compressible(memoryview(noise(25_000).hex().encode()))
+    assert is_compressible(memoryview(base64.b64encode(noise(40_000))))
 
 
 def test_the_same_bytes_are_stored_once_whatever_file_they_are_in(bench: Bench) -> None:

@@ -196,7 +196,7 @@ def test_every_command_has_a_help_line(shell: Shell) -> None:
 
 def test_a_verb_takes_the_same_options_in_both_commands(shell: Shell) -> None:
     of_the_app = {"storage", "key_file", "state_dir", "app", "recovery_file", "exclude", "folders"}
-    of_the_app |= {"sqlite", "postgres", "as_superuser"}
+    of_the_app |= {"sqlite", "postgres", "postgres_format", "as_superuser"}
     group = shell.app.cli.commands["backup"]
     assert isinstance(group, click.Group)
     for name in VERBS_OF_BOTH:
@@ -205,7 +205,7 @@ def test_a_verb_takes_the_same_options_in_both_commands(shell: Shell) -> None:
         wanted = {parameter.name for parameter in alone.params} - of_the_app
         if name == "run":
             # What a run protects, where it goes and what it overlooks, the app says.
-            wanted -= {"files", "clusters", "mirrors", "ignored", "max_skip_hours"}
+            wanted -= {"files", "clusters", "mirrors", "ignored", "max_skip_hours", "postgres_format"}
         if name == "restore":
             wanted.discard("no_pin")  # the app's own storage is no mirror
             wanted -= {
