@@ -82,6 +82,21 @@ def facts_as_belongings(connection: psycopg.Connection, facts: DatabaseFacts) ->
     return Belongings(str(role), facts.comment, -1, tuple(rights), settings)
 
 
+def give_captured(connection: psycopg.Connection, facts: DatabaseFacts) -> tuple[str, ...]:
+    """Give what was captured of a database to that of the connection; return what could not be given."""
+    own = read_belongings(connection, connection.info.dbname)
+    if own is None:
+        return ()
+    rights, settings = own.rights, tuple((None, setting) for setting in facts.settings)
+    try:
+        if facts.acl is not None:
+            rights = tuple(connection.execute(_ACL, (list(facts.acl),)).fetchall())
+        found = Belongings(own.owner, facts.comment, own.connection_limit, rights, settings)
+        return give(connection, connection.info.dbname, found, shown=connection.info.dbname)
+    except psycopg.Error as error:
+        return (f"Rights on the database, its settings and its comment were not given: {explain(error)}",)
+
+
 def give(connection: psycopg.Connection, name: str, found: Belongings, *, shown: str) -> tuple[str, ...]:
     """Give them to a database that will be called `shown`.
 

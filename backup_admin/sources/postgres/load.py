@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -12,7 +12,8 @@ from psycopg import sql
 
 from backup_admin.core.errors import Damaged, NewerVersion, RestoreRefused, SourceError
 from backup_admin.sources.postgres.archives import Archives
-from backup_admin.sources.postgres.catalog import read_catalog, sequences_from_json
+from backup_admin.sources.postgres.carry import give_captured
+from backup_admin.sources.postgres.catalog import database_from_json, read_catalog, sequences_from_json
 from backup_admin.sources.postgres.clients import choose_for_restore
 from backup_admin.sources.postgres.connect import connected, explain
 from backup_admin.sources.postgres.load_tables import (
@@ -56,11 +57,13 @@ WHERE c.relkind IN ('m', 'p') AND n.nspname !~ '^pg_' ORDER BY 1, 2
 class LoadOptions:
     """How a database is loaded: without owners and rights it belongs to who loads it.
 
-    So many tables are filled, and indexes made, side by side.
+    So many tables are filled, and indexes made, side by side. `belongings` are the settings,
+    rights and comment of the database itself.
     """
 
     no_owner: bool = False
     jobs: int = 2
+    belongings: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,10 @@ def load(
             needs = needs_from_json(contents["needs"])
             refuse_lacking(connection, needs, address.label, no_owner=chosen.no_owner)
         archives = Archives(folder, address, client, connection, chosen.no_owner, chosen.jobs)
-        return _Load(archives).run(contents)
+        loaded = _Load(archives).run(contents)
+        if chosen.no_owner or not chosen.belongings:
+            return loaded
+        return replace(loaded, notices=give_captured(connection, database_from_json(contents["database"])))
 
 
 class _Load:

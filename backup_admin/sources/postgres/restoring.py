@@ -20,7 +20,7 @@ from backup_admin.sources.postgres.carry import facts_as_belongings, give, read_
 from backup_admin.sources.postgres.catalog import database_from_json, read_catalog, tables_from_json
 from backup_admin.sources.postgres.clients import find_clients
 from backup_admin.sources.postgres.connect import connected
-from backup_admin.sources.postgres.load import load, read_contents
+from backup_admin.sources.postgres.load import LoadOptions, load, read_contents
 from backup_admin.sources.postgres.parts import ARCHIVE_FORMAT
 from backup_admin.sources.postgres.replacing import replace_content, write_parts
 
@@ -86,7 +86,8 @@ class LiveDatabase:
                 belongings = facts_as_belongings(connection, facts)
         kind = live or server.DatabaseKind("", facts.encoding, facts.collate, facts.ctype)
         server.create_like(self._address, self._names.staged, kind)
-        load(folder, self._address.at(self._names.staged), find_clients(self._source.programs))
+        options = LoadOptions(belongings=False)
+        load(folder, self._address.at(self._names.staged), find_clients(self._source.programs), options)
         with self._beside() as connection:
             return give(connection, self._names.staged, belongings, shown=self._names.live)
 

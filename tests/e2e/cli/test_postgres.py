@@ -100,6 +100,30 @@ def test_an_archive_on_request_says_why_and_comes_back_the_same(site: Site, tmp_
     assert dump_text(site.server, new) == dump_text(site.server, site.name)
 
 
+def test_settings_rights_and_comment_of_a_database_are_loaded_or_named(site: Site, tmp_path: Path) -> None:
+    site.server.run(
+        f'ALTER DATABASE {site.name} SET search_path TO "$user", public;\n'
+        f"ALTER DATABASE {site.name} SET log_min_duration_statement TO 17;\n"
+        f"REVOKE CONNECT ON DATABASE {site.name} FROM PUBLIC;\nCOMMENT ON DATABASE {site.name} IS 'ours'"
+    )
+    site.back_up()
+    site.good("restore", "latest", site.world.storage, "--to", tmp_path / "out")
+    new = site.server.new_database()
+
+    loaded = site.good("load", tmp_path / "out/databases/app", "--postgres", site.address(new)).result
+
+    query = (
+        "SELECT has_database_privilege('public', oid, 'CONNECT'), shobj_description(oid, 'pg_database'), "
+        "(SELECT setconfig FROM pg_db_role_setting WHERE setdatabase = oid) "
+        "FROM pg_database WHERE datname = %s"
+    )
+    with psycopg.connect(site.server.by_socket("postgres")) as connection:
+        found = connection.execute(query, (new,)).fetchone()
+    assert found == (False, "ours", ['search_path="$user", public'])
+    (notice,) = loaded["notices"]
+    assert f'ALTER DATABASE "{new}" SET "log_min_duration_statement" TO \'17\'' in notice
+
+
 def test_the_user_of_the_guide_may_back_up_and_do_nothing_else(site: Site) -> None:
     guide = (Path(__file__).parents[3] / "docs/admin-guide/postgres.md").read_text()
     statements = guide.split("```sql\n", 1)[1].split("```", 1)[0].replace("   ", "").strip()
