@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from backup_admin.control.destinations import MIRROR_STAGE
+from backup_admin.control.rows_ended import is_rows
 from backup_admin.records import ACTIVE_RESTORES, ACTIVE_RUNS, BackupRun, RestoreOperation, RunKind
 from backup_admin.web.formats import count, size
 
@@ -46,6 +47,10 @@ RESTORE = (
     Step("swap", "Change places", 3),
     Step("check", "Check the live state", 13),
     Step("reopen", "Open the app again", 2),
+)
+ROWS = (
+    Step("safety_backup", "Make a safety backup of the database", 60),
+    Step("swap", "Write the rows in one transaction, and the files that follow them", 40),
 )
 UNDO = (
     Step("maintenance", "Stop writers", 10),
@@ -130,7 +135,7 @@ def of_restore(operation: RestoreOperation, now: datetime, state: RestoreProgres
             current=state.current,
             can_cancel=state.can_cancel and not operation.cancel_requested,
         )
-    return _describe(facts, UNDO if undoing else RESTORE, now)
+    return _describe(facts, UNDO if undoing else ROWS if is_rows(operation) else RESTORE, now)
 
 
 def _facts(
