@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.errors import UsageError
@@ -97,10 +98,14 @@ class HeldTable:
 
 @dataclass(frozen=True, slots=True)
 class HeldDatabase:
-    """A database that both the snapshot and this deployment have."""
+    """A database that both the snapshot and this deployment have.
+
+    `all_listed` says that no other table can be named: of a partitioned one only the parts are listed.
+    """
 
     name: str
     tables: tuple[HeldTable, ...]
+    all_listed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +115,9 @@ class Held:
     databases: tuple[HeldDatabase, ...]
     folders: tuple[str, ...]
 
-    def tables_of(self, database: str) -> tuple[str, ...]:
-        """Return the names of the tables of a database."""
-        return tuple(table.name for one in self.databases if one.name == database for table in one.tables)
+    def find(self, name: str) -> HeldDatabase | None:
+        """Return a database by its name."""
+        return next((one for one in self.databases if one.name == name), None)
 
 
 def held_of(manifest: Manifest, targets: SourceSet) -> Held:
@@ -121,7 +126,11 @@ def held_of(manifest: Manifest, targets: SourceSet) -> Held:
     folders = {source.name for source in targets.files}
     return Held(
         tuple(
-            HeldDatabase(entry.name, tuple(HeldTable(table.name, table.rows) for table in entry.tables))
+            HeldDatabase(
+                entry.name,
+                tuple(HeldTable(table.name, table.rows) for table in entry.tables),
+                all_listed=entry.tree is None,
+            )
             for entry in manifest.databases
             if entry.name in live
         ),
@@ -131,11 +140,11 @@ def held_of(manifest: Manifest, targets: SourceSet) -> Held:
 
 def problems_of(choice: RowsChoice, held: Held) -> dict[str, str]:
     """Say by field what keeps a choice from being understood; nothing when it is."""
-    names = [one.name for one in held.databases]
+    database = held.find(choice.database)
     found = {
-        "database": "" if choice.database in names else "Choose one of the databases.",
-        "tables": _problem_of_tables(choice, held),
-        "rows": _problem_of_rows(choice.rows, held.tables_of(choice.database)),
+        "database": "" if database else "Choose one of the databases.",
+        "tables": _problem_of_tables(choice, database),
+        "rows": _problem_of_rows(choice.rows, database),
         "on_conflict": _problem_of_policy(choice),
         "linked": _problem_of_links(choice.linked, held.folders),
     }
@@ -178,22 +187,28 @@ def _look_at_effects(plan: RowsPlan) -> Iterator[Issue]:
             yield Issue(Level.WARN, "Files", f"{files.link}: {file_counts(files)}.")
 
 
-def _problem_of_tables(choice: RowsChoice, held: Held) -> str:
-    known = held.tables_of(choice.database)
+def _problem_of_tables(choice: RowsChoice, database: HeldDatabase | None) -> str:
+    known = [table.name for table in database.tables] if database else choice.tables
     for table in choice.tables:
-        if known and table not in known:
+        if table not in known:
             return f"The backup has no table {table!r} in {choice.database}."
     return "" if choice.tables or choice.rows.strip() else "Tick a table, or name a row below."
 
 
-def _problem_of_rows(text: str, tables: tuple[str, ...]) -> str:
+def _problem_of_rows(text: str, database: HeldDatabase | None) -> str:
     lines = _lines(text)
     if len(lines) > _MAX_LINES:
         return f"These are {len(lines):,} rows. Name {_MAX_LINES:,} at most, or tick the whole table."
-    example = f"{tables[0] if tables else 'events'}:42"
+    known = [table.name for table in database.tables] if database else []
     for number, line in lines:
-        if read_row(line) is None:
+        row = read_row(line)
+        if row is None:
+            example = f"{known[0] if known else 'events'}:42"
             return f"Line {number}: write table:key, such as {example}, not {line[:60]!r}."
+        if database and database.all_listed and row[0] not in known:
+            near = get_close_matches(row[0], known, n=1)
+            hint = f" Is it {near[0]}?" if near else ""
+            return f"Line {number}: the backup has no table {row[0][:60]!r} in {database.name}.{hint}"
     return ""
 
 

@@ -84,6 +84,9 @@ class Progress:
     silent_since: datetime | None
     can_cancel: bool
     cancel_requested: bool
+    until: str = ""
+    """Until when a restore can be cancelled; `afterwards` is what is true from then on."""
+    afterwards: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,12 @@ def of_restore(operation: RestoreOperation, now: datetime, state: RestoreProgres
             current=state.current,
             can_cancel=state.can_cancel and not operation.cancel_requested,
         )
-    return _describe(facts, UNDO if undoing else ROWS if is_rows(operation) else RESTORE, now)
+    if is_rows(operation):
+        shown = _describe(facts, ROWS, now)
+        return replace(shown, until="the rows are written", afterwards="All of it happens, or nothing.")
+    shown = _describe(facts, UNDO if undoing else RESTORE, now)
+    afterwards = "If a check fails, everything goes back by itself."
+    return replace(shown, until="the parts change places", afterwards=afterwards)
 
 
 def _facts(

@@ -31,7 +31,7 @@ TYPES = {
     RestoreType.PARTIAL: ("Chosen parts", "You choose single databases and folders in the next step."),
     RestoreType.ROWS: (
         "Tables or rows of one database",
-        "A row that was deleted, with all that belonged to it, or single tables. The app goes on meanwhile.",
+        "A deleted row with all that belonged to it, or single tables.",
     ),
 }
 _STEPS = (

@@ -11,9 +11,10 @@ from backup_admin.sources.merging.merge_model import OnConflict
 from backup_admin.web.formats import count
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from backup_admin.operations.linked_files import LinkedFiles
     from backup_admin.operations.rows_plan import RowsPlan, RowsSelection
-    from backup_admin.sources.merging.merge_model import TableMerge
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,41 @@ POLICIES = (
 _REVIEWS = {policy.value: policy.review for policy in POLICIES}
 
 
+_ROWS = (
+    ("New", "insert", "ok"),
+    ("New, as others need them", "parents", "ok"),
+    ("Overwritten", "overwrite", "warn"),
+    ("Deleted", "delete", "bad"),
+    ("Different, left alone", "skip", "warn"),
+    ("The same", "equal", ""),
+)
+_FILES = (
+    ("Put back", "put_back", "ok"),
+    ("There already", "present", ""),
+    ("Different, left alone", "different", "warn"),
+    ("Kept aside", "kept_aside", "warn"),
+    ("Not in the backup", "missing", "bad"),
+    ("Refused", "refused", "bad"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A number under its heading. `level` is a colour for one that counts, or empty."""
+
+    heading: str
+    number: int
+    level: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Numbers by line; headings under which all is zero are left out."""
+
+    headings: tuple[str, ...]
+    lines: tuple[tuple[str, tuple[Cell, ...]], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class RowsView:
     """What the review shows of a restore of tables or rows."""
@@ -64,7 +100,8 @@ class RowsView:
     tables_asked: tuple[str, ...]
     rows_asked: tuple[str, ...]
     policy: str
-    tables: tuple[TableMerge, ...]
+    tables: Grid
+    files: Grid
     linked: tuple[LinkedFiles, ...]
     refused: bool
     losses: tuple[str, ...]
@@ -75,19 +112,32 @@ class RowsView:
 def view_rows(plan: RowsPlan) -> RowsView:
     """Say what a plan does."""
     asked = plan.selection
+    # What changes stands first: the rest is only there to be complete.
+    tables = sorted(plan.report.tables, key=lambda table: not table.changes)
     return RowsView(
         database=asked.database,
         place=plan.place,
         tables_asked=asked.tables,
         rows_asked=tuple(f"{table}:{key}" for table, key in asked.rows),
         policy=_REVIEWS[asked.on_conflict],
-        # What changes stands first: the rest is only there to be complete.
-        tables=tuple(sorted(plan.report.tables, key=lambda table: not table.changes)),
+        tables=_grid(_ROWS, [(table.table, table) for table in tables]),
+        files=_grid(_FILES, [(files.link, files) for files in plan.linked]),
         linked=plan.linked,
         refused=plan.report.is_refused,
         losses=_losses(plan),
         command=_command(plan.snapshot_id, asked),
     )
+
+
+def _grid(columns: Sequence[tuple[str, str, str]], found: Sequence[tuple[str, object]]) -> Grid:
+    used = [one for one in columns if any(getattr(counts, one[1]) for _, counts in found)]
+    lines = []
+    for name, counts in found:
+        numbers = [(heading, int(getattr(counts, field)), level) for heading, field, level in used]
+        lines.append(
+            (name, tuple(Cell(head, number, level if number else "") for head, number, level in numbers))
+        )
+    return Grid(tuple(heading for heading, _, _ in used), tuple(lines))
 
 
 def _losses(plan: RowsPlan) -> tuple[str, ...]:
