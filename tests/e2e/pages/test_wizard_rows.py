@@ -17,6 +17,8 @@ from tests.unit.web.forms import post
 from tests.unit.web.host import APP_NAME, PREFIX, Host, create_host
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from playwright.sync_api import Page
 
     from tests.services.browser import ColourScheme, OpenPage
@@ -83,7 +85,7 @@ def test_one_event_comes_back_by_keyboard_alone(browser_page: OpenPage, site: Si
         keyboard.write("textarea[name=rows]", "event:2")
         keyboard.write("textarea[name=linked]", "photos.path=photos")
         keyboard.press(".ba-actions button")
-        assert page.get_by_text("The live database has no table 'event'").count() == 1
+        assert page.get_by_text("no table 'event'").count() >= 1
         look(page, "rows-refused")
         keyboard.reach("textarea[name=rows]")
         page.keyboard.press("Control+A")
@@ -108,17 +110,69 @@ def test_one_event_comes_back_by_keyboard_alone(browser_page: OpenPage, site: Si
     assert site.database.rows("SELECT max(id) FROM event_types") == [(2,)]
 
 
+def test_one_event_comes_back_without_javascript_and_over_what_is_live(
+    browser_page: OpenPage, site: Site
+) -> None:
+    site.database.run(
+        "UPDATE events SET title = 'changed' WHERE id = 2",
+        "DELETE FROM photos WHERE id = 203",
+        "UPDATE events SET title = 'mine' WHERE id = 3",
+    )
+    with serve(site.host) as address:
+        page = browser_page(base_url=address, javascript=False, width=360)
+        page.goto("/sign-in")
+        codes = enrol(page)
+        page.goto(f"{PREFIX}/restore")
+        page.get_by_role("button", name="Go on to the type").click()
+        page.get_by_label("Tables or rows of one database").check()
+        page.get_by_role("button", name="Go on to the components").click()
+        page.get_by_label("Rows, one on each line").fill("events 2")
+        page.get_by_label("Overwrite it").check()
+        page.get_by_role("button", name="Review what will change").click()
+        assert page.get_by_label("Rows, one on each line").input_value() == "events 2"
+        assert page.get_by_label("Overwrite it").is_checked()
+        picture(page, "rows-wrong")
+        page.get_by_label("Rows, one on each line").fill("events:2")
+        page.get_by_role("button", name="Review what will change").click()
+        picture(page, "review-losses")
+        page.get_by_label("Reason").fill("it was better before")
+        page.get_by_label(f"Type the name of the app: {APP_NAME}").fill(APP_NAME)
+        page.get_by_label("Code from your authenticator app").fill(codes[0])
+        page.get_by_role("button", name=f"Restore these rows of {APP_NAME}").click()
+        site.host.work()
+        page.get_by_role("link", name="Refresh").click()
+        assert page.locator("h1").inner_text() == "The rows are restored"
+        picture(page, "verify-overwritten")
+
+    assert site.database.rows("SELECT title FROM events ORDER BY id") == [
+        ("Event 1 ü",),
+        ("Event 2 ü",),
+        ("mine",),
+    ]
+    assert site.database.rows("SELECT count(*) FROM photos") == [(12,)]
+
+
 def look(page: Page, name: str) -> None:
-    """Find no barrier in any look of a page; keep pictures where somebody wants to see them."""
-    folder, found = os.environ.get("BACKUP_ADMIN_TEST_PICTURES"), []
-    before = page.viewport_size
+    """Find no barrier in any look of a page; needs JavaScript."""
+    found = [problem for _ in each_look(page, name) for problem in problems_of(page)]
+    assert found == []
+
+
+def picture(page: Page, name: str) -> None:
+    """Keep pictures of a page where somebody wants to see them."""
+    for _ in each_look(page, name):
+        pass
+
+
+def each_look(page: Page, name: str) -> Iterator[None]:
+    """Show a page light and dark, on a desk and on a phone."""
+    folder, before = os.environ.get("BACKUP_ADMIN_TEST_PICTURES"), page.viewport_size
+    assert before is not None
     for scheme, width in LOOKS:
         page.emulate_media(color_scheme=scheme)
         page.set_viewport_size({"width": width, "height": 800})
-        found += problems_of(page)
         if folder:
             page.screenshot(path=Path(folder) / f"rows-{name}-{width}-{scheme}.png", full_page=True)
+        yield
     page.emulate_media(color_scheme="light")
-    assert before is not None
     page.set_viewport_size(before)
-    assert found == []
