@@ -192,7 +192,7 @@ def _problem_of_tables(choice: RowsChoice, database: HeldDatabase | None) -> str
     for table in choice.tables:
         if table not in known:
             return f"The backup has no table {table!r} in {choice.database}."
-    return "" if choice.tables or choice.rows.strip() else "Tick a table, or name a row below."
+    return "" if choice.tables or choice.rows.strip() else "Tick a table, or name a row above."
 
 
 def _problem_of_rows(text: str, database: HeldDatabase | None) -> str:

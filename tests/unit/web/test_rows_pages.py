@@ -142,7 +142,7 @@ def test_of_several_databases_one_is_chosen(host: Host) -> None:
     right = post(client, f"{path}/rows", **fields, database="gallery")
 
     assert "Choose one of the databases." in words(nothing)
-    assert "Tick a table, or name a row below." in words(other)
+    assert "Tick a table, or name a row above." in words(other)
     assert right.status_code == 303
 
 
