@@ -57,7 +57,7 @@ def restore_some(
 ) -> Answer:
     """Restore tables or rows into a live database, after what would happen was shown and agreed to."""
     targets = make_sources(chosen.files, chosen.sqlite, chosen.postgres)
-    selection = _select(chosen, targets)
+    selection = select_from(chosen, targets)
     if not (yes or dry_run or surroundings.is_terminal):
         raise UsageError("There is no terminal to ask for consent: give --yes. Nothing was touched.")
     repository, state = open_given(surroundings, access.storage, access.key_file, access.state_dir)
@@ -78,7 +78,8 @@ def restore_some(
     return answer_rows(report, plan)
 
 
-def _select(chosen: Chosen, targets: SourceSet) -> RowsSelection:
+def select_from(chosen: Chosen, targets: SourceSet) -> RowsSelection:
+    """Read what was asked for of the databases that were named; raise `UsageError`."""
     names = [source.name for source in targets.databases]
     names += [source.name for source in targets.postgres]
     if not names:

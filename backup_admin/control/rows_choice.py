@@ -171,7 +171,10 @@ def _look_at_trial(plan: RowsPlan) -> Iterator[Issue]:
     if plan.report.is_refused:
         return
     if plan.is_empty:
-        yield Issue(Level.BLOCK, "Nothing to do", "All of it is live already; there is nothing to restore.")
+        text = "All of it is live already; there is nothing to restore."
+        if any(table.skip for table in plan.report.tables):
+            text = "No row is missing, and those that are different stay. To write over them, choose that."
+        yield Issue(Level.BLOCK, "Nothing to do", text)
     yield Issue(Level.OK, "Trial", "All of it was done in one transaction of the database, and taken back.")
 
 
