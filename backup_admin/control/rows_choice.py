@@ -173,7 +173,7 @@ def _look_at_trial(plan: RowsPlan) -> Iterator[Issue]:
     if plan.is_empty:
         text = "All of it is live already; there is nothing to restore."
         if any(table.skip for table in plan.report.tables):
-            text = "No row is missing, and those that are different stay. To write over them, choose that."
+            text = "No row is missing, and different ones stay. To overwrite them, go back and choose so."
         yield Issue(Level.BLOCK, "Nothing to do", text)
     yield Issue(Level.OK, "Trial", "All of it was done in one transaction of the database, and taken back.")
 
