@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from backup_admin.cli.in_place import ask
-from backup_admin.cli.named_sources import check_text, make_sources
+from backup_admin.cli.named_sources import make_sources
 from backup_admin.cli.opening import actor, choose, open_given
 from backup_admin.cli.printing import say
 from backup_admin.core.errors import UsageError
 from backup_admin.core.ids import RestoreId, new_ulid
 from backup_admin.operations.layout import check_layout
-from backup_admin.operations.linked_files import Link
 from backup_admin.operations.restore_report import RestoreTools
 from backup_admin.operations.restore_rows import carry_out_rows, plan_rows
 from backup_admin.operations.rows_answers import answer_rows, answer_rows_plan, rows_plan_lines
-from backup_admin.operations.rows_plan import RowsSelection
-from backup_admin.sources.merging.merge_model import OnConflict
+from backup_admin.operations.rows_asked import AskedRows, select_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,11 +23,9 @@ if TYPE_CHECKING:
     from backup_admin.cli.opening import Surroundings
     from backup_admin.operations.answers import Answer
     from backup_admin.operations.results import SourceSet
+    from backup_admin.operations.rows_plan import RowsSelection
 
 _STOPPED_LIVE = "Nothing that is live was changed."
-# A name in double quotes may hold what parts names otherwise.
-_TABLE_AND_KEY = re.compile(r'((?:"(?:[^"]|"")*"|[^":])*):(.*)', re.DOTALL)
-_QUOTED = re.compile(r'"((?:[^"]|"")*)"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +57,7 @@ def restore_some(
 ) -> Answer:
     """Restore tables or rows into a live database, after what would happen was shown and agreed to."""
     targets = make_sources(chosen.files, chosen.sqlite, chosen.postgres)
-    selection = select_rows(chosen, targets)
+    selection = select_from(chosen, targets)
     if not (yes or dry_run or surroundings.is_terminal):
         raise UsageError("There is no terminal to ask for consent: give --yes. Nothing was touched.")
     repository, state = open_given(surroundings, access.storage, access.key_file, access.state_dir)
@@ -83,55 +78,10 @@ def restore_some(
     return answer_rows(report, plan)
 
 
-def select_rows(chosen: Chosen, targets: SourceSet) -> RowsSelection:
-    """Read what was asked for; raise `UsageError`."""
+def select_from(chosen: Chosen, targets: SourceSet) -> RowsSelection:
+    """Read what was asked for of the databases that were named; raise `UsageError`."""
     names = [source.name for source in targets.databases]
     names += [source.name for source in targets.postgres]
     if not names:
         raise UsageError("Say where the live database is: --sqlite NAME=FILE or --postgres NAME=ADDRESS.")
-    for option, texts in (("--table", chosen.tables), ("--rows", chosen.rows), ("--linked", chosen.linked)):
-        for text in texts:
-            check_text(text, option)
-    tables = [_split_name(text, names, "--table NAME.TABLE") for text in chosen.tables]
-    rows = []
-    for text in chosen.rows:
-        database, rest = _split_name(text, names, "--rows NAME.TABLE:KEY")
-        matched = _TABLE_AND_KEY.fullmatch(rest)
-        if matched is None or not matched[1]:
-            raise UsageError(f"--rows takes NAME.TABLE:KEY, for example {names[0]}.events:42; got {text!r}.")
-        rows.append((database, matched[1], matched[2]))
-    links = [_read_link(text, names) for text in chosen.linked]
-    databases = {name for name, _ in tables} | {name for name, *_ in rows} | {name for name, _ in links}
-    if len(databases) != 1:
-        raise UsageError("One restore changes one database. Name the others in restores of their own.")
-    return RowsSelection(
-        databases.pop(),
-        tuple(_plain(table) for _, table in tables),
-        tuple((_plain(table), key) for _, table, key in rows),
-        OnConflict(chosen.on_conflict),
-        tuple(link for _, link in links),
-    )
-
-
-def _read_link(text: str, names: list[str]) -> tuple[str, Link]:
-    column, _, folder = text.partition("=")
-    database, rest = _split_name(column, names, "--linked NAME.TABLE.COLUMN=FILES")
-    table, _, name = rest.rpartition(".")
-    folder, _, below = folder.partition("/")
-    if not table or not name or not folder:
-        raise UsageError(f"--linked takes NAME.TABLE.COLUMN=FILES, or FILES/DIR; got {text!r}.")
-    return database, Link(_plain(table), _plain(name), folder, below.strip("/"))
-
-
-def _split_name(text: str, names: list[str], form: str) -> tuple[str, str]:
-    for name in sorted(names, key=len, reverse=True):
-        if text.startswith(f"{name}.") and len(text) > len(name) + 1:
-            return name, text[len(name) + 1 :]
-    raise UsageError(
-        f"{form}: {text!r} does not begin with the name of a database given here: {', '.join(names)}."
-    )
-
-
-def _plain(name: str) -> str:
-    """Take quotes off a name, or off each part of one."""
-    return _QUOTED.sub(lambda found: found[1].replace('""', '"'), name)
+    return select_rows(AskedRows(chosen.tables, chosen.rows, chosen.on_conflict, chosen.linked), names)

@@ -14,11 +14,14 @@ from backup_admin.control.journals import journal_of, status_of
 from backup_admin.control.perform import failure, process_name
 from backup_admin.control.reporting import RowReporter
 from backup_admin.control.restore_from import open_for_restore
+from backup_admin.control.rows_ended import failed_rows, is_rows, rows_values
 from backup_admin.control.wizard import find_operation, stored_plan
 from backup_admin.core.errors import BackupAdminError, Busy, RepositoryError
-from backup_admin.core.ids import RestoreId
+from backup_admin.core.ids import RestoreId, SnapshotId
 from backup_admin.operations.restore import carry_out
 from backup_admin.operations.restore_report import RestoreHooks, RestoreReport, RestoreTools
+from backup_admin.operations.restore_rows import carry_out_rows
+from backup_admin.operations.rows_plan import RowsPlan, RowsReport
 from backup_admin.operations.undo import undo_restore
 from backup_admin.records import RestoreOperation, RestoreStatus
 
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from backup_admin.repository.repository import Repository
 
 Values = dict[str, Any]
+Report = RestoreReport | RowsReport
 _OUTCOMES = {
     "restored": RestoreStatus.RESTORED,
     "rolled_back": RestoreStatus.ROLLED_BACK,
@@ -49,7 +53,7 @@ def perform_undo(installation: Installation, operation_id: str) -> None:
     _perform(installation, operation_id, "undo", _undo)
 
 
-def perform_here(installation: Installation, operation: RestoreOperation) -> RestoreReport:
+def perform_here(installation: Installation, operation: RestoreOperation) -> Report:
     """Do a restore or its undo at once; raise what ended it before there was a report."""
     work = _undo if operation.action == "undo" else _restore
     ended = _perform(installation, operation.id, operation.action, work)
@@ -95,9 +99,9 @@ def _perform(
     installation: Installation,
     operation_id: str,
     action: str,
-    work: Callable[[Session, Installation, RestoreOperation, RowReporter], RestoreReport],
-) -> RestoreReport | Exception | None:
-    ended: RestoreReport | Exception | KeyboardInterrupt
+    work: Callable[[Session, Installation, RestoreOperation, RowReporter], Report],
+) -> Report | Exception | None:
+    ended: Report | Exception | KeyboardInterrupt
     with installation.database.new_session() as session:
         operation = _start(session, installation, operation_id, action)
         if operation is None:
@@ -121,9 +125,9 @@ def _perform(
         values["warnings"] = [*values.get("warnings", []), *reporter.warnings, *hooked]
         _end(session, installation, operation, {**values, "restore_log": reporter.log})
         _audit(installation, operation, values)
-    if isinstance(ended, Exception | RestoreReport):
-        return ended
-    raise ended
+    if isinstance(ended, KeyboardInterrupt):
+        raise ended
+    return ended
 
 
 def _start(
@@ -150,7 +154,7 @@ def _start(
 
 def _restore(
     session: Session, installation: Installation, operation: RestoreOperation, reporter: RowReporter
-) -> RestoreReport:
+) -> Report:
     plan = stored_plan(operation)
     repository, why_mirror = open_for_restore(session, installation)
     if why_mirror:
@@ -164,16 +168,15 @@ def _restore(
         hooks=restore_hooks(installation),
         undo_hours=installation.settings.undo_hours,
     )
-    report = carry_out(
-        plan,
-        repository,
-        targets,
-        restore_id=RestoreId(operation.id),
-        actor=operation.restored_by_name or operation.restored_by,
-        tools=tools,
-    )
-    notices = (*report.notices, *_remember_safety(installation, repository, report))
-    return replace(report, notices=notices)
+    who = operation.restored_by_name or operation.restored_by
+    restore_id = RestoreId(operation.id)
+    report: Report
+    if isinstance(plan, RowsPlan):
+        report = carry_out_rows(plan, repository, targets, restore_id=restore_id, actor=who, tools=tools)
+    else:
+        report = carry_out(plan, repository, targets, restore_id=restore_id, actor=who, tools=tools)
+    said = _remember_safety(installation, repository, report.safety_snapshot)
+    return replace(report, notices=(*report.notices, *said))
 
 
 def _undo(
@@ -189,7 +192,10 @@ def _undo(
     )
 
 
-def _values(installation: Installation, operation: RestoreOperation, report: RestoreReport) -> Values:
+def _values(installation: Installation, operation: RestoreOperation, report: Report) -> Values:
+    if isinstance(report, RowsReport):
+        plan = stored_plan(operation)
+        return rows_values(plan, report) if isinstance(plan, RowsPlan) else {}
     status = _OUTCOMES[report.outcome]
     if status is RestoreStatus.ROLLED_BACK and report.error_code == "cancelled":
         status = RestoreStatus.CANCELLED
@@ -215,6 +221,8 @@ def _failed(installation: Installation, operation: RestoreOperation, error: Base
     said: Values = {"error_message": "It was ended at once, by a signal."}
     if isinstance(error, Exception):
         said = failure(installation, error, f"restore {operation.id}")
+    if is_rows(operation):
+        return failed_rows(error, said)
     journal = journal_of(installation, operation.id)
     status = status_of(operation, journal)
     if operation.action == "undo" and (journal is None or journal.finished):
@@ -224,13 +232,13 @@ def _failed(installation: Installation, operation: RestoreOperation, error: Base
     return {"status": status, **said}
 
 
-def _remember_safety(installation: Installation, repository: Repository, report: RestoreReport) -> list[str]:
+def _remember_safety(installation: Installation, repository: Repository, snapshot: str) -> list[str]:
     """Note the safety backup in the catalogue, so that it can be restored from."""
-    if not report.safety_snapshot:
+    if not snapshot:
         return []
     try:
         with installation.database.new_session() as session:
-            row = catalogue.remember_manifest(session, repository.manifest(report.safety_snapshot))
+            row = catalogue.remember_manifest(session, repository.manifest(SnapshotId(snapshot)))
             row.verified_at = installation.clock.now()
             session.commit()
     except RepositoryError as error:

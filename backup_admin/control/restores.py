@@ -15,6 +15,8 @@ from backup_admin.access.permissions import Permission, require
 from backup_admin.access.step_up import Act, Purpose
 from backup_admin.control.installation import RESTORE_JOB, UNDO_JOB, Installation, QueueUnavailable
 from backup_admin.control.journals import journal_of, status_of
+from backup_admin.control.rows_choice import RowsChoice
+from backup_admin.control.rows_ended import WRITES, is_rows
 from backup_admin.control.runs import SILENT_AFTER
 from backup_admin.control.wizard import find_operation, stored_review
 from backup_admin.core.errors import BackupAdminError, Busy, NotPermitted, RestoreRefused, UsageError
@@ -242,7 +244,10 @@ def _audited(
         "plan": operation.plan_digest,
         "snapshot": operation.snapshot_id,
         "second_factor": "yes",
+        "type": operation.restore_type,
     }
+    if is_rows(operation):
+        details["asked"] = RowsChoice.from_plain(operation.selection).words
     try:
         check()
     except BackupAdminError as error:
@@ -289,6 +294,8 @@ def _mark_queued(
 def _is_untouched(operation: RestoreOperation, journal: JournalSummary | None) -> bool:
     if operation.action == "undo":
         return False
+    if is_rows(operation):  # it has no journal
+        return operation.stage != WRITES
     return journal is None or journal.step in _STILL_UNTOUCHED
 
 

@@ -16,8 +16,10 @@ from backup_admin.control.installation import (
     Installation,
     QueueUnavailable,
 )
+from backup_admin.control.rows_ended import ALL_OR_NOTHING
 from backup_admin.core.errors import Busy, UsageError
 from backup_admin.core.ids import new_ulid
+from backup_admin.operations.rows_plan import KIND
 from backup_admin.records import (
     BackupRun,
     RestoreOperation,
@@ -180,6 +182,8 @@ def give_up(session: Session, installation: Installation, row_id: str, cause: st
         return
     row = RestoreOperation
     change = update(row).where(row.id == row_id, row.status == RestoreStatus.RUNNING)
+    kind = session.scalar(select(row.restore_type).where(row.id == row_id))
+    message = _with_what_is_left(message, kind or "")
     values = {"status": RestoreStatus.INTERRUPTED, "error_message": message, "updated_at": now}
     _won(session, change.values(values).returning(row.id))
 
@@ -214,10 +218,10 @@ def _give_up_silent_runs(session: Session, now: datetime) -> list[str]:
 def _give_up_silent_restores(session: Session, now: datetime) -> list[str]:
     row = RestoreOperation
     is_silent = (row.status == RestoreStatus.RUNNING, row.heartbeat_at < now - SILENT_AFTER)
-    silent = select(row.id, row.heartbeat_at, row.worker).where(*is_silent)
+    silent = select(row.id, row.heartbeat_at, row.worker, row.restore_type).where(*is_silent)
     said = []
-    for restore_id, heartbeat, worker in session.execute(silent).all():
-        message = _gone(heartbeat, worker)
+    for restore_id, heartbeat, worker, kind in session.execute(silent).all():
+        message = _with_what_is_left(_gone(heartbeat, worker), kind)
         values = {"status": RestoreStatus.INTERRUPTED, "error_message": message, "updated_at": now}
         change = update(row).where(row.id == restore_id, *is_silent).values(values)
         if _won(session, change.returning(row.id)):
@@ -267,6 +271,11 @@ def _gone(heartbeat: datetime | None, worker: str) -> str:
         f"Its process ({worker or 'unknown'}) has been silent since {when}: it was killed, "
         "or the machine stopped. Earlier backups are untouched."
     )
+
+
+def _with_what_is_left(message: str, kind: str) -> str:
+    """Add what nobody will finish or take back: a restore of rows has no journal, and needs none."""
+    return f"{message} {ALL_OR_NOTHING}" if kind == KIND else message
 
 
 def _refused(session: Session, new: NewRun) -> Busy:

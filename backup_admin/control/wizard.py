@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from sqlalchemy import delete
 
 from backup_admin.control import catalogue, engine
 from backup_admin.control.restore_from import open_for_restore
+from backup_admin.control.rows_choice import Held, RowsChoice, held_of, issues_of, problems_of
 from backup_admin.core.canonical import dump_canonical, load_strict
 from backup_admin.core.errors import SnapshotMissing, UsageError
 from backup_admin.core.ids import SnapshotId, new_ulid
@@ -18,18 +19,25 @@ from backup_admin.core.progress import QuietReporter
 from backup_admin.operations.issues import Issue, Level
 from backup_admin.operations.plan_restore import plan_restore
 from backup_admin.operations.plans import RestorePlan, Selection
+from backup_admin.operations.restore_rows import plan_rows
+from backup_admin.operations.rows_plan import KIND, RowsPlan
 from backup_admin.operations.validate import validate_restore
 from backup_admin.records import RestoreOperation, RestoreStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
+    from typing import Any
 
     from sqlalchemy.orm import Session
 
     from backup_admin.access.permissions import Actor
     from backup_admin.control.installation import Installation
+    from backup_admin.operations.rows_plan import RowsSelection
     from backup_admin.repository.repository import Repository
 
+AnyPlan = RestorePlan | RowsPlan
+PlanT_co = TypeVar("PlanT_co", bound=AnyPlan, covariant=True)
 DRAFT_LIFETIME = timedelta(hours=24)
 
 
@@ -40,6 +48,7 @@ class RestoreType(StrEnum):
     PARTIAL = "partial"
     DATABASE_ONLY = "database_only"
     FILES_ONLY = "files_only"
+    ROWS = KIND
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +73,10 @@ class Available:
 
 
 @dataclass(frozen=True, slots=True)
-class Review:
+class Review(Generic[PlanT_co]):
     """What a person confirms: the plan, what speaks against it, and its digest."""
 
-    plan: RestorePlan
+    plan: PlanT_co
     issues: tuple[Issue, ...]
     digest: str
 
@@ -156,6 +165,8 @@ def choose_components(
 ) -> None:
     """Step 3: which parts. Raises `UsageError` when nothing is chosen."""
     operation = _draft(session, operation_id)
+    if operation.restore_type == RestoreType.ROWS:
+        raise UsageError("This is a restore of tables or rows; choose those.")
     if operation.restore_type == RestoreType.PARTIAL and not (choice.files or choice.databases):
         raise UsageError("Choose at least one database or folder.")
     selection = {"files": list(choice.files), "databases": list(choice.databases)}
@@ -166,14 +177,44 @@ def choose_components(
     _save(session, installation, operation)
 
 
-def review(session: Session, installation: Installation, operation_id: str) -> Review:
+def held_rows(session: Session, installation: Installation, operation_id: str) -> Held:
+    """Return the tables that can be chosen in step 3; reads the manifest from the storage."""
+    operation = _draft(session, operation_id)
+    manifest = open_for_restore(session, installation)[0].manifest(operation.snapshot_id)
+    return held_of(manifest, engine.source_set(session, installation))
+
+
+def choose_rows(
+    session: Session, installation: Installation, operation_id: str, choice: RowsChoice, held: Held
+) -> dict[str, str]:
+    """Step 3 for tables and rows: keep what was asked for; return by field what is wrong with it."""
+    operation = _draft(session, operation_id)
+    if operation.restore_type != RestoreType.ROWS:
+        raise UsageError("This restore is not one of tables or rows; choose the type first.")
+    selection = choice.to_plain()
+    if operation.selection != selection:
+        operation.selection = selection
+        _void_plan(operation)
+    problems = problems_of(choice, held)
+    if not problems:
+        operation.step = max(operation.step, 4)
+    _save(session, installation, operation)
+    return problems
+
+
+def review(session: Session, installation: Installation, operation_id: str) -> Review[AnyPlan]:
     """Step 4: make the plan anew, validate it, and keep it with its digest."""
     operation = _draft(session, operation_id)
     if not operation.snapshot_id:
         raise UsageError("Choose a backup first.")
     repository, why_mirror = open_for_restore(session, installation)
-    snapshot_id, selection = SnapshotId(operation.snapshot_id), selection_of(operation)
-    found = make_review(session, installation, repository, snapshot_id, selection)
+    snapshot_id = SnapshotId(operation.snapshot_id)
+    found: Review[AnyPlan]
+    if operation.restore_type == RestoreType.ROWS:
+        rows = RowsChoice.from_plain(operation.selection).selection()
+        found = make_rows_review(session, installation, repository, snapshot_id, rows)
+    else:
+        found = make_review(session, installation, repository, snapshot_id, selection_of(operation))
     if why_mirror:
         found = replace(found, issues=(Issue(Level.WARN, "storage", why_mirror), *found.issues))
     keep_review(operation, found, installation.clock.now())
@@ -188,7 +229,7 @@ def make_review(
     repository: Repository,
     snapshot_id: SnapshotId,
     selection: Selection,
-) -> Review:
+) -> Review[RestorePlan]:
     """Plan a restore onto what the app protects, and validate it; keeps nothing."""
     targets = engine.source_set(session, installation)
     session.commit()  # hold no transaction while files are compared
@@ -199,7 +240,23 @@ def make_review(
     return Review(plan, issues, plan.digest)
 
 
-def keep_review(operation: RestoreOperation, review: Review, now: datetime) -> None:
+def make_rows_review(
+    session: Session,
+    installation: Installation,
+    repository: Repository,
+    snapshot_id: SnapshotId,
+    selection: RowsSelection,
+) -> Review[RowsPlan]:
+    """Try a restore of tables or rows out and take it back; keeps nothing, and nothing live has changed."""
+    targets = engine.source_set(session, installation)
+    session.commit()  # hold no transaction while the other database works
+    plan = plan_rows(
+        repository, snapshot_id, targets, selection, state=installation.state, reporter=QuietReporter()
+    )
+    return Review(plan, issues_of(plan, repository, targets, installation), plan.digest)
+
+
+def keep_review(operation: RestoreOperation, review: Review[AnyPlan], now: datetime) -> None:
     """Write a plan and what was found into its row; the caller commits."""
     operation.plan = dump_canonical(review.plan.to_json()).decode()
     operation.plan_digest = review.digest
@@ -207,7 +264,7 @@ def keep_review(operation: RestoreOperation, review: Review, now: datetime) -> N
     operation.issues = [{**asdict(issue), "level": issue.level.value} for issue in review.issues]
 
 
-def stored_review(operation: RestoreOperation) -> Review | None:
+def stored_review(operation: RestoreOperation) -> Review[AnyPlan] | None:
     """Return what `review` kept; None when there is no plan or it was made void."""
     if not operation.plan:
         return None
@@ -217,10 +274,15 @@ def stored_review(operation: RestoreOperation) -> Review | None:
     return Review(stored_plan(operation), issues, operation.plan_digest)
 
 
-def stored_plan(operation: RestoreOperation) -> RestorePlan:
+def read_plan(value: Mapping[str, Any]) -> AnyPlan:
+    """Read a plan of either kind; raise `KeyError`, `TypeError` or `ValueError`."""
+    return RowsPlan.from_json(value) if value.get("kind") == KIND else RestorePlan.from_json(value)
+
+
+def stored_plan(operation: RestoreOperation) -> AnyPlan:
     """Return the plan of a restore; raise `UsageError` when the row was tampered with."""
     try:
-        plan = RestorePlan.from_json(load_strict(operation.plan.encode()))
+        plan = read_plan(load_strict(operation.plan.encode()))
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"The plan of restore {operation.id} cannot be read; make it again.") from error
     if plan.digest != operation.plan_digest:
@@ -229,7 +291,7 @@ def stored_plan(operation: RestoreOperation) -> RestorePlan:
 
 
 def selection_of(operation: RestoreOperation) -> Selection:
-    """Return what a draft selects; None in it means: all there is."""
+    """Return which parts a draft selects; None in it means: all there is."""
     kind = RestoreType(operation.restore_type)
     if kind is RestoreType.FULL:
         return Selection()

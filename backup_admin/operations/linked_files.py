@@ -124,6 +124,10 @@ def follow_links(  # noqa: PLR0913 - what, where, and how
             paths = _read_paths(told, number, link, result)
             while batch := list(islice(paths, _BATCH)):
                 run.follow(batch)
+        except BackupAdminError as error:
+            if dry:
+                raise
+            result.note(f"The files of {link.shown} did not all come back: {error}")  # the rows are there
         finally:
             os.close(handle)
         found.append(result)

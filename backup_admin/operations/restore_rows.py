@@ -96,12 +96,8 @@ def carry_out_rows(
     run = _Rows(repository, manifest, targets, plan.selection, state, aside=f".before-{restore_id}")
     if run.place != plan.place:
         raise RestoreRefused("The plan was made for another place; plan again. Nothing was touched.")
-    if plan.report.is_refused:
-        return RowsReport(restore_id, "refused", _why_refused(plan.report), plan.report, exit_code=1)
-    if plan.is_empty:
-        message = _why_nothing(plan.report)
-        code = _code_of(plan.linked)
-        return RowsReport(restore_id, "nothing_to_do", message, plan.report, plan.linked, exit_code=code)
+    if (ended := end_at_once(plan, restore_id)) is not None:
+        return ended
     pin = pinned(repository, plan.snapshot_id, actor=actor, clock=tools.clock, warn=tools.reporter.warn)
     with state.lock("restore"), pin:
         refuse_unfinished(state, tools.clock)
@@ -127,6 +123,17 @@ def carry_out_rows(
         kept.notices,
         exit_code=_code_of(linked),
     )
+
+
+def end_at_once(plan: RowsPlan, restore_id: RestoreId) -> RowsReport | None:
+    """Return how it ends when nothing is to be done: it is refused, or all is there; None else."""
+    if plan.report.is_refused:
+        return RowsReport(restore_id, "refused", _why_refused(plan.report), plan.report, exit_code=1)
+    if plan.is_empty:
+        message = _why_nothing(plan.report)
+        code = _code_of(plan.linked)
+        return RowsReport(restore_id, "nothing_to_do", message, plan.report, plan.linked, exit_code=code)
+    return None
 
 
 class _Rows:

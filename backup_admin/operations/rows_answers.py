@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from backup_admin.operations.linked_files import LinkedFiles
     from backup_admin.operations.rows_plan import RowsPlan, RowsReport
     from backup_admin.repository.types import Snapshot
-    from backup_admin.sources.merging.merge_model import MergeReport, TableMerge
+    from backup_admin.sources.merging.merge_model import Clash, MergeReport, TableMerge
 
 
 def rows_plan_lines(plan: RowsPlan, snapshot: Snapshot) -> Iterator[str]:
@@ -64,23 +64,26 @@ def _report_lines(report: RowsReport) -> Iterator[str]:
 
 
 def _merge_lines(report: MergeReport, linked: tuple[LinkedFiles, ...]) -> Iterator[str]:
-    yield from columns([(f"  {show_text(table.table)}", _counts(table)) for table in report.tables])
+    yield from columns([(f"  {show_text(table.table)}", merge_counts(table)) for table in report.tables])
     for clash in report.clashes:
-        yield (
-            f"  clash: {show_text(clash.table)} {show_text(clash.row)}: the live row "
-            f"{show_text(clash.live_row)} has the same {show_text(clash.unique)}"
-        )
+        yield f"  clash: {show_text(clash_words(clash))}"
     for sentence in report.refusals:
         yield f"  refused: {show_text(sentence)}"
     for note in report.notes:
         yield f"  note: {show_text(note)}"
     for files in linked:
-        yield f"  {show_text(files.link)}: {_file_counts(files)}"
+        yield f"  {show_text(files.link)}: {file_counts(files)}"
         for problem in files.problems:
             yield f"    {show_text(problem)}"
 
 
-def _counts(table: TableMerge) -> str:
+def clash_words(clash: Clash) -> str:
+    """Return why a row cannot go in."""
+    return f"{clash.table} {clash.row}: the live row {clash.live_row} has the same {clash.unique}"
+
+
+def merge_counts(table: TableMerge) -> str:
+    """Return what is or would be done to the rows of a table."""
     words = [
         (table.insert, "new"),
         (table.parents, "new since others need them"),
@@ -92,7 +95,8 @@ def _counts(table: TableMerge) -> str:
     return ", ".join(f"{count:,} {word}" for count, word in words if count) or "nothing"
 
 
-def _file_counts(files: LinkedFiles) -> str:
+def file_counts(files: LinkedFiles) -> str:
+    """Return what became, or would become, of the files of a link."""
     words = [
         (files.put_back, "put back"),
         (files.present, "there already"),

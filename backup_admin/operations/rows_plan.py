@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from backup_admin.core.ids import RestoreId
     from backup_admin.sources.merging.merge_model import MergeReport
 
+KIND = "rows"
+"""What the plan of such a restore calls itself; the plan of any other has no `kind`."""
+
 
 @dataclass(frozen=True, slots=True)
 class RowsSelection:
@@ -57,6 +60,7 @@ class RowsPlan:
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain data."""
         return {
+            "kind": KIND,
             "snapshot_id": self.snapshot_id,
             "manifest_digest": self.manifest_digest,
             "repo_id": self.repo_id,

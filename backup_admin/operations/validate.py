@@ -37,11 +37,11 @@ def validate_restore(
         return (Issue(Level.BLOCK, "Backup", str(error)),)
     return (
         *_look_at_snapshot(plan, repository, manifest),
-        *_look_at_storage(repository, targets),
+        *look_at_storage(repository, targets),
         *_look_at_places(plan, targets),
         *_look_at_nesting(plan),
         *_look_at_space(plan, state),
-        *_look_at_journals(state, clock),
+        *look_at_journals(state, clock),
     )
 
 
@@ -61,7 +61,8 @@ def _look_at_snapshot(plan: RestorePlan, repository: Repository, manifest: Manif
         yield Issue(Level.WARN, "Parts", f"The {part} is in this backup and will not be restored.")
 
 
-def _look_at_storage(repository: Repository, targets: SourceSet) -> Iterator[Issue]:
+def look_at_storage(repository: Repository, targets: SourceSet) -> Iterator[Issue]:
+    """Say what is wrong with where it is read from."""
     if repository.history_warning:
         yield Issue(Level.BLOCK, "Storage", repository.history_warning)
     try:
@@ -106,7 +107,8 @@ def _look_at_space(plan: RestorePlan, state: StateFolder) -> Iterator[Issue]:
         yield Issue(Level.OK if room > wanted else Level.BLOCK, "Space", text)
 
 
-def _look_at_journals(state: StateFolder, clock: Clock) -> Iterator[Issue]:
+def look_at_journals(state: StateFolder, clock: Clock) -> Iterator[Issue]:
+    """Say whether a restore before this one has not ended."""
     try:
         refuse_unfinished(state, clock)
     except BackupAdminError as error:

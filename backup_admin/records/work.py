@@ -177,7 +177,7 @@ class RestoreOperation(Progress, Base):
     action: Mapped[str] = mapped_column(String(10), default="restore")
     """`restore`, or `undo` once the person wants the state before it back."""
     restore_type: Mapped[str] = mapped_column(String(20), default="full")
-    """`full`, `partial`, `database_only` or `files_only`."""
+    """`full`, `partial`, `database_only`, `files_only` or `rows`."""
     source_backup_id: Mapped[str | None] = mapped_column(ForeignKey("backup_runs.id", ondelete="SET NULL"))
     snapshot_id: Mapped[str] = mapped_column(String(26), default="")
     restored_by: Mapped[str] = mapped_column(String(255), default="")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -25,7 +26,10 @@ from backup_admin.operations.restore_answers import (
     plan_lines,
     undo_lines,
 )
+from backup_admin.operations.rows_answers import answer_rows, answer_rows_plan, rows_plan_lines
+from backup_admin.operations.rows_asked import AskedRows
 from backup_admin.operations.undo import find_undoable
+from backup_admin.sources.merging.merge_model import OnConflict
 from backup_admin.verbs.base import AT
 from backup_admin.web.command_line import NAME, actor, ask, ready, require_consent, say, verb
 from backup_admin.web.commands_look import choose, open_repository
@@ -44,7 +48,20 @@ from backup_admin.web.commands_look import choose, open_repository
 @click.option("--in-place", is_flag=True, help="Restore onto the folders and databases of this app.")
 @click.option("--files", multiple=True, metavar="NAME", help="With --in-place: only this folder.")
 @click.option("--database", multiple=True, metavar="NAME", help="With --in-place: only this database.")
-@click.option("--yes", is_flag=True, help="With --in-place: do not ask.")
+@click.option("--table", multiple=True, metavar="NAME.TABLE", help="Only this table, into the live database.")
+@click.option("--rows", multiple=True, metavar="NAME.TABLE:KEY", help="Only this row and what belongs to it.")
+@click.option(
+    "--on-conflict",
+    type=click.Choice([policy.value for policy in OnConflict]),
+    help="With --table, --rows: what becomes of rows that are live and different.  [skip]",
+)
+@click.option(
+    "--linked",
+    multiple=True,
+    metavar="NAME.TABLE.COLUMN=FILES[/DIR]",
+    help="With --table, --rows: a column of paths, whose files come back with the rows.",
+)
+@click.option("--yes", is_flag=True, help="With --in-place, --table, --rows: do not ask.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @verb
 def restore_command(  # noqa: PLR0913  one parameter for each option
@@ -59,13 +76,23 @@ def restore_command(  # noqa: PLR0913  one parameter for each option
     database: tuple[str, ...],
     yes: bool,
     dry_run: bool,
+    **parts: Any,
 ) -> Answer:
-    """Restore a snapshot into a folder (--to), or onto this app (--in-place).
+    """Restore a snapshot into a folder (--to), onto this app (--in-place), or tables and rows.
 
     SNAPSHOT is an id, the beginning of one, or `latest`. In place everything is
     restored, or what --files and --database name; the app answers 503 meanwhile,
-    the state from before is kept, and `undo` brings it back.
+    the state from before is kept, and `undo` brings it back. Tables and rows go into
+    the live database in one transaction while the app goes on; `undo` does not know them.
     """
+    if parts["table"] or parts["rows"]:
+        others = {"to": target, "in_place": in_place, "only": only, "files": files, "database": database}
+        _refuse("--table and --rows", **others, allow_non_empty=allow_non_empty)
+        require_consent(given=yes or dry_run)
+        policy = parts["on_conflict"] or OnConflict.SKIP.value
+        asked = AskedRows(parts["table"], parts["rows"], policy, parts["linked"])
+        return _restore_rows((snapshot, at), asked, yes=yes, dry_run=dry_run)
+    _refuse("--to or --in-place", on_conflict=parts["on_conflict"], linked=parts["linked"])
     if in_place == (target is not None):
         raise UsageError("Say where: either --to DIR, or --in-place.")
     if target is not None:
@@ -137,3 +164,19 @@ def _restore_in_place(named: tuple[str, str], selection: Selection, *, yes: bool
             ask("Restore this now?")
         report = restore_here.carry_out_here(session, installation, repository, review, actor())
     return answer_report(report, describe_plan(review.plan, review.issues, dry_run=False), NAME)
+
+
+def _restore_rows(named: tuple[str, str], asked: AskedRows, *, yes: bool, dry_run: bool) -> Answer:
+    installation = ready()
+    with installation.database.new_session() as session:
+        repository = engine.open_repository(session, installation)
+        found = repository.snapshot(choose(repository, *named))
+        review = restore_here.plan_rows_here(session, installation, repository, found.id, asked)
+        if dry_run:
+            return answer_rows_plan(review.plan, found)
+        for line in rows_plan_lines(review.plan, found):
+            say(line)
+        if not yes and not review.blocked:
+            ask("Restore this now?")
+        report = restore_here.carry_out_rows_here(session, installation, repository, review, actor())
+    return answer_rows(report, review.plan)

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from backup_admin.control.destinations import MIRROR_STAGE
+from backup_admin.control.rows_ended import is_rows
 from backup_admin.records import ACTIVE_RESTORES, ACTIVE_RUNS, BackupRun, RestoreOperation, RunKind
 from backup_admin.web.formats import count, size
 
@@ -47,6 +48,10 @@ RESTORE = (
     Step("check", "Check the live state", 13),
     Step("reopen", "Open the app again", 2),
 )
+ROWS = (
+    Step("safety_backup", "Make a safety backup of the database", 60),
+    Step("swap", "Write the rows in one transaction, and the files that follow them", 40),
+)
 UNDO = (
     Step("maintenance", "Stop writers", 10),
     Step("swap", "Put back what was there before", 50),
@@ -79,6 +84,9 @@ class Progress:
     silent_since: datetime | None
     can_cancel: bool
     cancel_requested: bool
+    until: str = ""
+    """Until when a restore can be cancelled; `afterwards` is what is true from then on."""
+    afterwards: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +138,12 @@ def of_restore(operation: RestoreOperation, now: datetime, state: RestoreProgres
             current=state.current,
             can_cancel=state.can_cancel and not operation.cancel_requested,
         )
-    return _describe(facts, UNDO if undoing else RESTORE, now)
+    if is_rows(operation):
+        shown = _describe(facts, ROWS, now)
+        return replace(shown, until="the rows are written", afterwards="All of it happens, or nothing.")
+    shown = _describe(facts, UNDO if undoing else RESTORE, now)
+    afterwards = "If a check fails, everything goes back by itself."
+    return replace(shown, until="the parts change places", afterwards=afterwards)
 
 
 def _facts(

@@ -11,6 +11,8 @@ from backup_admin.access.permissions import Permission
 from backup_admin.access.step_up import Act, Purpose
 from backup_admin.control import overview, restores, wizard
 from backup_admin.control.restores import Confirmation
+from backup_admin.control.rows_choice import RowsChoice
+from backup_admin.control.rows_ended import is_rows
 from backup_admin.core.errors import BackupAdminError, NotPermitted
 from backup_admin.records import ACTIVE_RESTORES, RestoreOperation
 from backup_admin.web import current
@@ -41,6 +43,11 @@ _OUTCOMES = {
     "interrupted": ("The restore was interrupted", "The next start of the app finishes it or takes it back."),
     "undone": ("The restore was undone", "The app runs on the state from before the restore."),
 }
+_ROWS_OUTCOMES = {
+    **_OUTCOMES,
+    "restored": ("The rows are restored", "They were written in one transaction, while the app went on."),
+    "interrupted": ("The restore was interrupted", "Nobody finishes it or takes it back; nothing has to be."),
+}
 
 
 def register(blueprint: Blueprint) -> None:
@@ -66,7 +73,12 @@ def review(operation_id: str) -> ResponseReturnValue:
 def replan(operation_id: str) -> ResponseReturnValue:
     """Make and check the plan anew."""
     operation = find_draft(operation_id)
-    wizard.review(current.session(), current.installation(), operation.id)
+    try:
+        wizard.review(current.session(), current.installation(), operation.id)
+    except BackupAdminError as error:
+        if not is_rows(operation):
+            raise
+        return _show_review(operation, error=str(error))
     return redirect(url_for("backup_admin.restore_review", operation_id=operation.id), code=303)
 
 
@@ -171,7 +183,8 @@ def _show_review(
 def _show_result(operation: RestoreOperation, code_error: str = "") -> Response:
     session, installation = current.session(), current.installation()
     state = restores.progress(session, installation, operation.id)
-    headline, summary = _OUTCOMES.get(state.status.value, ("Restore", ""))
+    outcomes = _ROWS_OUTCOMES if is_rows(operation) else _OUTCOMES
+    headline, summary = outcomes.get(state.status.value, ("Restore", ""))
     return render_page(
         "restore_verify",
         status=422 if code_error else 200,
@@ -190,6 +203,7 @@ def _facts(operation: RestoreOperation) -> dict[str, Any]:
         "operation": operation,
         "line": overview.restore_line(operation),
         "label": type_label(operation),
+        "asked": RowsChoice.from_plain(operation.selection).words if is_rows(operation) else "",
         "snapshot": overview.manifest_of(current.session(), operation.snapshot_id),
     }
 

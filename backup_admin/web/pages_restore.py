@@ -29,6 +29,10 @@ TYPES = {
     RestoreType.DATABASE_ONLY: ("Databases only", "The databases; files stay as they are now."),
     RestoreType.FILES_ONLY: ("Files only", "The folders; databases stay as they are now."),
     RestoreType.PARTIAL: ("Chosen parts", "You choose single databases and folders in the next step."),
+    RestoreType.ROWS: (
+        "Tables or rows of one database",
+        "A deleted row with all that belonged to it, or single tables.",
+    ),
 }
 _STEPS = (
     ("Backup", "restore_select"),
@@ -150,6 +154,7 @@ def restore_type(operation_id: str) -> ResponseReturnValue:
         RestoreType.DATABASE_ONLY: bool(held.databases),
         RestoreType.FILES_ONLY: bool(held.files),
         RestoreType.PARTIAL: True,
+        RestoreType.ROWS: bool(held.databases),
     }
     return render_page(
         "restore_type",
@@ -157,6 +162,7 @@ def restore_type(operation_id: str) -> ResponseReturnValue:
         operation=operation,
         snapshot=overview.manifest_of(current.session(), operation.snapshot_id),
         types=[(kind, *words, possible[kind]) for kind, words in TYPES.items()],
+        has_rows=possible[RestoreType.ROWS],
     )
 
 
@@ -174,7 +180,10 @@ def save_type(operation_id: str) -> ResponseReturnValue:
 @requires(Permission.PLAN_RESTORE)
 def components(operation_id: str) -> ResponseReturnValue:
     """Step 3: which parts."""
-    return _show_components(find_draft(operation_id))
+    operation = find_draft(operation_id)
+    if operation.restore_type == RestoreType.ROWS:
+        return redirect(url_for("backup_admin.restore_rows", operation_id=operation.id))
+    return _show_components(operation)
 
 
 @requires(Permission.PLAN_RESTORE)

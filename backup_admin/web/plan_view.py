@@ -6,11 +6,13 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from backup_admin.operations.plans import RestorePlan
+from backup_admin.control.wizard import read_plan
+from backup_admin.operations.rows_plan import RowsPlan
 from backup_admin.web.formats import count, size
+from backup_admin.web.rows_view import RowsView, view_rows
 
 if TYPE_CHECKING:
-    from backup_admin.operations.plans import DatabasePart, FilesPart, TableEffect
+    from backup_admin.operations.plans import DatabasePart, FilesPart, RestorePlan, TableEffect
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +56,18 @@ class PlanView:
     size: int = 0
     left_out: tuple[str, ...] = ()
     losses: tuple[str, ...] = ()
+    kind: str = "parts"
 
 
-def view_plan(text: str) -> PlanView:
+def view_plan(text: str) -> PlanView | RowsView:
     """Read a stored plan and say what it does."""
-    plan = RestorePlan.from_json(json.loads(text))
+    plan = read_plan(json.loads(text))
+    if isinstance(plan, RowsPlan):
+        return view_rows(plan)
+    return _view_parts(plan)
+
+
+def _view_parts(plan: RestorePlan) -> PlanView:
     losses = [loss for database in plan.databases for loss in _table_losses(database)]
     losses += [loss for tree in plan.files for loss in _file_losses(tree)]
     return PlanView(

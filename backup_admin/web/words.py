@@ -42,6 +42,8 @@ _WORDS = {
     "block": Word("bad", "bad", "Not now"),
     "as_expected": Word("ok", "ok", "As expected"),
     "differs": Word("bad", "bad", "Differs"),
+    "as_planned": Word("ok", "ok", "As planned"),
+    "not_as_planned": Word("warn", "warn", "Not as planned"),
     "found": Word("ok", "ok", "Found"),
     "on": Word("ok", "ok", "On"),
     "off": Word("warn", "warn", "Off"),

@@ -36,6 +36,8 @@ from backup_admin.control import (
 )
 from backup_admin.control.journals import is_closed
 from backup_admin.control.restores import Confirmation, Origin
+from backup_admin.control.rows_choice import RowsChoice
+from backup_admin.control.rows_ended import ALL_OR_NOTHING
 from backup_admin.control.runs import NewRun
 from backup_admin.control.schedules import ScheduleForm
 from backup_admin.control.wizard import Choice, RestoreType
@@ -382,8 +384,25 @@ def test_a_killed_restore_is_brought_to_an_end_by_the_next_worker(
     assert client.get("/").status_code == 404
 
 
-def confirmed_restore(site: Site) -> str:
-    """Make a backup, change everything, and confirm a full restore."""
+def test_a_restore_of_rows_whose_process_is_killed_ends_as_interrupted(site: Site) -> None:
+    operation_id = confirmed_restore(site, RowsChoice("main", rows="photos:1"))
+    site.start_worker()
+    with closing(sqlite3.connect(site.folder / "app.db")) as busy:
+        busy.execute("BEGIN IMMEDIATE")  # so it waits at the very place where it would write
+        site.wait_for(lambda: site.restore(operation_id).stage == "swap")
+        os.kill(int(site.restore(operation_id).worker.rpartition(":")[2]), signal.SIGKILL)
+        done = site.wait_for_restore(operation_id)
+    assert done.status is RestoreStatus.INTERRUPTED
+    assert done.error_message.endswith(ALL_OR_NOTHING)
+    assert contents(site) == ("changed", ["b", "c"])
+    again = confirmed_restore(site, RowsChoice("main", rows="photos:1"))
+    done = site.wait_for_restore(again)
+    assert (done.status, done.error_message) == (RestoreStatus.RESTORED, "")
+    assert contents(site) == ("changed", ["a", "b", "c"])
+
+
+def confirmed_restore(site: Site, rows: RowsChoice | None = None) -> str:
+    """Make a backup, change everything, and confirm a full restore, or one of rows."""
     site_good_backup(site)
     (site.folder / "uploads" / "one.txt").write_text("changed")
     with closing(sqlite3.connect(site.folder / "app.db")) as connection:
@@ -394,8 +413,13 @@ def confirmed_restore(site: Site) -> str:
         operation_id = wizard.create_draft(session, installation, ADMIN).id
         newest = session.query(BackupRun).filter_by(status=RunStatus.COMPLETED).one()
         wizard.choose_snapshot(session, installation, operation_id, newest.snapshot_id)
-        wizard.choose_type(session, installation, operation_id, RestoreType.FULL)
-        wizard.choose_components(session, installation, operation_id, Choice())
+        kind = RestoreType.FULL if rows is None else RestoreType.ROWS
+        wizard.choose_type(session, installation, operation_id, kind)
+        if rows is None:
+            wizard.choose_components(session, installation, operation_id, Choice())
+        else:
+            held = wizard.held_rows(session, installation, operation_id)
+            assert wizard.choose_rows(session, installation, operation_id, rows, held) == {}
         digest = wizard.review(session, installation, operation_id).digest
     grant(site, Act(Purpose.RESTORE, digest))
     with installation.database.new_session() as session:

@@ -64,7 +64,7 @@ def _tell_links(bench: Workbench, request: MergeRequest, tell_link: TellLink) ->
         name = bench.graph.find(table)[0].name
         work = bench.works.get(name)
         if work is None:
-            bench.notes.append(f"--linked {table}.{column}: no row of this table is restored.")
+            bench.notes.append(f"No row of {table} is restored, so no file follows from {table}.{column}.")
             continue
         if not work.has((column,)):
             raise UsageError(f"{table} has no column {column!r} to follow. Nothing was touched.")

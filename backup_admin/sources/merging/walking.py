@@ -41,7 +41,7 @@ def _refuse_senseless(one: Selected, policy: OnConflict) -> None:
     if one.key is not None and not one.table.key:
         raise RestoreRefused(
             f"{name} has no primary key, so no row of it can be named. Nothing was touched. "
-            "Restore the whole table with --table."
+            "Restore the whole table."
         )
     if one.key is not None and policy is OnConflict.REPLACE:
         raise UsageError("--on-conflict replace makes a whole table what it was: it goes with --table only.")

@@ -11,6 +11,7 @@ from backup_admin.access.step_up import Purpose
 from backup_admin.control import engine, perform_restore, restores, wizard
 from backup_admin.control.recovery import remove_old_states
 from backup_admin.control.wizard import Choice, RestoreType
+from backup_admin.operations.plans import RestorePlan
 from backup_admin.records import RestoreStatus, RunStatus
 from tests.installations import ADMIN, Host, back_up, make_host, set_up
 from tests.services.postgres import PASSWORD
@@ -78,6 +79,7 @@ def test_a_database_on_a_server_comes_back_through_the_wizard_and_is_undone(
     assert row.status is RestoreStatus.RESTORED, row.error_message
     assert shop.dump() == before
     assert review is not None
+    assert isinstance(review.plan, RestorePlan)
     (part,) = review.plan.databases
     assert (part.engine, part.way) == ("postgresql", "rename")
     assert any("takes its name" in issue.message for issue in review.issues)

@@ -14,7 +14,7 @@ from backup_admin.control import engine, restore_here
 from backup_admin.control.wizard import Review, find_operation
 from backup_admin.core.errors import Busy, ConfigurationError, RestoreRefused, UsageError
 from backup_admin.operations.issues import Issue, Level
-from backup_admin.operations.plans import Selection
+from backup_admin.operations.plans import RestorePlan, Selection
 from backup_admin.records import BackupManifest, RestoreOperation, RestoreStatus
 from tests.installations import ADMIN, Host, back_up
 
@@ -37,11 +37,11 @@ class Desk:
         self.host, self.session, self.installation = host, session, host.installation
         self.repository: Repository = engine.open_repository(session, host.installation)
 
-    def plan(self, selection: Selection = Selection((), ())) -> Review:  # noqa: B008 - frozen
+    def plan(self, selection: Selection = Selection((), ())) -> Review[RestorePlan]:  # noqa: B008 - frozen
         newest = self.repository.find_snapshot("latest").id
         return restore_here.plan_here(self.session, self.installation, self.repository, newest, selection)
 
-    def carry_out(self, review: Review) -> RestoreReport:
+    def carry_out(self, review: Review[RestorePlan]) -> RestoreReport:
         return restore_here.carry_out_here(self.session, self.installation, self.repository, review, ADMIN)
 
     def rows(self) -> list[RestoreOperation]:

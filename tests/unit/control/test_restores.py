@@ -28,6 +28,7 @@ from backup_admin.core.errors import (
     UsageError,
 )
 from backup_admin.operations.issues import Level
+from backup_admin.operations.plans import RestorePlan
 from backup_admin.records import BackupManifest, RestoreOperation, RestoreStatus, RunStatus
 from tests.installations import ADMIN, Host, back_up, find_run, make_host, set_up
 
@@ -126,6 +127,7 @@ def test_the_review_tells_what_changes_and_touches_nothing(person: Person) -> No
     operation_id = person.plan()
     review = wizard.stored_review(row(person, operation_id))
     assert review is not None
+    assert isinstance(review.plan, RestorePlan)
     (tree,), (database,) = review.plan.files, review.plan.databases
     assert (tree.added, tree.changed, tree.removed) == (1, 1, 1)
     assert [(t.table, t.rows_now, t.rows_then) for t in database.tables] == [("photos", 2, 3)]

@@ -208,12 +208,6 @@ def test_a_verb_takes_the_same_options_in_both_commands(shell: Shell) -> None:
             wanted -= {"files", "clusters", "mirrors", "ignored", "max_skip_hours", "postgres_format"}
         if name == "restore":
             wanted.discard("no_pin")  # the app's own storage is no mirror
-            wanted -= {
-                "table",
-                "rows",
-                "on_conflict",
-                "linked",
-            }  # by the command only, until the pages have it
         mounted = {parameter.name for parameter in group.commands[name].params}
         assert wanted - mounted == set(), name
 

@@ -191,3 +191,56 @@ def test_an_end_at_once_has_the_status_of_the_command(shell: Shell, monkeypatch:
     hooks.maintenance.clear()
     assert rows(shell) == ["rolled_back"]
     assert shell("restore", "latest", "--in-place", "--yes").exit_code == 0
+
+
+def test_rows_come_back_with_the_files_they_name(shell: Shell) -> None:
+    with closing(sqlite3.connect(shell.folder / "app.db")) as connection:
+        connection.execute("UPDATE photos SET title = 'changed' WHERE title = 'b'")
+        connection.commit()
+    changed = live(shell)
+
+    code, dry = shell.json("restore", "latest", "--rows", "main.photos:1", "--dry-run")
+    assert (code, dry["dry_run"], dry["plan"]["tables"][0]["insert"]) == (0, True, 1)
+    assert (live(shell), rows(shell)) == (changed, [])
+    code, done = shell.json("restore", "latest", "--rows", "main.photos:1", "--yes")
+    assert (code, done["outcome"], live(shell)[1]) == (0, "restored", ["a", "changed", "c"])
+    assert done["done"]["tables"] == dry["plan"]["tables"]
+    assert done["safety_snapshot"] in [one["snapshot"] for one in shell.json("list")[1]["snapshots"]]
+    assert (
+        shell.json("restore", "latest", "--rows", "main.photos:1", "--yes")[1]["outcome"] == "nothing_to_do"
+    )
+    code, _ = shell.json("restore", "latest", "--table", "main.photos", "--on-conflict", "replace", "--yes")
+    assert (code, live(shell)[1]) == (0, BEFORE[1])
+    assert rows(shell) == ["restored", "restored"]
+    assert shell.document("undo", "--yes")["error"]["code"] == "restore_refused"
+
+
+def test_rows_are_asked_about_first(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("restore", "latest", "--rows", "main.photos:1")
+    assert shell(*words).exit_code == 2
+    monkeypatch.setattr(command_line, "is_terminal", lambda: True)
+    refused = shell(*words, typed="no\n")
+    assert (refused.exit_code, live(shell), rows(shell)) == (1, CHANGED, [])
+    assert "photos  1 new" in refused.stderr
+    assert shell(*words, typed="yes\n").exit_code == 0
+    assert live(shell)[1] == BEFORE[1]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--rows", "photos:1"),
+        ("--rows", "main.photos"),
+        ("--rows", "main.photos:1", "--in-place"),
+        ("--rows", "main.photos:1", "--files", "uploads"),
+        ("--table", "main.photos", "--to", "x"),
+        ("--table", "main.photos", "--on-conflict", "copy"),
+        ("--table", "main.photos", "--linked", "main.photos.title=nothere"),
+        ("--in-place", "--on-conflict", "skip"),
+        ("--to", "x", "--linked", "main.photos.title=uploads"),
+    ],
+)
+def test_rows_that_make_no_sense_are_refused(shell: Shell, words: tuple[str, ...]) -> None:
+    result = shell("restore", "latest", *words, *(() if "--to" in words else ("--yes",)))
+    assert result.exit_code == 2, result.stderr
+    assert (live(shell), rows(shell)) == (CHANGED, [])

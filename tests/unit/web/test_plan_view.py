@@ -20,7 +20,9 @@ def plan(*tables: TableEffect, files: tuple[FilesPart, ...] = ()) -> PlanView:
     """View a plan with one database."""
     part = DatabasePart("gallery", "/srv/gallery.db", 10, True, tables)
     whole = RestorePlan(SnapshotId("s"), "digest", "repo", (part,), files)
-    return view_plan(json.dumps(whole.to_json()))
+    view = view_plan(json.dumps(whole.to_json()))
+    assert isinstance(view, PlanView)
+    return view
 
 
 @pytest.mark.parametrize(

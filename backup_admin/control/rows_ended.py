@@ -1,0 +1,89 @@
+"""How a restore of tables or rows ended, as its row in the history says it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from backup_admin.core.errors import BackupAdminError, Cancelled
+from backup_admin.operations.databases import CheckLine
+from backup_admin.operations.rows_answers import clash_words, file_counts, merge_counts
+from backup_admin.operations.rows_plan import KIND
+from backup_admin.records import RestoreOperation, RestoreStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from backup_admin.operations.linked_files import LinkedFiles
+    from backup_admin.operations.rows_plan import RowsPlan, RowsReport
+
+ALL_OR_NOTHING = (
+    "The rows were written in one transaction, so all of them are there or none is; files that follow "
+    "them may be missing. Plan the same again: it shows what is there already. Look into the app before "
+    "you copy rows again."
+)
+WRITES = "swap"
+"""The stage in which it can no longer be stopped."""
+_SHOWN_REASONS = 5
+
+
+def is_rows(operation: RestoreOperation) -> bool:
+    """Say whether a restore is one of tables or rows."""
+    return operation.restore_type == KIND
+
+
+def rows_values(plan: RowsPlan, report: RowsReport) -> dict[str, Any]:
+    """Return what a row says of a restore that was carried out, or refused when it was to be."""
+    lines = tuple(_done(plan, report))
+    warnings = [*report.notices, *remarks_of(report)]
+    if any(not line.ok for line in lines):
+        warnings.append(
+            "What was live changed after this was planned, so not all of it is as it was planned."
+        )
+    said = {"message": report.message, "safety_snapshot_id": report.safety_snapshot, "warnings": warnings}
+    if report.outcome == "refused":
+        reasons = [*report.report.refusals, *map(clash_words, report.report.clashes)]
+        message = " ".join([report.message, *(f"{one}." for one in reasons[:_SHOWN_REASONS])])
+        return {
+            **said,
+            "status": RestoreStatus.FAILED,
+            "error_message": message,
+            "warnings": list(report.notices),
+        }
+    checks = [asdict(line) for line in lines]
+    return {**said, "status": RestoreStatus.RESTORED, "error_message": "", "checks": checks}
+
+
+def remarks_of(report: RowsReport) -> list[str]:
+    """Return what a person should know of what was done."""
+    problems = [f"{files.link}: {problem}" for files in report.linked for problem in files.problems]
+    return [*report.report.notes, *problems]
+
+
+def failed_rows(error: BaseException, said: dict[str, Any]) -> dict[str, Any]:
+    """Return what a row says of a restore that raised.
+
+    What we raise says that nothing live was changed. Of anything else nobody knows when it came.
+    """
+    if isinstance(error, Cancelled):
+        return {**said, "status": RestoreStatus.CANCELLED}
+    if isinstance(error, BackupAdminError):
+        return {**said, "status": RestoreStatus.FAILED}
+    message = f"{said['error_message']} {ALL_OR_NOTHING}"
+    return {**said, "status": RestoreStatus.INTERRUPTED, "error_message": message}
+
+
+def _done(plan: RowsPlan, report: RowsReport) -> Iterator[CheckLine]:
+    planned = {table.table: table for table in plan.report.tables}
+    done = {table.table: table for table in report.report.tables}
+    for name in dict.fromkeys((*planned, *done)):
+        expected = merge_counts(planned[name]) if name in planned else "nothing"
+        found = merge_counts(done[name]) if name in done else "nothing"
+        yield CheckLine(name, expected, found, expected == found)
+    yield from _followed(plan.linked, report.linked)
+
+
+def _followed(planned: tuple[LinkedFiles, ...], done: tuple[LinkedFiles, ...]) -> Iterator[CheckLine]:
+    for before, after in zip(planned, done, strict=False):
+        expected, found = file_counts(before), file_counts(after)
+        yield CheckLine(f"Files of {after.link}", expected, found, expected == found)

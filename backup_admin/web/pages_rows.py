@@ -1,0 +1,101 @@
+"""The third step of a restore of tables or rows: which, and what becomes of what is live."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flask import Blueprint, redirect, request, url_for
+
+from backup_admin.access.permissions import Permission
+from backup_admin.control import overview, wizard
+from backup_admin.control.rows_choice import RowsChoice
+from backup_admin.control.wizard import RestoreType
+from backup_admin.core.errors import BackupAdminError
+from backup_admin.web import current
+from backup_admin.web.guards import requires
+from backup_admin.web.pages_restore import find_draft, steps, type_label
+from backup_admin.web.render import render_page
+from backup_admin.web.rows_view import POLICIES
+
+if TYPE_CHECKING:
+    from flask.typing import ResponseReturnValue
+
+    from backup_admin.control.rows_choice import Held
+    from backup_admin.records import RestoreOperation
+
+
+def register(blueprint: Blueprint) -> None:
+    """Add the routes of this module."""
+    add = blueprint.add_url_rule
+    add("/restore/<operation_id>/rows", "restore_rows", show)
+    add("/restore/<operation_id>/rows", "restore_save_rows", save, methods=["POST"])
+
+
+@requires(Permission.PLAN_RESTORE)
+def show(operation_id: str) -> ResponseReturnValue:
+    """Step 3: which tables or rows."""
+    operation = find_draft(operation_id)
+    if operation.restore_type != RestoreType.ROWS:
+        return redirect(url_for("backup_admin.restore_components", operation_id=operation.id))
+    return _show(operation, _held(operation), RowsChoice.from_plain(operation.selection))
+
+
+@requires(Permission.PLAN_RESTORE)
+def save(operation_id: str) -> ResponseReturnValue:
+    """Keep what was asked for, try it out, and take it back."""
+    operation = find_draft(operation_id)
+    session, installation = current.session(), current.installation()
+    held = _held(operation)
+    choice = _read(held)
+    errors = wizard.choose_rows(session, installation, operation.id, choice, held)
+    if errors:
+        return _show(operation, held, choice, errors=errors)
+    try:
+        wizard.review(session, installation, operation.id)
+    except BackupAdminError as error:
+        return _show(operation, held, choice, problem=str(error))
+    return redirect(url_for("backup_admin.restore_review", operation_id=operation.id), code=303)
+
+
+def _held(operation: RestoreOperation) -> Held:
+    return wizard.held_rows(current.session(), current.installation(), operation.id)
+
+
+def _read(held: Held) -> RowsChoice:
+    """Read the form; the one database there is needs no choice."""
+    form = request.form
+    database = form.get("database", held.databases[0].name if len(held.databases) == 1 else "")
+    names = [one.name for one in held.databases]
+    number = names.index(database) if database in names else -1
+    return RowsChoice(
+        database,
+        tuple(form.getlist(f"tables-{number}")),
+        form.get("rows", ""),
+        form.get("on_conflict", ""),
+        form.get("linked", ""),
+    )
+
+
+def _show(
+    operation: RestoreOperation,
+    held: Held,
+    choice: RowsChoice,
+    *,
+    errors: dict[str, str] | None = None,
+    problem: str = "",
+) -> ResponseReturnValue:
+    tables = [table.name for one in held.databases for table in one.tables]
+    return render_page(
+        "restore_rows",
+        status=422 if errors or problem else 200,
+        steps=steps(operation, 3),
+        operation=operation,
+        label=type_label(operation),
+        snapshot=overview.manifest_of(current.session(), operation.snapshot_id),
+        held=held,
+        choice=choice,
+        policies=POLICIES,
+        errors=errors or {},
+        problem=problem,
+        example=tables[0] if tables else "events",
+    )
