@@ -427,9 +427,9 @@ SOURCES = (
     ),
     _check(
         "a database that is damaged does not keep a restore from replacing it",
-        "operations/restore.py",
-        "tuple(one for one in sources.databases if usable[one.name])",
-        "sources.databases",
+        "operations/safety_backup.py",
+        "tuple(one for one in found.databases if one.name not in lost)",
+        "found.databases",
         "integration/restore/test_in_place.py",
     ),
     _check(
