@@ -250,9 +250,10 @@ def test_archive_get_tells_what_is_not_there_from_what_cannot_be_told(site: Arch
     site.repository.rename(site.folder / "away")
     unknown = site.run("archive-get", site.repository, "000000010000000000000001", target)
     (site.folder / "away").rename(site.repository)
+    mistyped = site.run("archive-get", site.repository, "000000010000000000000001", target, "--key-fil=x")
 
     # A server takes up to 125 for "there is none", and ends its recovery.
-    assert (absent.status, unknown.status) == (1, 126)
+    assert (absent.status, unknown.status, mistyped.status) == (1, 126, 126)
     assert not target.exists()
 
 
