@@ -22,6 +22,7 @@ from backup_admin.operations.changes import (
 from backup_admin.operations.described import SIGNALS, path_as_text
 from backup_admin.operations.journal import list_journals
 from backup_admin.operations.known import SETTLE_NS
+from backup_admin.operations.locking import keep_locked
 from backup_admin.repository.types import ChunkKind
 from backup_admin.sources import sqlite_signals
 from backup_admin.sources.sidecars import COUNTERS
@@ -58,8 +59,9 @@ def look_for_changes(
 ) -> Decision:
     """Decide whether a backup of these sources has to be made now; writes nothing but a cache.
 
-    What cannot be looked at is a reason to make one: the backup says what is wrong. Raises
-    `Busy` while another backup or a restore works in this state folder.
+    What cannot be looked at is a reason to make one: the backup says what is wrong. Where it is
+    skipped, locks of the storage are extended as a backup would extend them. Raises `Busy`
+    while another backup or a restore works in this state folder.
     """
     with state.lock("backup"):
         repository.refresh()
@@ -69,9 +71,11 @@ def look_for_changes(
             return Decision(run=True, reason=why_forced(circumstances, options))
         look = _Look(repository, sources, parent, options, state, reporter)
         decision = decide(circumstances, look.findings(), options)
-        if not decision.run:
-            write_notes(state, repository.repo_id, decision.unchanged, look.proven)
-        return decision
+        if decision.run:
+            return decision
+        write_notes(state, repository.repo_id, decision.unchanged, look.proven)
+        problems = keep_locked(repository, state, reporter=reporter, clock=clock)
+        return Decision(run=True, reason=problems[0]) if problems else decision
 
 
 def _circumstances(
