@@ -17,6 +17,7 @@ from backup_admin.operations.changes import (
     Finding,
     changed_tables,
     decide,
+    holds_ours,
     why_forced,
 )
 from backup_admin.operations.described import SIGNALS, path_as_text
@@ -225,7 +226,11 @@ class _Look:
         """Return the digest of what triggers had counted; none where tables that do not count are counted."""
         tables = {table.name: table.checksum for table in entry.tables}
         counted = tables.pop(COUNTERS, "")
-        return "" if any(self._options.ignores(entry.name, table) for table in tables) else counted
+        return "" if any(self._ignores(entry, table) for table in tables) else counted
+
+    def _ignores(self, entry: DatabaseEntry, table: str) -> bool:
+        has_ours = holds_ours(one.name for one in entry.tables)
+        return self._options.ignores(entry.name, table, has_ours=has_ours)
 
     def _compare_copy(self, entry: DatabaseEntry, copy: SqliteCopy) -> str:
         details = entry.details
@@ -237,7 +242,7 @@ class _Look:
             return "it is stored in another way."
         old = {(table.name, table.rows, table.checksum) for table in entry.tables}
         new = {(table.name, table.rows, table.checksum) for table in copy.tables}
-        changed = {name for name, *_ in old ^ new if not self._options.ignores(entry.name, name)}
+        changed = {name for name, *_ in old ^ new if not self._ignores(entry, name)}
         return changed_tables(changed) if changed else ""
 
     # --- PostgreSQL
@@ -247,7 +252,7 @@ class _Look:
         if entry is None or entry.path != source.address.label:
             return "it is another one than the snapshot has."
         try:
-            found = source.compare(self._noted(entry), partial(self._options.ignores, entry.name))
+            found = source.compare(self._noted(entry), partial(self._ignores, entry))
         except (KeyError, TypeError, ValueError, AttributeError):
             return "what is noted of it cannot be read."  # it was written by somebody else
         if found.reason:
