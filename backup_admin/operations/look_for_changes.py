@@ -139,6 +139,8 @@ class _Look:
 
     def findings(self) -> Iterator[Finding]:
         """Give what is found, the cheapest first; what costs more is not done before it is asked for."""
+        for cluster in self._sources.clusters:
+            yield Finding(_database(cluster.name), "a base backup is made each time.")
         yield Finding(_REPOSITORY, self._other_sources())
         for name, look in self._first_looks():
             change = self._try(look)
@@ -251,6 +253,11 @@ class _Look:
         entry = self._parent.database(source.name)
         if entry is None or entry.path != source.address.label:
             return "it is another one than the snapshot has."
+        if source.archive and entry.format != "archive":
+            return "it shall be stored as one archive."
+        return self._compare_signals(source, entry)
+
+    def _compare_signals(self, source: PostgresSource, entry: DatabaseEntry) -> str | None:
         try:
             found = source.compare(self._noted(entry), partial(self._ignores, entry))
         except (KeyError, TypeError, ValueError, AttributeError):
