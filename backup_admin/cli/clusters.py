@@ -49,7 +49,8 @@ def list_verb(
 ) -> Answer:
     """List base backups, oldest first, and the WAL that is archived."""
     repository, _ = open_given(surroundings, storage, key_file, state_dir)
-    bases, archives = all_bases(repository), archived_clusters(repository)
+    unreadable: list[str] = []
+    bases, archives = all_bases(repository, unreadable), archived_clusters(repository)
     return Answer(
         {
             "base_backups": [_describe(base) for base in bases],
@@ -59,7 +60,12 @@ def list_verb(
             ],
         },
         lines=_list_lines(bases, tuple(archives.values())),
+        notes=[f"note: {_cannot_be_read(one)}" for one in unreadable],
     )
+
+
+def _cannot_be_read(snapshot: str) -> str:
+    return f"Snapshot {snapshot} cannot be read; a base backup in it does not count. `check` says why."
 
 
 def _describe(base: Base) -> dict[str, Any]:
@@ -129,7 +135,7 @@ def restore_verb(  # noqa: PLR0913  one parameter for each option
     place = Place(target.expanduser().absolute(), port, server_programs(major, programs))
     check_place(place)
     say(_plan_line(plan))
-    notices: list[str] = []
+    notices = [_cannot_be_read(one) for one in plan.unreadable]
     with surroundings.reporting(_STOPPED) as reporter, ExitStack() as stack:
         when_read = {}
         if not (no_pin or dry_run):

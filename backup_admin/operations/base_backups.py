@@ -106,12 +106,20 @@ def refuse_cluster(entry: DatabaseEntry) -> None:
         )
 
 
-def all_bases(repository: Repository) -> tuple[Base, ...]:
-    """Return the base backups of all snapshots that can be read, in the order of their commits."""
+def all_bases(repository: Repository, unreadable: list[str] | None = None) -> tuple[Base, ...]:
+    """Return the base backups of all snapshots that can be read, in the order of their commits.
+
+    One that cannot be read keeps nobody from the others; `unreadable` gets its id.
+    """
     found: list[Base] = []
     for snapshot_id in repository.snapshot_ids():
-        if snapshot_id not in repository.history.damaged:
+        if snapshot_id in repository.history.damaged:
+            continue
+        try:
             found += bases_in(repository.manifest(snapshot_id))
+        except Damaged:
+            if unreadable is not None:
+                unreadable.append(snapshot_id)
     return tuple(found)
 
 

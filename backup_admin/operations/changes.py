@@ -34,6 +34,7 @@ OWN_TABLES = frozenset(
     }
 )
 """The tables of the control database, where somebody keeps it in a database that is backed up."""
+_ALWAYS_OURS = frozenset({"backup_manifests", "backup_runs", "backup_schedules"})
 _OWN_PREFIX = "backup_admin_"
 _MIGRATIONS = ("alembic_version", "django_migrations", "schema_migrations")
 
@@ -45,11 +46,16 @@ class ChangeOptions:
     max_age: timedelta = MAX_SKIP_AGE
     ignored: tuple[str, ...] = ()
 
-    def ignores(self, database: str, table: str) -> bool:
+    def ignores(self, database: str, table: str, *, has_ours: bool) -> bool:
         """Say whether a change of a table is none. It is backed up all the same."""
-        if table in OWN_TABLES or table.startswith(_OWN_PREFIX):
+        if (has_ours and table in OWN_TABLES) or table.startswith(_OWN_PREFIX):
             return True
         return any(fnmatchcase(f"{database}.{table}", pattern) for pattern in self.ignored)
+
+
+def holds_ours(tables: Iterable[str]) -> bool:
+    """Say whether a database is the control database too; an app may have a table of one of these names."""
+    return _ALWAYS_OURS.issubset(tables)
 
 
 @dataclass(frozen=True, slots=True)

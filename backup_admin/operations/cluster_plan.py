@@ -25,7 +25,7 @@ class ClusterPlan:
     """Where to begin and what leads on; without a `moment` to the end of the archive.
 
     `histories` are all history files there are: the new timeline must be none of them. `others` are
-    timelines that could be taken instead.
+    timelines that could be taken instead, `unreadable` snapshots which may hold a nearer base backup.
     """
 
     base: Base
@@ -33,6 +33,7 @@ class ClusterPlan:
     way: WalPath
     histories: tuple[str, ...]
     others: tuple[int, ...]
+    unreadable: tuple[str, ...] = ()
 
 
 def plan_cluster(
@@ -42,7 +43,8 @@ def plan_cluster(
 
     Raises `RestoreRefused` when the time lies before the first base backup, or the WAL has a gap.
     """
-    base = choose_base(all_bases(repository), name, moment)
+    unreadable: list[str] = []
+    base = choose_base(all_bases(repository, unreadable), name, moment)
     cluster = archived_cluster(repository, base.system)
     timelines = read_timelines(repository, cluster)
     reachable = timelines.after(base)
@@ -61,7 +63,7 @@ def plan_cluster(
         )
     histories = tuple(file for file in cluster.files if file.endswith(HISTORY))
     others = tuple(one for one in reachable if one != target)
-    return ClusterPlan(base, moment, way, histories, others)
+    return ClusterPlan(base, moment, way, histories, others, tuple(unreadable))
 
 
 def choose_base(bases: Sequence[Base], name: str, moment: datetime | None) -> Base:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,14 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.durable import make_folders, rename_new, sync_folder
-from backup_admin.core.errors import Damaged, EntryMissing, RestoreRefused, UsageError, VerificationFailed
+from backup_admin.core.errors import (
+    Damaged,
+    EntryMissing,
+    RestoreRefused,
+    SourceError,
+    UsageError,
+    VerificationFailed,
+)
 from backup_admin.operations.base_backups import refuse_cluster
 from backup_admin.operations.captured import write_content
 from backup_admin.operations.databases import compare_database
@@ -126,13 +134,14 @@ def _refuse_format(request: ExportRequest, engine: str) -> None:
 @contextmanager
 def _making(target: Path) -> Iterator[Path]:
     """Give a folder to work in, beside the target; what lies there as `out` gets its name at the end."""
-    if target.is_dir() and not target.is_symlink() and not any(target.iterdir()):
-        target.rmdir()
-    if target.exists() or target.is_symlink():
+    is_empty = target.is_dir() and not target.is_symlink() and not any(target.iterdir())
+    if not is_empty and os.path.lexists(target):
         raise RestoreRefused(f"{target} is there already. Nothing was exported; name a new place.")
     make_folders(target.parent)
     with TemporaryDirectory(prefix=".backup-admin-export-", dir=target.parent) as folder:
         yield Path(folder)
+        if is_empty:
+            target.rmdir()
         rename_new(Path(folder) / "out", target)
         sync_folder(target.parent)
 
@@ -147,7 +156,10 @@ def _export_sqlite(copy: Path, name: str, request: ExportRequest, work: Path) ->
         arguments |= {"target": str(out), "scratch": str(work)}
     else:
         arguments |= {"target": str(out)}
-    found = ask_formats(request.format, arguments, size=copy.stat().st_size)
+    try:
+        found = ask_formats(request.format, arguments, size=copy.stat().st_size)
+    except SourceError as error:
+        raise SourceError(f"{error} Nothing was exported.") from error
     copy.unlink()
     problems = tuple(found["problems"])
     return ExportReport(

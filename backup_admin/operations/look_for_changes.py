@@ -17,11 +17,13 @@ from backup_admin.operations.changes import (
     Finding,
     changed_tables,
     decide,
+    holds_ours,
     why_forced,
 )
 from backup_admin.operations.described import SIGNALS, path_as_text
 from backup_admin.operations.journal import list_journals
 from backup_admin.operations.known import SETTLE_NS
+from backup_admin.operations.locking import keep_locked
 from backup_admin.repository.types import ChunkKind
 from backup_admin.sources import sqlite_signals
 from backup_admin.sources.sidecars import COUNTERS
@@ -58,8 +60,9 @@ def look_for_changes(
 ) -> Decision:
     """Decide whether a backup of these sources has to be made now; writes nothing but a cache.
 
-    What cannot be looked at is a reason to make one: the backup says what is wrong. Raises
-    `Busy` while another backup or a restore works in this state folder.
+    What cannot be looked at is a reason to make one: the backup says what is wrong. Where it is
+    skipped, locks of the storage are extended as a backup would extend them. Raises `Busy`
+    while another backup or a restore works in this state folder.
     """
     with state.lock("backup"):
         repository.refresh()
@@ -69,9 +72,11 @@ def look_for_changes(
             return Decision(run=True, reason=why_forced(circumstances, options))
         look = _Look(repository, sources, parent, options, state, reporter)
         decision = decide(circumstances, look.findings(), options)
-        if not decision.run:
-            write_notes(state, repository.repo_id, decision.unchanged, look.proven)
-        return decision
+        if decision.run:
+            return decision
+        write_notes(state, repository.repo_id, decision.unchanged, look.proven)
+        problems = keep_locked(repository, state, reporter=reporter, clock=clock)
+        return Decision(run=True, reason=problems[0]) if problems else decision
 
 
 def _circumstances(
@@ -134,6 +139,8 @@ class _Look:
 
     def findings(self) -> Iterator[Finding]:
         """Give what is found, the cheapest first; what costs more is not done before it is asked for."""
+        for cluster in self._sources.clusters:
+            yield Finding(_database(cluster.name), "a base backup is made each time.")
         yield Finding(_REPOSITORY, self._other_sources())
         for name, look in self._first_looks():
             change = self._try(look)
@@ -221,7 +228,11 @@ class _Look:
         """Return the digest of what triggers had counted; none where tables that do not count are counted."""
         tables = {table.name: table.checksum for table in entry.tables}
         counted = tables.pop(COUNTERS, "")
-        return "" if any(self._options.ignores(entry.name, table) for table in tables) else counted
+        return "" if any(self._ignores(entry, table) for table in tables) else counted
+
+    def _ignores(self, entry: DatabaseEntry, table: str) -> bool:
+        has_ours = holds_ours(one.name for one in entry.tables)
+        return self._options.ignores(entry.name, table, has_ours=has_ours)
 
     def _compare_copy(self, entry: DatabaseEntry, copy: SqliteCopy) -> str:
         details = entry.details
@@ -233,7 +244,7 @@ class _Look:
             return "it is stored in another way."
         old = {(table.name, table.rows, table.checksum) for table in entry.tables}
         new = {(table.name, table.rows, table.checksum) for table in copy.tables}
-        changed = {name for name, *_ in old ^ new if not self._options.ignores(entry.name, name)}
+        changed = {name for name, *_ in old ^ new if not self._ignores(entry, name)}
         return changed_tables(changed) if changed else ""
 
     # --- PostgreSQL
@@ -242,8 +253,13 @@ class _Look:
         entry = self._parent.database(source.name)
         if entry is None or entry.path != source.address.label:
             return "it is another one than the snapshot has."
+        if source.archive and entry.format != "archive":
+            return "it shall be stored as one archive."
+        return self._compare_signals(source, entry)
+
+    def _compare_signals(self, source: PostgresSource, entry: DatabaseEntry) -> str | None:
         try:
-            found = source.compare(self._noted(entry), partial(self._options.ignores, entry.name))
+            found = source.compare(self._noted(entry), partial(self._ignores, entry))
         except (KeyError, TypeError, ValueError, AttributeError):
             return "what is noted of it cannot be read."  # it was written by somebody else
         if found.reason:

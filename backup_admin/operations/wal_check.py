@@ -50,17 +50,21 @@ def check_archives(repository: Repository, *, read_data: bool, reporter: Reporte
     clusters = archived_clusters(repository)
     if not clusters:
         return check
-    try:
-        bases = all_bases(repository)
-    except RepositoryError as error:
+    unreadable: list[str] = []
+    bases = all_bases(repository, unreadable)
+    if unreadable:
         # What is wrong with the snapshot is told where snapshots are checked.
-        check.notices.append(f"Whether the WAL archive is whole could not be told: {error}")
-        bases = ()
+        check.notices.append(
+            f"Whether the WAL archive is whole could not be told for a base backup in snapshot "
+            f"{unreadable[0]}, which cannot be read."
+        )
     for cluster in clusters.values():
         check.objects += len(cluster.files)
         if read_data:
             _read_all(repository, cluster, reporter, check)
-        _check_ways(repository, cluster, [base for base in bases if base.system == cluster.system], check)
+        of_this = [base for base in bases if base.system == cluster.system]
+        if of_this or not unreadable:
+            _check_ways(repository, cluster, of_this, check)
     return check
 
 

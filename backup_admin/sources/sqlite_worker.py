@@ -100,7 +100,8 @@ def answer_with(operations: Mapping[str, Callable[..., dict[str, Any]]]) -> None
     except sqlite3.Error as error:
         answer = {"error": _kind(error), "message": f"SQLite says: {error}."}
     except OSError as error:
-        answer = {"error": "failed", "message": f"{error.strerror}: {error.filename}."}
+        where = f": {error.filename}" if error.filename else ""  # of what is open the system names none
+        answer = {"error": "failed", "message": f"{error.strerror}{where}."}
     json.dump(answer, sys.stdout)
 
 

@@ -24,6 +24,7 @@ EXPORT = "export.json"
 TABLES = "tables"
 SQLITE, POSTGRES = "sqlite", "postgresql"
 _SUM_BYTES = 32
+_BITS = 63
 _BUFFER_BYTES = 1 << 20
 
 
@@ -124,12 +125,14 @@ def read_export(folder: Path) -> Export:
         for table in tables:
             if not (folder / table.file).resolve().is_relative_to(folder.resolve()):
                 raise ValueError("a table outside of its folder")
+            if not (folder / table.file).is_file():
+                raise ValueError(f"{table.file} is no file")
         return Export(
             str(value["engine"]),
             str(value["engine_version"]),
             str(value["database"]),
             tables,
-            tuple(ExportedSequence(**row) for row in value["sequences"]),
+            tuple(_sequence(row) for row in value["sequences"]),
             tuple(map(str, value["left_out"])),
         )
     except FileNotFoundError as error:
@@ -138,6 +141,14 @@ def read_export(folder: Path) -> Export:
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise Damaged(f"{folder / EXPORT} cannot be read: {error}. Nothing was imported.") from error
+
+
+def _sequence(row: dict[str, Any]) -> ExportedSequence:
+    """Read where a sequence stands: a number that both engines know."""
+    found = ExportedSequence(**row)
+    if type(found.last_value) is not int or found.last_value.bit_length() > _BITS:
+        raise ValueError(f"the sequence {found.name} stands at no number")
+    return found
 
 
 class TableFile:

@@ -50,12 +50,17 @@ ROWS_WRITTEN = (
 _COLUMNS = """
 SELECT 'pg_class', count(*), coalesce(sum(hashtextextended(ROW(oid, relname, relnamespace, relowner, relam,
   reltablespace, relkind, relpersistence, relnatts, relchecks, relrowsecurity, relforcerowsecurity,
-  relreplident, relispartition, relacl, reloptions, relpartbound::text)::text, 0)), 0)::text
-FROM pg_class WHERE relkind <> 't' AND relpersistence <> 't' AND relnamespace <> 'pg_toast'::regnamespace
+  relreplident, relispartition, relispopulated, relacl, reloptions, relpartbound::text,
+  (SELECT t.reloptions FROM pg_class t WHERE t.oid = c.reltoastrelid))::text, 0)), 0)::text
+FROM pg_class c WHERE relkind <> 't' AND relpersistence <> 't' AND relnamespace <> 'pg_toast'::regnamespace
 UNION ALL
 SELECT 'pg_depend', count(*), coalesce(sum(hashtextextended(ROW(classid, objid, refobjid, deptype)::text, 0)),
   0)::text
 FROM pg_depend WHERE deptype IN ('e', 'x')
+UNION ALL
+SELECT 'pg_subscription', count(*), coalesce(sum(hashtextextended(ROW(subname, subowner, subenabled,
+  subslotname, subpublications)::text, 0)), 0)::text
+FROM pg_subscription WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
 UNION ALL
 SELECT 'database', 1, ROW(d.datname, d.datdba, d.encoding, d.datcollate, d.datctype, d.datacl, d.datconnlimit,
   shobj_description(d.oid, 'pg_database'),

@@ -12,7 +12,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from psycopg import errors
+from psycopg import errors, sql
 
 from backup_admin.sources.postgres.catalog import NO_MEMBER, OWN_SCHEMAS
 from backup_admin.sources.postgres.catalog_print import ROWS_WRITTEN, print_catalog
@@ -49,7 +49,8 @@ SELECT md5(coalesce(string_agg(format('%I.%I=%s', schemaname, sequencename, last
 """  # noqa: S608 - of constants
 # Which table a sequence belongs to: where that one does not count, neither does its sequence.
 _SEQUENCE_ROWS = f"""
-SELECT s.schemaname, s.sequencename, s.last_value, t.nspname, t.relname
+SELECT s.schemaname, s.sequencename, s.last_value, t.nspname, t.relname,
+  has_sequence_privilege(format('%I.%I', s.schemaname, s.sequencename), 'SELECT')
 FROM pg_sequences s LEFT JOIN LATERAL (
   SELECT n.nspname, c.relname FROM pg_depend d JOIN pg_class c ON c.oid = d.refobjid
     JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -190,15 +191,27 @@ def _read_contents(connection: psycopg.Connection) -> dict[str, Any]:
         "tables": tables,
         "doubled": doubled,
         "counters": counters,
-        "places": {
-            shown(schema, name): [value, shown(*owner) if owner[1] else ""]
-            for schema, name, value, *owner in connection.execute(_SEQUENCE_ROWS.encode())
-        },
+        "places": _read_places(connection),
         "large_objects": [
             *_row(connection, _LARGE_OBJECTS_THERE),
             *(list(row) for row in connection.execute(_LARGE_OBJECTS.encode())),
         ],
     }
+
+
+def _read_places(connection: psycopg.Connection) -> dict[str, list[Any]]:
+    """Return where each sequence stands, and the table it belongs to."""
+    places: dict[str, list[Any]] = {}
+    unused = []
+    for schema, name, value, *owner, may_read in connection.execute(_SEQUENCE_ROWS.encode()).fetchall():
+        places[shown(schema, name)] = [value, shown(*owner) if owner[1] else ""]
+        if value is None and may_read:
+            unused.append((schema, name))
+    # The view says nothing of one that gave out no number, though it can have been set to another.
+    for schema, name in unused:
+        query = sql.SQL("SELECT 'next ' || last_value FROM {}").format(sql.Identifier(schema, name))
+        places[shown(schema, name)][0] = _row(connection, query.as_string())[0]
+    return places
 
 
 def shown(schema: str, name: str) -> str:

@@ -86,6 +86,48 @@ def test_what_is_meant_must_be_clear(repository: World) -> None:
     assert not (repository.root / "out").exists()
 
 
+def test_a_disk_that_takes_no_more_is_told_and_leaves_everything_as_it_was(world: World) -> None:
+    with closing(sqlite3.connect(world.root / "a.db")) as database, database:
+        database.execute("CREATE TABLE a (x)")
+        database.execute("INSERT INTO a VALUES (randomblob(300000))")
+    target = world.root / "out"
+    target.mkdir()
+    export = [sys.executable, "-m", "backup_admin", "export", "--sqlite", str(world.root / "a.db")]
+
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -f 350; exec "$@"', "-", *export, "--format", "json", "--to", str(target)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, "None" in done.stderr) == (1, False)
+    assert "File too large. Nothing was exported." in done.stderr
+    assert target.is_dir()
+    assert sorted(path.name for path in world.root.iterdir() if "export" in path.name) == []
+
+
+@pytest.mark.parametrize("spoil", ["a pipe", "no number"])
+def test_an_export_that_somebody_spoiled_is_refused_at_once(world: World, spoil: str) -> None:
+    with closing(sqlite3.connect(world.root / "a.db")) as database, database:
+        database.execute("CREATE TABLE a (id INTEGER PRIMARY KEY AUTOINCREMENT)")
+        database.execute("INSERT INTO a VALUES (7)")
+    out = world.root / "out"
+    assert world.run("export", "--sqlite", "a.db", "--format", "json", "--to", "out").status == 0
+    text = json.loads((out / "export.json").read_bytes())
+    if spoil == "a pipe":
+        (out / text["tables"][0]["file"]).unlink()
+        os.mkfifo(out / text["tables"][0]["file"])
+    else:
+        text["sequences"][0]["last_value"] = "seven"
+        (out / "export.json").write_text(json.dumps(text))
+    change(world.root / "a.db", "DELETE FROM a")
+
+    done = world.run("import", "out", "--sqlite", "a.db", "--json")
+
+    assert (done.status, done.error["code"]) == (4, "damaged")
+
+
 def test_refusals_are_listed_and_end_with_a_status_of_their_own(world: World) -> None:
     with closing(sqlite3.connect(world.root / "a.db")) as database, database:
         database.execute("CREATE TABLE a (x)")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ import pytest
 from backup_admin.operations.changes import ChangeOptions
 from backup_admin.operations.results import SourceSet
 from backup_admin.sources.postgres.address import parse_postgres_address
+from backup_admin.sources.postgres.cluster import ClusterSource
 from backup_admin.sources.postgres.source import PostgresSource
 from tests.services.changes import Watched
 from tests.services.postgres import DEBIAN, WHEEL, start_postgres, stop
@@ -194,7 +196,9 @@ def test_tables_that_are_ignored_make_no_backup_and_are_in_it(
     postgres: PostgresServer, tmp_path: Path
 ) -> None:
     site = Site(postgres, tmp_path / "state", ChangeOptions(ignored=("app.sess*", "app.queue")))
-    site.run("CREATE TABLE queue (id serial PRIMARY KEY, what text);\nCREATE TABLE backup_runs (id int);\n")
+    site.run("CREATE TABLE queue (id serial PRIMARY KEY, what text)")
+    for ours in ("backup_runs", "backup_manifests", "backup_schedules"):
+        site.run(f"CREATE TABLE {ours} (id int)")
     made = site.watched.back_up()
     with site.app:
         site.in_the_app(
@@ -206,6 +210,24 @@ def test_tables_that_are_ignored_make_no_backup_and_are_in_it(
 
         site.in_the_app("UPDATE events SET name = 'x'")
         assert "events changed" in site.watched.says_run()
+
+
+def test_an_archive_that_is_asked_for_is_made(site: Site) -> None:
+    site.watched.says_skip()
+    (source,) = site.watched.sources.postgres
+    site.watched.sources = SourceSet(postgres=(replace(source, archive=True),))
+
+    assert "shall be stored as one archive" in site.watched.says_run()
+    site.watched.back_up()
+    site.watched.says_skip()
+
+
+def test_a_base_backup_is_made_each_time_and_nothing_is_read_to_know_it(site: Site) -> None:
+    (source,) = site.watched.sources.postgres
+    cluster = ClusterSource("main", source.address)
+    site.watched.sources = SourceSet(postgres=(source,), clusters=(cluster,))
+
+    assert site.watched.says_run() == "Database main: a base backup is made each time."
 
 
 def test_a_migration_is_named_as_one(site: Site) -> None:

@@ -176,7 +176,8 @@ def test_what_changes_nothing_makes_no_backup(tmp_path: Path, mode: str, harmles
 
 def test_tables_that_are_ignored_make_no_backup_and_are_in_it(tmp_path: Path) -> None:
     site = Site(tmp_path, "wal", ChangeOptions(ignored=("app.sess*",)))
-    site.app.execute("CREATE TABLE backup_runs (id)")
+    for name in ("backup_runs", "backup_manifests", "backup_schedules"):
+        site.app.execute(f"CREATE TABLE {name} (id)")
     made = site.watched.back_up()
     site.app.execute("INSERT INTO sessions VALUES ('new')")
     site.app.execute("INSERT INTO backup_runs VALUES (1)")
@@ -186,6 +187,16 @@ def test_tables_that_are_ignored_make_no_backup_and_are_in_it(tmp_path: Path) ->
     site.app.execute("DELETE FROM loose")
 
     assert "loose changed" in site.watched.says_run()
+    site.app.close()
+
+
+def test_a_table_of_the_app_with_a_name_of_ours_is_seen(tmp_path: Path) -> None:
+    site = Site(tmp_path, "wal")
+    site.app.execute("CREATE TABLE backup_settings (id)")
+    site.watched.back_up()
+    site.app.execute("INSERT INTO backup_settings VALUES (1)")
+
+    assert "backup_settings changed" in site.watched.says_run()
     site.app.close()
 
 

@@ -157,6 +157,27 @@ def test_a_dry_run_proves_the_time_and_writes_nothing(site: Archiving) -> None:
     assert not any((site.folder / name).exists() for name in ("restored", "restored.wal"))
 
 
+def test_a_snapshot_that_cannot_be_read_keeps_nobody_from_another_base_backup(site: Archiving) -> None:
+    good = site.take_base()
+    before = {*(site.repository / "manifests").rglob("*")}
+    spoiled = site.take_base()
+    (manifest,) = (
+        path for path in (site.repository / "manifests").rglob("*") if path.is_file() and path not in before
+    )
+    manifest.chmod(0o600)
+    manifest.write_bytes(manifest.read_bytes()[:-40])
+    moment = site.now()
+    site.sql("INSERT INTO kept VALUES (1)")
+    site.switch_and_wait()
+
+    done = site.restore("--at", moment, "--dry-run")
+    listed = site.run("cluster", "list", site.repository)
+
+    assert (done.status, done.result["base"]["snapshot"]) == (0, good)
+    assert spoiled in done.result["notices"][0]
+    assert (listed.status, good in listed.out, spoiled in listed.err) == (0, True, True)
+
+
 def test_while_the_repository_is_away_the_server_keeps_all_and_nothing_is_lost(site: Archiving) -> None:
     site.take_base()
     away = site.folder / "away"
@@ -250,9 +271,10 @@ def test_archive_get_tells_what_is_not_there_from_what_cannot_be_told(site: Arch
     site.repository.rename(site.folder / "away")
     unknown = site.run("archive-get", site.repository, "000000010000000000000001", target)
     (site.folder / "away").rename(site.repository)
+    mistyped = site.run("archive-get", site.repository, "000000010000000000000001", target, "--key-fil=x")
 
     # A server takes up to 125 for "there is none", and ends its recovery.
-    assert (absent.status, unknown.status) == (1, 126)
+    assert (absent.status, unknown.status, mistyped.status) == (1, 126, 126)
     assert not target.exists()
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from backup_admin.cli import looking, main
+from backup_admin.cli import archiving, looking, main
 from backup_admin.core.errors import BackupAdminError, Busy, StorageUnavailable
 from backup_admin.storage.local import LocalStorage
 from tests.factories import file_sources, make_storage, open_test_repository, run_backup, write_tree
@@ -122,3 +122,19 @@ def test_a_full_state_folder_is_named_with_the_way_out(
 
 def no_space(_handle: int, _data: object) -> int:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_server_that_asks_for_wal_never_takes_a_mistake_for_the_end_of_its_archive(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise MemoryError("no room")
+
+    file = "000000010000000000000001"
+    state = f"--state-dir={tmp_path}"
+    monkeypatch.setattr(archiving, "read_system", broken)
+
+    assert main.run(["archive-get", "/repository", file, str(tmp_path / "x"), state]) == 126
+    assert main.run(["archive-get", "/repository", file, "--no-such-option", state]) == 126
+    assert main.run(["archive-get", "/repository", "no.wal", str(tmp_path / "x"), state]) == 126
+    assert main.run(["list", "--no-such-option"]) == 2

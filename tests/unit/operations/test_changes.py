@@ -11,12 +11,14 @@ import pytest
 
 from backup_admin.core.ids import SnapshotId
 from backup_admin.operations.changes import (
+    OWN_TABLES,
     ChangeOptions,
     Circumstances,
     Decision,
     Finding,
     changed_tables,
     decide,
+    holds_ours,
 )
 from backup_admin.repository.types import SAFETY, Snapshot
 
@@ -82,9 +84,15 @@ def test_the_age_is_what_was_chosen() -> None:
 def test_tables_are_ignored_by_name_or_pattern_and_ours_always() -> None:
     options = ChangeOptions(ignored=("app.sessions", "app.cache_*", "*.queue"))
     ignored = ("sessions", "cache_1", "queue", "backup_runs", "backup_admin_changes")
-    assert all(options.ignores("app", table) for table in ignored)
-    assert not any(options.ignores("app", table) for table in ("session", "photos", "backups"))
-    assert not options.ignores("other", "sessions")
+    assert all(options.ignores("app", table, has_ours=True) for table in ignored)
+    assert not any(options.ignores("app", table, has_ours=True) for table in ("session", "photos", "backups"))
+    assert not options.ignores("other", "sessions", has_ours=True)
+
+
+def test_a_table_of_the_app_that_is_called_like_one_of_ours_counts() -> None:
+    assert not holds_ours({"photos", "backup_settings", "backup_runs"})
+    assert holds_ours(OWN_TABLES)
+    assert not ChangeOptions().ignores("app", "backup_settings", has_ours=False)
 
 
 def test_changed_tables_are_named_and_a_migration_is_called_one() -> None:

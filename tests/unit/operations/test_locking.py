@@ -13,7 +13,10 @@ import pytest
 from backup_admin.core.errors import ObjectMissing, StorageDenied, StorageUnavailable
 from backup_admin.core.progress import QuietReporter
 from backup_admin.core.state import StateFolder
+from backup_admin.operations import known
+from backup_admin.operations.changes import ChangeOptions
 from backup_admin.operations.locking import Locked
+from backup_admin.operations.look_for_changes import look_for_changes
 from backup_admin.operations.prune import PruneOptions, PruneReport, prune
 from backup_admin.operations.results import BackupResult, Outcome
 from backup_admin.storage.memory import MemoryStorage
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from backup_admin.core.errors import StorageError
+    from backup_admin.operations.changes import Decision
     from backup_admin.storage.base import Buffer, PutResult
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -127,6 +131,42 @@ def test_what_a_later_run_reuses_is_locked_for_longer(site: Site) -> None:
     assert {"config", *before}.issubset(after)
     enough = site.clock.now() + timedelta(days=DAYS * 0.9)
     assert [name for name, end in after.items() if end < enough] == []
+
+
+def look(site: Site) -> Decision:
+    """Look with times that are trusted at once, and with no age at which a backup is made anyway."""
+    return look_for_changes(
+        open_test_repository(site.storage, site.state, clock=site.clock),
+        file_sources(site.folder / "files"),
+        options=ChangeOptions(max_age=timedelta(days=365)),
+        state=StateFolder(site.state),
+        reporter=QuietReporter(),
+        clock=site.clock,
+    )
+
+
+def test_what_is_skipped_stays_locked_too(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known, "SETTLE_NS", -(10**12))
+    site.back_up(one=noise(90_000))
+    site.days_later(DAYS * 0.7)
+
+    assert not look(site).run
+
+    enough = site.clock.now() + timedelta(days=DAYS * 0.9)
+    assert [name for name, end in site.ends().items() if end < enough] == []
+
+
+def test_nothing_is_skipped_while_locks_cannot_be_extended(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known, "SETTLE_NS", -(10**12))
+    site.back_up(one=noise(90_000))
+    site.days_later(DAYS * 0.7)
+    site.storage.refusal = StorageDenied("not allowed.")
+
+    decision = look(site)
+
+    assert (decision.run, "could not be locked for longer" in decision.reason) == (True, True)
 
 
 def test_a_lock_that_has_more_than_half_left_is_let_be(site: Site) -> None:
