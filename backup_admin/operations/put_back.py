@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from backup_admin.core.errors import BackupAdminError, NeedsAttention
+from backup_admin.core.errors import BackupAdminError, JournalFailed, NeedsAttention
 from backup_admin.operations import restore_parts as parts
 from backup_admin.operations import tree_swap
 from backup_admin.operations.journal import Journal, Step
@@ -39,7 +39,7 @@ def put_back(journal: Journal, state: StateFolder, hooks: RestoreHooks, *, reaso
         journal.write(Step.ROLLED_BACK, left=left)
     except (BackupAdminError, OSError) as error:
         said = f"{error.strerror or error}." if isinstance(error, OSError) else str(error)
-        with suppress(OSError):
+        with suppress(JournalFailed):
             journal.write(Step.ATTENTION, reason=said)
         return "needs_attention", " ".join(_attention(journal, state, said, touched=touched))
     reopen(state, hooks.maintenance)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
+    from backup_admin.sources.postgres.catalog import DatabaseFacts
     from backup_admin.sources.postgres.server import Names
     from backup_admin.sources.postgres.source import PostgresSource
 
@@ -84,7 +85,7 @@ class LiveDatabase:
             belongings = read_belongings(connection, self._names.live)
             if belongings is None:
                 belongings = facts_as_belongings(connection, facts)
-        kind = live or server.DatabaseKind("", facts.encoding, facts.collate, facts.ctype)
+        kind = live or _kind_of(facts)
         server.create_like(self._address, self._names.staged, kind)
         options = LoadOptions(belongings=False)
         load(folder, self._address.at(self._names.staged), find_clients(self._source.programs), options)
@@ -158,6 +159,18 @@ def counted_in(folder: Path) -> Counted:
     names = (table.shown for table in tables)
     return Counted(
         dict(zip(names, rows, strict=True)), len(contents["sequences"]), int(contents["large_objects"])
+    )
+
+
+def _kind_of(facts: DatabaseFacts) -> server.DatabaseKind:
+    return server.DatabaseKind(
+        "",
+        facts.encoding,
+        facts.collate,
+        facts.ctype,
+        provider=facts.provider,
+        locale=facts.locale,
+        rules=facts.rules,
     )
 
 

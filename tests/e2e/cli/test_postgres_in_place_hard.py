@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -20,6 +23,21 @@ if TYPE_CHECKING:
     from tests.services.postgres import PostgresServer
 
 pytestmark = pytest.mark.integration
+_DYING = """
+import os
+from backup_admin.operations.journal import Journal
+
+def write(self, step, **data):
+    written(self, step, **data)
+    if step.value == os.environ["DIE_AFTER"]:
+        os._exit(9)
+
+written, Journal.write = Journal.write, write
+from backup_admin.cli.main import main
+main()
+"""
+_BEFORE = ("planned", "staging", "staged", "verified", "quiescing", "safety_backup", "swapping", "swapped")
+_AFTER = ("all_swapped", "checked", "committed")
 WAYS = pytest.mark.parametrize("way", ["rename", "in_place"])
 
 
@@ -80,3 +98,133 @@ def test_one_database_under_two_names_is_refused(newest: InPlace) -> None:
     assert "a and b are one database" in done.error["message"]
     assert dump_text(newest.server, newest.name) == before
     assert newest.databases() == {newest.name}
+
+
+def kill_after(site: InPlace, step: str, verb: str = "restore") -> None:
+    """Let a process die as soon as its journal says that it came so far."""
+    what = ("latest", site.world.storage, "--in-place") if verb == "restore" else ()
+    done = subprocess.run(
+        [sys.executable, "-c", _DYING, verb, *map(str, what), "--yes", *place_of(site)],
+        env=os.environ
+        | site.world.environment
+        | {"DIE_AFTER": step, "BACKUP_ADMIN_STATE_DIR": str(site.world.state)},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 9, done.stderr
+
+
+def place_of(site: InPlace) -> tuple[str, str]:
+    return ("--postgres", f"app={site.address(site.name)}")
+
+
+@WAYS
+def test_what_a_program_writes_right_after_the_exchange_takes_nothing_back(newest: InPlace, way: str) -> None:
+    newest.server.run("CREATE TABLE beats (at int)", newest.name, user=OWNER)
+    newest.back_up()
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            with suppress(psycopg.Error), psycopg.connect(newest.server.address(newest.name)) as connection:
+                connection.autocommit = True
+                while not stop.wait(0.002):
+                    connection.execute("INSERT INTO beats VALUES (1)")
+
+    program = threading.Thread(target=write)
+    program.start()
+    try:
+        with going(newest, way):
+            done = newest.restore()
+    finally:
+        stop.set()
+        program.join()
+
+    assert done.status == 0, done.out + done.err
+    assert done.result["outcome"] == "restored"
+
+
+def test_what_was_written_after_a_killed_restore_is_there_after_recover(newest: InPlace) -> None:
+    newest.server.run("CREATE TABLE orders (id int)", newest.name, user=OWNER)
+    newest.back_up()
+    kill_after(newest, "all_swapped")
+    newest.server.run("INSERT INTO orders VALUES (7)", newest.name, user=OWNER)
+
+    recovered = newest.good("recover").result["restores"]
+
+    assert [one["outcome"] for one in recovered] == ["restored"]
+    assert rows(newest, newest.name, "SELECT * FROM orders") == [(7,)]
+
+
+def test_recover_waits_for_a_server_that_lets_nobody_in(newest: InPlace) -> None:
+    before = dump_text(newest.server, newest.name)
+    newest.back_up()
+    newest.harm()
+    kill_after(newest, "all_swapped")
+    password = newest.world.environment.pop("PGPASSWORD")
+
+    without = newest.call("recover")
+    newest.world.environment["PGPASSWORD"] = password
+    recovered = newest.good("recover").result["restores"]
+
+    assert without.status != 0
+    assert [one["outcome"] for one in recovered] == ["restored"]
+    assert dump_text(newest.server, newest.name) == before
+
+
+def test_a_replacement_that_fails_is_over_and_lets_writers_in(newest: InPlace) -> None:
+    newest.back_up()
+    newest.server.run(
+        "CREATE FUNCTION stop() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no DDL''; END'",
+        newest.name,
+    )
+    newest.server.run("CREATE EVENT TRIGGER stop ON ddl_command_start EXECUTE FUNCTION stop()", newest.name)
+    before = dump_text(newest.server, newest.name)
+
+    with going(newest, "in_place"):
+        done = newest.restore()
+
+    assert done.status == 1
+    assert done.result["outcome"] == "rolled_back"
+    assert dump_text(newest.server, newest.name) == before
+    assert not list(newest.world.root.rglob("maintenance*"))
+
+
+@WAYS
+def test_a_database_that_was_set_to_read_only_is_restored(newest: InPlace, way: str) -> None:
+    before = dump_text(newest.server, newest.name)
+    newest.back_up()
+    newest.harm()
+    newest.server.run(
+        f"ALTER DATABASE {newest.name} SET default_transaction_read_only = on;\n"
+        f"ALTER DATABASE {newest.name} SET statement_timeout = '1ms'"
+    )
+
+    with going(newest, way):
+        done = newest.restore()
+
+    assert done.status == 0, done.out + done.err
+    newest.server.run(f"ALTER DATABASE {newest.name} RESET ALL")
+    assert dump_text(newest.server, newest.name) == before
+
+
+@WAYS
+def test_killed_at_any_step_it_is_the_old_or_the_new_and_nothing_is_left(newest: InPlace, way: str) -> None:
+    new = dump_text(newest.server, newest.name)
+    newest.back_up()
+    newest.harm()
+    for step in (*_BEFORE, *_AFTER):
+        old = dump_text(newest.server, newest.name)
+        with going(newest, way):
+            kill_after(newest, step)
+            recovered = newest.good("recover").result["restores"]
+            assert dump_text(newest.server, newest.name) == (old if step in _BEFORE else new), step
+            assert [one["outcome"] for one in recovered] == (
+                ["rolled_back"] if step in _BEFORE else ["restored"] if step != "committed" else []
+            )
+            if step in _AFTER:
+                kill_after(newest, "undoing", "undo")
+                assert newest.good("recover").result["restores"][0]["outcome"] == "undone"
+                assert dump_text(newest.server, newest.name) == old, step
+    left = {name for name in newest.databases() if "__undone_" not in name}
+    assert left == {newest.name}
