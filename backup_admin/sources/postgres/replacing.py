@@ -6,8 +6,9 @@ Whoever reads or writes waits meanwhile. What was there is kept as parts, as a c
 from __future__ import annotations
 
 import hashlib
+import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
@@ -77,7 +78,10 @@ def write_parts(source: PostgresSource, folder: Path) -> None:
             with captured.archive(name) as read_into:
                 _write(folder / name, read_into)
         tables = [_write_table(captured, table, folder) for table in captured.tables]
-        (folder / CONTENTS).write_bytes(captured.contents(tables))
+        with (folder / CONTENTS).open("xb") as file:
+            file.write(captured.contents(tables))
+            _sync(file)
+    sync_folder(folder / "tables")
     sync_folder(folder)
 
 
@@ -198,7 +202,14 @@ def _write(path: Path, read_into: ReadInto) -> tuple[int, str]:
             digest.update(block)
             size += len(block)
             file.write(block)
+        _sync(file)
     return size, digest.hexdigest()
+
+
+def _sync(file: IO[bytes]) -> None:
+    # What was live is dropped next, and a crash of the machine would leave these empty.
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _blocks(read_into: ReadInto) -> Iterator[memoryview]:

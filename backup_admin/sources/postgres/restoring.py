@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
+from backup_admin.core.durable import sync_folder
 from backup_admin.core.errors import RestoreRefused, SourceError
 from backup_admin.sources.postgres import server
 from backup_admin.sources.postgres.carry import facts_as_belongings, give, read_belongings
@@ -149,6 +150,7 @@ class LiveDatabase:
         shutil.rmtree(begun, ignore_errors=True)
         write_parts(self._source, begun)
         begun.rename(folder)
+        sync_folder(folder.parent)
 
 
 def counted_in(folder: Path) -> Counted:
