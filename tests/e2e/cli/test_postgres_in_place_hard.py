@@ -36,6 +36,19 @@ written, Journal.write = Journal.write, write
 from backup_admin.cli.main import main
 main()
 """
+_FULL = """
+import errno
+from backup_admin.operations.journal import Journal
+
+def append(self, raw):
+    if any(self.path.parent.glob("*/new/contents.json")):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    appended(self, raw)
+
+appended, Journal._append = Journal._append, append
+from backup_admin.cli.main import main
+main()
+"""
 _BEFORE = ("planned", "staging", "staged", "verified", "quiescing", "safety_backup", "swapping", "swapped")
 _AFTER = ("all_swapped", "checked", "committed")
 WAYS = pytest.mark.parametrize("way", ["rename", "in_place"])
@@ -102,16 +115,19 @@ def test_one_database_under_two_names_is_refused(newest: InPlace) -> None:
 
 def kill_after(site: InPlace, step: str, verb: str = "restore") -> None:
     """Let a process die as soon as its journal says that it came so far."""
+    done = run_altered(site, _DYING, verb, DIE_AFTER=step)
+    assert done.returncode == 9, done.stderr
+
+
+def run_altered(site: InPlace, code: str, verb: str, **more: str) -> subprocess.CompletedProcess[str]:
     what = ("latest", site.world.storage, "--in-place") if verb == "restore" else ()
-    done = subprocess.run(
-        [sys.executable, "-c", _DYING, verb, *map(str, what), "--yes", *place_of(site)],
-        env=os.environ
-        | site.world.environment
-        | {"DIE_AFTER": step, "BACKUP_ADMIN_STATE_DIR": str(site.world.state)},
+    return subprocess.run(
+        [sys.executable, "-c", code, verb, *map(str, what), "--yes", *place_of(site)],
+        env=os.environ | site.world.environment | {"BACKUP_ADMIN_STATE_DIR": str(site.world.state)} | more,
         capture_output=True,
+        text=True,
         check=False,
     )
-    assert done.returncode == 9, done.stderr
 
 
 def place_of(site: InPlace) -> tuple[str, str]:
@@ -228,3 +244,18 @@ def test_killed_at_any_step_it_is_the_old_or_the_new_and_nothing_is_left(newest:
                 assert dump_text(newest.server, newest.name) == old, step
     left = {name for name in newest.databases() if "__undone_" not in name}
     assert left == {newest.name}
+
+
+@WAYS
+def test_parts_that_fill_the_disk_of_the_journal_make_room_for_it(newest: InPlace, way: str) -> None:
+    newest.back_up()
+    newest.harm()
+    before = dump_text(newest.server, newest.name)
+
+    with going(newest, way):
+        done = run_altered(newest, _FULL, "restore")
+
+    assert "Nothing live was changed" in done.stdout + done.stderr
+    assert dump_text(newest.server, newest.name) == before
+    assert newest.databases() == {newest.name}
+    assert newest.good("recover").result["restores"] == []
