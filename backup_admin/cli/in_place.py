@@ -18,7 +18,7 @@ from backup_admin.cli.opening import (
     plain_options,
 )
 from backup_admin.cli.printing import say
-from backup_admin.core.errors import Cancelled, NeedsAttention, RestoreRefused, UsageError
+from backup_admin.core.errors import Busy, Cancelled, NeedsAttention, RestoreRefused, UsageError
 from backup_admin.core.ids import RestoreId, new_ulid
 from backup_admin.operations.answers import (
     Answer,
@@ -39,7 +39,7 @@ from backup_admin.operations.restore_answers import (
 )
 from backup_admin.operations.restore_report import RestoreHooks, RestoreTools
 from backup_admin.operations.results import SourceSet
-from backup_admin.operations.undo import find_undoable, undo_restore
+from backup_admin.operations.undo import find_undoable, remove_expired, undo_restore
 from backup_admin.operations.validate import validate_restore
 from backup_admin.sources.files import FileSource
 from backup_admin.storage.open import local_folder
@@ -216,20 +216,35 @@ def recover_verb(surroundings: Surroundings, *, postgres: tuple[str, ...], state
     """Finish or undo a restore in place that was interrupted.
 
     Safe to run at any time; does nothing when there is nothing to do, or while a
-    restore is at work. Needs neither the storage nor a key.
+    restore is at work. Needs neither the storage nor a key. Removes what is still kept
+    of restores whose undo time is over.
     """
     hooks = RestoreHooks(servers=make_sources((), (), postgres).postgres)
     state = open_state(surroundings, state_dir)
     with surroundings.reporting(_STOPPED_LIVE, patient=True) as reporter:
         found = recover(state, hooks=hooks, reporter=reporter, clock=surroundings.clock)
+    removed = _remove_kept(state, surroundings, hooks)
     attention = any(one.outcome == "needs_attention" for one in found)
     return Answer(
         result={
             "restores": [
                 {"restore": one.restore_id, "outcome": one.outcome, "message": one.message} for one in found
-            ]
+            ],
+            "removed": list(removed),
         },
-        lines=[f"{one.restore_id}  {one.outcome}  {one.message}" for one in found]
+        lines=[
+            *[f"{one.restore_id}  {one.outcome}  {one.message}" for one in found],
+            *[f"{one}  removed what was kept of it; it can no longer be undone" for one in removed],
+        ]
         or ["Nothing was interrupted; nothing was touched."],
         exit_code=NeedsAttention.exit_code if attention else 0,
     )
+
+
+def _remove_kept(
+    state: StateFolder, surroundings: Surroundings, hooks: RestoreHooks
+) -> tuple[RestoreId, ...]:
+    try:
+        return remove_expired(state, surroundings.clock, hooks.servers)
+    except Busy:
+        return ()

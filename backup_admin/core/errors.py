@@ -211,6 +211,10 @@ class SourceMissing(SourceError):
     code = "source_missing"
 
 
+class NotExchanged(SourceError):
+    """What is live could not be exchanged, and is surely as it was."""
+
+
 class SourceInvalid(SourceError):
     """The captured copy of a source is not sound."""
 

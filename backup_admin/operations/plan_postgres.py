@@ -9,7 +9,7 @@ from backup_admin.operations.issues import Issue, Level
 from backup_admin.operations.plans import DatabasePart, TableEffect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from backup_admin.operations.results import SourceSet
     from backup_admin.repository.types import DatabaseEntry
@@ -90,6 +90,25 @@ def look_at_server(part: DatabasePart, targets: SourceSet) -> Iterator[Issue]:
         return
     yield Issue(Level.OK if part.way == RENAME else Level.WARN, topic, _HOW[part.way])
     yield from _look_at(part, found, source, topic)
+
+
+def look_for_one_of_two_names(parts: Sequence[DatabasePart], targets: SourceSet) -> Iterator[Issue]:
+    """Block what would restore two databases onto one, however their addresses are written."""
+    names = {part.name for part in parts if part.way}
+    sources = [source for source in targets.postgres if source.name in names]
+    if len(sources) < 2:
+        return
+    from backup_admin.sources.postgres.survey import place_of  # noqa: PLC0415 - needs psycopg
+
+    found: dict[tuple[str, str], str] = {}
+    for source in sources:
+        try:
+            first = found.setdefault(place_of(source), source.name)
+        except BackupAdminError:
+            continue  # told of where that database is looked at
+        if first != source.name:
+            text = f"{first} and {source.name} are one database, {source.address.label}: name it once."
+            yield Issue(Level.BLOCK, f"Database {source.name}", text)
 
 
 def _look_at(part: DatabasePart, found: Survey, source: PostgresSource, topic: str) -> Iterator[Issue]:

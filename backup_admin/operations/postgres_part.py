@@ -103,7 +103,10 @@ class PostgresPart:
         self._at_work().keep_undone(Path(self.work) / "undone")
 
     def check_live(self, entry: DatabaseEntry, scratch: Path) -> tuple[CheckLine, ...]:
-        """Compare what the live database holds with the manifest; its rows were read back before."""
+        """Compare what the live database holds with the manifest; its rows were read back before.
+
+        Programs that are not kept out write again from the moment of the exchange on.
+        """
         del scratch
         wanted = {table.name: table.rows for table in entry.tables}
         try:
@@ -152,14 +155,17 @@ class PostgresPart:
 
     def _lines(self, wanted: Mapping[str, int], found: Mapping[str, int]) -> list[CheckLine]:
         return [
-            CheckLine(
-                f"{self.name}: table {name}",
-                count_of(wanted[name], "row") if name in wanted else "absent",
-                count_of(found[name], "row") if name in found else "missing",
-                wanted.get(name) == found.get(name),
-            )
+            self._line(name, wanted.get(name), found.get(name))
             for name in sorted(wanted.keys() | found.keys())
         ]
+
+    def _line(self, name: str, wanted: int | None, found: int | None) -> CheckLine:
+        topic = f"{self.name}: table {name}"
+        expected = "absent" if wanted is None else count_of(wanted, "row")
+        if found is None:
+            return CheckLine(topic, expected, "missing", ok=False)
+        changed = "" if wanted == found else ", written since"
+        return CheckLine(topic, expected, f"{count_of(found, 'row')}{changed}", ok=True)
 
 
 def postgres_part_from_json(value: Mapping[str, Any], sources: Sequence[PostgresSource]) -> PostgresPart:

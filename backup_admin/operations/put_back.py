@@ -5,11 +5,12 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from backup_admin.core.errors import BackupAdminError, NeedsAttention
+from backup_admin.core.errors import BackupAdminError, JournalFailed, NeedsAttention
 from backup_admin.operations import restore_parts as parts
 from backup_admin.operations import tree_swap
 from backup_admin.operations.journal import Journal, Step
 from backup_admin.operations.maintenance import reopen
+from backup_admin.operations.postgres_part import PostgresPart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,8 @@ def put_back(journal: Journal, state: StateFolder, hooks: RestoreHooks, *, reaso
     """
     touched = bool(swaps(journal))
     try:
+        if not touched:
+            _make_room(journal, hooks.servers)
         if not journal.has(Step.PUT_BACK):
             journal.write(Step.ROLLING_BACK, reason=reason)
             unswap_all(journal, hooks.servers)
@@ -39,11 +42,18 @@ def put_back(journal: Journal, state: StateFolder, hooks: RestoreHooks, *, reaso
         journal.write(Step.ROLLED_BACK, left=left)
     except (BackupAdminError, OSError) as error:
         said = f"{error.strerror or error}." if isinstance(error, OSError) else str(error)
-        with suppress(OSError):
+        with suppress(JournalFailed):
             journal.write(Step.ATTENTION, reason=said)
         return "needs_attention", " ".join(_attention(journal, state, said, touched=touched))
     reopen(state, hooks.maintenance)
     return "rolled_back", " ".join((_BACK if touched else _NOTHING, *left))
+
+
+def _make_room(journal: Journal, servers: Sequence[PostgresSource]) -> None:
+    """Remove what was staged beside the journal, which may have no room because of that."""
+    for part in journal_parts(journal, servers):
+        if isinstance(part, PostgresPart):
+            part.forget_staged()
 
 
 def _attention(journal: Journal, state: StateFolder, error: str, *, touched: bool) -> Iterator[str]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from backup_admin.core.clock import Clock, format_time
-from backup_admin.core.errors import BackupAdminError, Busy
+from backup_admin.core.errors import BackupAdminError, Busy, JournalFailed, SourceError
 from backup_admin.operations import restore_parts as parts
 from backup_admin.operations.journal import Journal, Step, open_journals
 from backup_admin.operations.maintenance import reopen
+from backup_admin.operations.postgres_part import PostgresPart
 from backup_admin.operations.put_back import journal_parts, put_back, swap_again
 from backup_admin.operations.undo import finish_undo
 
@@ -61,9 +63,34 @@ def _recover(
         report = finish_undo(journal, state, hooks=hooks, reporter=reporter, clock=clock)
         return Recovered(journal.restore_id, report.outcome, report.message)
     if journal.has(Step.ALL_SWAPPED) and not journal.has(Step.ROLLING_BACK):
+        away = _away(journal, hooks)
+        if away:
+            return _wait(journal, state, away)
         return _finish(journal, state, hooks=hooks, clock=clock)
     outcome, message = put_back(journal, state, hooks, reason="interrupted")
     return Recovered(journal.restore_id, outcome, f"The restore was interrupted and undone. {message}")
+
+
+def _away(journal: Journal, hooks: RestoreHooks) -> str:
+    """Say which server cannot be reached: what was swapped there is to be finished when it is back."""
+    try:
+        for part in journal_parts(journal, hooks.servers):
+            if isinstance(part, PostgresPart):
+                part.check()
+    except SourceError as error:
+        return str(error)
+    return ""
+
+
+def _wait(journal: Journal, state: StateFolder, reason: str) -> Recovered:
+    with suppress(JournalFailed):  # it said before that it is not finished
+        journal.write(Step.ATTENTION, reason=reason)
+    kept_out = "Writers are kept out; mend" if state.maintenance_flag.exists() else "Mend"
+    text = (
+        f"{reason} The restored state is in place and was not checked; nothing was changed now. "
+        f"{kept_out} that, then run `backup-admin recover`."
+    )
+    return Recovered(journal.restore_id, "needs_attention", text)
 
 
 def _finish(journal: Journal, state: StateFolder, *, hooks: RestoreHooks, clock: Clock) -> Recovered:

@@ -14,6 +14,7 @@ from backup_admin.core.clock import format_time
 from backup_admin.core.errors import (
     BackupAdminError,
     Busy,
+    NotExchanged,
     RestoreRefused,
     SnapshotMissing,
     SourceError,
@@ -207,7 +208,7 @@ class _Restore:
         self._journal.write(Step.SWAPPING, name=database.name, kind=kind)
         try:
             database.swap(live_usable=usable)
-        except Busy:
+        except (Busy, NotExchanged):
             if usable:  # all or nothing: no content was exchanged, so none has to go back
                 self._journal.write(Step.NOT_SWAPPED, name=database.name, kind=kind)
             raise

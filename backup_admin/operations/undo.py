@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from backup_admin.core.clock import Clock, parse_time
-from backup_admin.core.errors import BackupAdminError, RestoreRefused, SourceError, UsageError
+from backup_admin.core.errors import BackupAdminError, RestoreRefused, UsageError
 from backup_admin.operations import restore_parts as parts
 from backup_admin.operations.journal import Journal, Step, open_journal, open_journals, refuse_unfinished
 from backup_admin.operations.maintenance import close, reopen
@@ -128,20 +128,34 @@ def finish_undo(
 def remove_expired(
     state: StateFolder, clock: Clock, servers: Sequence[PostgresSource] = ()
 ) -> tuple[RestoreId, ...]:
-    """Remove the kept old state of restores whose undo time is over.
+    """Remove what restores keep beside the live state and nobody needs: their undo time is over.
 
-    What lies on a server that cannot be reached is left for the next time.
+    The same goes for what a restore that was put back could not remove. What still cannot be, on a server
+    that is not there or by another's fault, is left for the next time and keeps nothing else.
     """
     removed = []
     with state.lock("restore"):
         for journal in open_journals(state, clock):
-            if journal.step in (Step.COMMITTED, Step.UNDONE) and _until(journal) <= clock.now():
-                with suppress(SourceError):
+            if _keeps_in_vain(journal, clock):
+                with suppress(BackupAdminError, OSError):
                     for part in journal_parts(journal, servers):
                         parts.remove_staging(part)
-                    journal.write(Step.CLEANED)
+                    _write_removed(journal)
                     removed.append(journal.restore_id)
     return tuple(removed)
+
+
+def _write_removed(journal: Journal) -> None:
+    if journal.step is Step.ROLLED_BACK:  # it says how the restore ended, and goes on to
+        journal.write(Step.ROLLED_BACK, left=[])
+    else:
+        journal.write(Step.CLEANED)
+
+
+def _keeps_in_vain(journal: Journal, clock: Clock) -> bool:
+    if journal.step is Step.ROLLED_BACK:
+        return bool((journal.find(Step.ROLLED_BACK) or {}).get("left"))
+    return journal.step in (Step.COMMITTED, Step.UNDONE) and _until(journal) <= clock.now()
 
 
 def _choose(state: StateFolder, restore_id: str | None, clock: Clock) -> Journal:

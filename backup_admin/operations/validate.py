@@ -11,7 +11,7 @@ from backup_admin.operations.captured import iterate_refs
 from backup_admin.operations.issues import Issue, Level
 from backup_admin.operations.journal import refuse_unfinished
 from backup_admin.operations.layout import check_layout
-from backup_admin.operations.plan_postgres import RENAME, look_at_server
+from backup_admin.operations.plan_postgres import RENAME, look_at_server, look_for_one_of_two_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +40,7 @@ def validate_restore(
         *look_at_storage(repository, targets),
         *_look_at_places(plan, targets),
         *_look_at_nesting(plan),
+        *look_for_one_of_two_names(plan.databases, targets),
         *_look_at_space(plan, state),
         *look_at_journals(state, clock),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,10 +12,13 @@ from typing import TYPE_CHECKING
 from backup_admin.core.errors import SourceError
 from backup_admin.core.programs import run_program
 from backup_admin.sources.postgres.clients import why
+from backup_admin.sources.postgres.left_out import left_of
 from backup_admin.sources.postgres.parts import WHOLE
 from backup_admin.sources.postgres.script import run_script
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import psycopg
 
     from backup_admin.core.programs import Finished
@@ -43,10 +47,11 @@ class Archives:
 
     def restore(self, name: str) -> None:
         """Restore an archive of definitions or large objects; the first error ends it."""
-        if self.client.filters:
-            self._run(name, [])
-        else:
-            self._restore(name, [])
+        with self._chosen(name) as chosen:
+            if self.client.filters:
+                self._run(name, chosen)
+            else:
+                self._restore(name, chosen)
 
     def restore_side_by_side(self, name: str) -> None:
         """Restore an archive of what needs rows: indexes side by side, then what locks several tables.
@@ -69,16 +74,27 @@ class Archives:
 
     def restore_whole(self) -> None:
         """Restore the archive that holds everything; the first error ends it."""
-        if not self.client.filters:
-            self._restore(WHOLE, [f"--jobs={self.jobs}"])
-            return
-        self._run(WHOLE, ["--section=pre-data"])
+        with self._chosen(WHOLE) as chosen:
+            if not self.client.filters:
+                self._restore(WHOLE, [f"--jobs={self.jobs}", *chosen])
+                return
+            self._run(WHOLE, ["--section=pre-data", *chosen])
         # Rows cannot be run as a script, and the setting that is refused makes no row wrong.
         done = self._pg_restore(WHOLE, ["--section=data", self._target()])
         errors = [line for line in done.errors.splitlines() if b"error:" in line]
         if not errors or any(_UNKNOWN_SETTING not in line for line in errors):
             self._check(WHOLE, done)
         self._run(WHOLE, ["--section=post-data"])
+
+    @contextmanager
+    def _chosen(self, name: str) -> Iterator[list[str]]:
+        """Give the options that leave out what our user may not restore."""
+        listed = self._pg_restore(name, ["--list"])
+        self._check(name, listed)
+        with TemporaryDirectory() as place:
+            chosen = Path(place, "list")
+            chosen.write_bytes(left_of(listed.output, self.connection))
+            yield [f"--use-list={chosen}"]
 
     def _restore(self, name: str, options: list[str]) -> None:
         self._check(name, self._pg_restore(name, ["--exit-on-error", *options, self._target()]))

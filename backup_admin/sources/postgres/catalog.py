@@ -45,7 +45,10 @@ ORDER BY n.nspname, c.relname
 _DATABASE = """
 SELECT d.datname, pg_get_userbyid(d.datdba), pg_encoding_to_char(d.encoding), d.datcollate, d.datctype,
   d.datacl::text[], shobj_description(d.oid, 'pg_database'),
-  (SELECT s.setconfig FROM pg_db_role_setting s WHERE s.setdatabase = d.oid AND s.setrole = 0)
+  (SELECT s.setconfig FROM pg_db_role_setting s WHERE s.setdatabase = d.oid AND s.setrole = 0),
+  coalesce(to_jsonb(d)->>'datlocprovider', 'c'),
+  coalesce(to_jsonb(d)->>'datlocale', to_jsonb(d)->>'daticulocale', ''),
+  coalesce(to_jsonb(d)->>'daticurules', '')
 FROM pg_database d WHERE d.datname = current_database()
 """
 # What an extension marked to be dumped, and which of its rows are not its own.
@@ -137,6 +140,9 @@ class DatabaseFacts:
     acl: tuple[str, ...] | None
     comment: str | None
     settings: tuple[str, ...]
+    provider: str = "c"
+    locale: str = ""
+    rules: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +220,21 @@ def database_from_json(value: Any) -> DatabaseFacts:
     name, owner, encoding, collate, ctype = (
         str(value[key]) for key in ("name", "owner", "encoding", "collate", "ctype")
     )
-    return DatabaseFacts(name, owner, encoding, collate, ctype, acl, comment, _texts(value["settings"]))
+    # Older captures do not say who sorts.
+    provider, locale, rules = str(value.get("provider", "c")), value.get("locale", ""), value.get("rules", "")
+    return DatabaseFacts(
+        name,
+        owner,
+        encoding,
+        collate,
+        ctype,
+        acl,
+        comment,
+        _texts(value["settings"]),
+        provider,
+        str(locale),
+        str(rules),
+    )
 
 
 def _read_configured(connection: psycopg.Connection) -> tuple[tuple[str, ...], tuple[Table, ...]]:
@@ -232,7 +252,9 @@ def _read_configured(connection: psycopg.Connection) -> tuple[tuple[str, ...], t
 
 
 def _read_database(connection: psycopg.Connection) -> DatabaseFacts:
-    name, owner, encoding, collate, ctype, acl, comment, settings = _one(connection, sql.SQL(_DATABASE))
+    name, owner, encoding, collate, ctype, acl, comment, settings, *sorting = _one(
+        connection, sql.SQL(_DATABASE)
+    )
     return DatabaseFacts(
         name,
         owner,
@@ -242,6 +264,7 @@ def _read_database(connection: psycopg.Connection) -> DatabaseFacts:
         None if acl is None else tuple(acl),
         comment,
         tuple(settings or ()),
+        *sorting,
     )
 
 

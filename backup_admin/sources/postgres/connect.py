@@ -31,6 +31,9 @@ PINNED = {
     "statement_timeout": "0",
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
+    # On a bad day people set these for a whole database.
+    "default_transaction_read_only": "off",
+    "default_transaction_isolation": "read committed",
     # Tables without a key are read as they lie, from the beginning also when others read them.
     "synchronize_seqscans": "off",
 }
@@ -97,6 +100,7 @@ def take_rows_as_they_are(connection: psycopg.Connection) -> None:
 def explain(error: psycopg.Error) -> str:
     """Return the first line of what the server or libpq said, and what it means for who reads it."""
     said = str(error).strip().partition("\n")[0].rstrip(".")
-    lower = said.lower()
+    # What a statement met has nothing to do with the address.
+    lower = said.lower() if isinstance(error, psycopg.OperationalError) else ""
     advice = next((advice for sign, advice in _SIGNS if sign in lower), "")
     return f"{said}. {advice}".strip()

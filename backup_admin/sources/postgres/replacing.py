@@ -6,17 +6,28 @@ Whoever reads or writes waits meanwhile. What was there is kept as parts, as a c
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+import os
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
 
 from backup_admin.core.durable import make_folders, sync_folder
-from backup_admin.core.errors import Busy, Damaged, SourceError, VerificationFailed
+from backup_admin.core.errors import (
+    BackupAdminError,
+    Busy,
+    Damaged,
+    NotExchanged,
+    SourceError,
+    VerificationFailed,
+)
 from backup_admin.core.programs import run_program
 from backup_admin.sources.postgres.catalog import sequences_from_json, tables_from_json
 from backup_admin.sources.postgres.clients import choose_for_restore, why
 from backup_admin.sources.postgres.connect import connected, explain
+from backup_admin.sources.postgres.dropping import drop_all, make_public, schemas
+from backup_admin.sources.postgres.left_out import left_of
 from backup_admin.sources.postgres.load import read_contents
 from backup_admin.sources.postgres.load_tables import is_as_captured
 from backup_admin.sources.postgres.parts import (
@@ -38,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from backup_admin.core.programs import Finished
     from backup_admin.sources.base import ReadInto
     from backup_admin.sources.postgres.address import PostgresAddress
     from backup_admin.sources.postgres.capture import PostgresCapture
@@ -51,28 +63,6 @@ _SET_LOCK_WAIT = sql.SQL("SET LOCAL lock_timeout = {}")
 _LOCK_WAIT = "60s"
 _OWN_WAIT = "600s"
 _LOCK_NUMBER = 0x6261636B75700001
-# Members of extensions, and parts of other objects. A partitioned table is a part of its own columns.
-_KEPT = """NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = {object} AND e.objid = {number}
-    AND e.deptype IN ('e', 'i') AND e.refobjid <> e.objid)"""
-_SCHEMAS = f"""
-SELECT 'schema', quote_ident(n.nspname) FROM pg_namespace n
-WHERE n.nspname <> 'public' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
-AND {_KEPT.format(object="'pg_namespace'::regclass", number="n.oid")}
-"""  # noqa: S608 - of constants
-_IN_PUBLIC = f"""
-SELECT o.type, o.identity FROM pg_depend d, pg_identify_object(d.classid, d.objid, 0) o
-WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = to_regnamespace('public')::oid
-AND d.deptype = 'n' AND d.classid <> 'pg_extension'::regclass
-AND {_KEPT.format(object="d.classid", number="d.objid")}
-"""  # noqa: S608 - of constants
-_OF_THE_DATABASE = """
-SELECT 'publication', quote_ident(pubname) FROM pg_publication
-UNION ALL SELECT 'event trigger', quote_ident(evtname) FROM pg_event_trigger t
-WHERE NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_event_trigger'::regclass
-    AND e.objid = t.oid AND e.deptype = 'e')
-UNION ALL SELECT 'server', quote_ident(srvname) FROM pg_foreign_server
-"""
-_WORDS = {"statistics object": "statistics", "composite type": "type"}
 
 
 def write_parts(source: PostgresSource, folder: Path) -> None:
@@ -88,7 +78,10 @@ def write_parts(source: PostgresSource, folder: Path) -> None:
             with captured.archive(name) as read_into:
                 _write(folder / name, read_into)
         tables = [_write_table(captured, table, folder) for table in captured.tables]
-        (folder / CONTENTS).write_bytes(captured.contents(tables))
+        with (folder / CONTENTS).open("xb") as file:
+            file.write(captured.contents(tables))
+            _sync(file)
+    sync_folder(folder / "tables")
     sync_folder(folder)
 
 
@@ -96,7 +89,8 @@ def replace_content(folder: Path, address: PostgresAddress, clients: Sequence[Cl
     """Drop what is in a database and load the parts in a folder, read back, in one transaction.
 
     Live is as it was when anything fails. Raises `Busy` when others keep what is to be dropped locked,
-    `Damaged`, `VerificationFailed`, `SourceError` and what `connected` does.
+    `NotExchanged` when anything else goes wrong before the commit, `SourceError` when it is open whether
+    that was done, and what `read_contents` and `connected` do.
     """
     contents = read_contents(folder)
     with connected(address) as connection:
@@ -105,13 +99,26 @@ def replace_content(folder: Path, address: PostgresAddress, clients: Sequence[Cl
         client = choose_for_restore(clients, archive_major=made_by, server_major=server)
         run = _Replacement(folder, client, connection)
         try:
-            with connection.transaction():
+            with connection.transaction(), _before_commit(address):
                 run.run(contents)
-        except psycopg.errors.LockNotAvailable as error:
-            raise Busy(f"{address.label} is used by others who do not let go: {explain(error)}") from error
         except psycopg.Error as error:
-            raise SourceError(f"{address.label}: {explain(error)} It is as it was.") from error
+            raise SourceError(
+                f"{address.label}: {explain(error)} Whether it was replaced, nobody knows."
+            ) from error
         connection.execute("ANALYZE")
+
+
+@contextmanager
+def _before_commit(address: PostgresAddress) -> Iterator[None]:
+    """Say of what fails in the block that nothing stays of it: it can be committed no more."""
+    try:
+        yield
+    except psycopg.errors.LockNotAvailable as error:
+        raise Busy(f"{address.label} is used by others who do not let go: {explain(error)}") from error
+    except psycopg.Error as error:
+        raise NotExchanged(f"{address.label}: {explain(error)} It is as it was.") from error
+    except (BackupAdminError, OSError) as error:
+        raise NotExchanged(f"{error} {address.label} is as it was.") from error
 
 
 class _Replacement:
@@ -126,7 +133,7 @@ class _Replacement:
         connection.execute(_SET_LOCK_WAIT.format(sql.Literal(_OWN_WAIT)))
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK_NUMBER,))
         connection.execute(_SET_LOCK_WAIT.format(sql.Literal(_LOCK_WAIT)))
-        self._drop_all()
+        drop_all(connection)
         self._run(PRE_DATA)
         tables = tables_from_json(contents["tables"])
         for table, row in zip(tables, contents["tables"], strict=True):
@@ -147,20 +154,6 @@ class _Replacement:
                     f"Table {part.table.shown} does not hold what was captured; nothing stays."
                 )
 
-    def _drop_all(self) -> None:
-        connection = self._connection
-        for query in (_OF_THE_DATABASE, _SCHEMAS):
-            for kind, name in connection.execute(query).fetchall():
-                self._drop(kind, name)
-        # What depends on others goes with them, so each is looked for when its turn comes.
-        while (row := connection.execute(_IN_PUBLIC + " LIMIT 1").fetchone()) is not None:
-            self._drop(*row)
-        connection.execute("SELECT lo_unlink(oid) FROM pg_largeobject_metadata")
-
-    def _drop(self, kind: str, name: str) -> None:
-        # Both come from the server, which has quoted the name.
-        self._connection.execute(f"DROP {_WORDS.get(kind, kind)} {name} CASCADE".encode())
-
     def _run(self, name: str) -> None:
         script = self._folder / f"{name}.sql"
         self._script_of(name, script)
@@ -168,11 +161,19 @@ class _Replacement:
         script.unlink()
 
     def _script_of(self, name: str, script: Path) -> None:
-        options = ["--no-password", "--exit-on-error", f"--file={script}"]
-        command = [self._client.programs.restore, *options, str(self._folder / name)]
+        listed = self._pg_restore(name, ["--list"]).output
+        make_public(self._connection, listed)
+        chosen = self._folder / f"{name}.list"
+        chosen.write_bytes(left_of(listed, self._connection, there=schemas(self._connection)))
+        self._pg_restore(name, ["--exit-on-error", f"--use-list={chosen}", f"--file={script}"])
+        chosen.unlink()
+
+    def _pg_restore(self, name: str, options: list[str]) -> Finished:
+        command = [self._client.programs.restore, "--no-password", *options, str(self._folder / name)]
         done = run_program(command, timeout_seconds=_HOURS)
         if done.status != 0:
             raise SourceError(f"pg_restore of {name} {why(done)}. Nothing live was changed.")
+        return done
 
     def _copy_in(self, table: Table, row: dict[str, Any]) -> None:
         digest = hashlib.sha256()
@@ -201,7 +202,14 @@ def _write(path: Path, read_into: ReadInto) -> tuple[int, str]:
             digest.update(block)
             size += len(block)
             file.write(block)
+        _sync(file)
     return size, digest.hexdigest()
+
+
+def _sync(file: IO[bytes]) -> None:
+    # What was live is dropped next, and a crash of the machine would leave these empty.
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _blocks(read_into: ReadInto) -> Iterator[memoryview]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
+from backup_admin.core.durable import sync_folder
 from backup_admin.core.errors import RestoreRefused, SourceError
 from backup_admin.sources.postgres import server
 from backup_admin.sources.postgres.carry import facts_as_belongings, give, read_belongings
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
+    from backup_admin.sources.postgres.catalog import DatabaseFacts
     from backup_admin.sources.postgres.server import Names
     from backup_admin.sources.postgres.source import PostgresSource
 
@@ -84,7 +86,7 @@ class LiveDatabase:
             belongings = read_belongings(connection, self._names.live)
             if belongings is None:
                 belongings = facts_as_belongings(connection, facts)
-        kind = live or server.DatabaseKind("", facts.encoding, facts.collate, facts.ctype)
+        kind = live or _kind_of(facts)
         server.create_like(self._address, self._names.staged, kind)
         options = LoadOptions(belongings=False)
         load(folder, self._address.at(self._names.staged), find_clients(self._source.programs), options)
@@ -148,6 +150,7 @@ class LiveDatabase:
         shutil.rmtree(begun, ignore_errors=True)
         write_parts(self._source, begun)
         begun.rename(folder)
+        sync_folder(folder.parent)
 
 
 def counted_in(folder: Path) -> Counted:
@@ -158,6 +161,18 @@ def counted_in(folder: Path) -> Counted:
     names = (table.shown for table in tables)
     return Counted(
         dict(zip(names, rows, strict=True)), len(contents["sequences"]), int(contents["large_objects"])
+    )
+
+
+def _kind_of(facts: DatabaseFacts) -> server.DatabaseKind:
+    return server.DatabaseKind(
+        "",
+        facts.encoding,
+        facts.collate,
+        facts.ctype,
+        provider=facts.provider,
+        locale=facts.locale,
+        rules=facts.rules,
     )
 
 

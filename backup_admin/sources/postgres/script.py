@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 _UNKNOWN_SETTING = b"SET transaction_timeout = 0;"
 _UNKNOWN_SINCE = 170_000
 # On an extension only its owner may comment; the text comes with the extension.
-_NOT_OURS = re.compile(rb"^COMMENT ON EXTENSION [^;]*;$", re.MULTILINE)
+_NOT_OURS = re.compile(
+    rb"""^COMMENT ON EXTENSION (?:"(?:[^"]|"")*"|\w+) IS (?:E?'(?:[^']|'')*'|NULL);$""", re.MULTILINE
+)
+_ENCODING = re.compile(rb"^SET client_encoding = '\w+';$", re.MULTILINE)
 
 
 def run_script(connection: psycopg.Connection, script: bytes) -> None:
@@ -28,7 +31,10 @@ def run_script(connection: psycopg.Connection, script: bytes) -> None:
     own = [number for number, line in enumerate(lines) if line.startswith((b"\\restrict ", b"\\unrestrict "))]
     for number in {*own[:1], *own[-1:]}:
         lines[number] = b""
+    encoding = _ENCODING.search(script)
     with connection.transaction():
+        if encoding is not None:  # in the midst of a script it would come too late for what follows
+            connection.execute(encoding[0])
         connection.execute(b"\n".join(lines))
         pin_settings(connection)  # a dump sets some of them for itself
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from backup_admin.sources.postgres.address import PostgresAddress
 
 _MAINTENANCE = ("postgres", "template1")
+_LONGEST_NAME = 63
 _ATTEMPTS = 6  # each waits up to five seconds, in the server, for sessions that were ended to be gone
 _OTHERS = """
 SELECT pid, coalesce(usename::text, backend_type), coalesce(application_name, '') FROM pg_stat_activity
@@ -44,7 +46,10 @@ def names_of(live: str, restore_id: str) -> Names:
 
     def name(what: str) -> str:
         ending = f"__{what}_{restore_id}"
-        return live.encode()[: 63 - len(ending)].decode(errors="ignore") + ending
+        if len(live.encode()) > _LONGEST_NAME - len(ending):
+            # Databases of one restore may begin alike, and what is cut must not make them one.
+            ending = f"_{sha256(live.encode()).hexdigest()[:8]}{ending}"
+        return live.encode()[: _LONGEST_NAME - len(ending)].decode(errors="ignore") + ending
 
     return Names(live, name("restore"), name("old"), name("undone"))
 

@@ -30,6 +30,8 @@ WHERE a.datname = %s AND a.pid <> pg_backend_pid()
                           OR pg_has_role(current_user, 'pg_signal_backend', 'USAGE')))
 ORDER BY 1
 """
+# To the microsecond, and of those who listen at one port only one runs.
+_STARTED = "SELECT pg_postmaster_start_time()::text || ' ' || current_setting('port')"
 _PREPARED = "SELECT gid FROM pg_prepared_xacts WHERE database = %s ORDER BY gid"
 _SLOTS = "SELECT slot_name::text FROM pg_replication_slots WHERE database = %s ORDER BY 1"
 _SUBSCRIPTIONS = """
@@ -78,6 +80,20 @@ def survey(source: PostgresSource) -> Survey:
             return Survey(True, role, is_superuser, may_make=False, owner=owner, owns=owns)
 
 
+def place_of(source: PostgresSource) -> tuple[str, str]:
+    """Return what names a running server, whatever its address is, and the database.
+
+    Raises what `survey` does.
+    """
+    name = source.address.database
+    try:
+        with at_server(source.address, away_from=name) as connection:
+            return _server(connection), name
+    except SourceMissing:
+        with connected(source.address) as connection:
+            return _server(connection), connection.info.dbname
+
+
 def read_tables(source: PostgresSource) -> tuple[LiveTable, ...]:
     """Read all rows of a live database in one snapshot; raise what capturing it does."""
     found = []
@@ -117,6 +133,11 @@ def _survey(connection: psycopg.Connection, name: str) -> Survey:
 def _role(connection: psycopg.Connection) -> tuple[str, bool, bool]:
     row = connection.execute(_ROLE).fetchone()
     return ("", False, False) if row is None else (str(row[0]), bool(row[1]), bool(row[2]))
+
+
+def _server(connection: psycopg.Connection) -> str:
+    row = connection.execute(_STARTED).fetchone()
+    return "" if row is None else str(row[0])
 
 
 def _owner(connection: psycopg.Connection, name: str) -> tuple[str, bool]:

@@ -326,7 +326,7 @@ def test_undo_with_nothing_to_undo_says_so(repository: World) -> None:
 def test_recover_with_nothing_to_do_is_fine(world: World) -> None:
     done = world.run("recover", "--json")
 
-    assert (done.status, done.result) == (0, {"restores": []})
+    assert (done.status, done.result) == (0, {"restores": [], "removed": []})
 
 
 def _count(path: Path) -> int:

@@ -1,0 +1,43 @@
+"""Entries of an archive that are not to be restored into a database, or that its user may not restore."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    import psycopg
+
+_SCHEMA = re.compile(rb"\d+; 2615 \d+ SCHEMA - (.+)")
+_PUBLIC = "public "
+_MAY_GIVE = """
+SELECT pg_has_role(current_user, r.oid, 'MEMBER') OR EXISTS (
+  SELECT FROM pg_namespace n WHERE n.nspname = 'public' AND n.nspowner = r.oid)
+FROM pg_roles r WHERE r.rolname = %s
+"""
+
+
+def left_of(listed: bytes, connection: psycopg.Connection, *, there: Collection[str] = ()) -> bytes:
+    """Return a list of `pg_restore` without schemas that are there.
+
+    Every database is made with a schema `public`. Servers before 15 gave it to the first superuser, who
+    keeps it when they are upgraded; where ours may not give it away, it is whose it is.
+    """
+
+    def is_wanted(line: bytes) -> bool:
+        matched = _SCHEMA.match(line)
+        if matched is None:
+            return True
+        entry = matched[1].decode("utf-8", "replace")
+        if entry.startswith(_PUBLIC):
+            return _may_give(connection, entry.removeprefix(_PUBLIC).strip())
+        return not any(entry.startswith(f"{name} ") for name in there)
+
+    return b"".join(line for line in listed.splitlines(keepends=True) if is_wanted(line))
+
+
+def _may_give(connection: psycopg.Connection, owner: str) -> bool:
+    row = connection.execute(_MAY_GIVE, (owner,)).fetchone()
+    return row is None or bool(row[0])

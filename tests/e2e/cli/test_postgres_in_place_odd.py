@@ -1,0 +1,139 @@
+"""Live PostgreSQL databases that hold what few do, or are made as few are, restored onto themselves."""
+
+from __future__ import annotations
+
+import subprocess
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from tests.e2e.cli.test_postgres_in_place import InPlace
+from tests.e2e.cli.test_postgres_in_place_hard import WAYS, going, rows
+from tests.services.postgres import OWNER
+from tests.services.postgres_oracle import dump_text
+
+if TYPE_CHECKING:
+    from tests.e2e.cli.command import World
+    from tests.services.postgres import PostgresServer
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def site(world: World, postgres: PostgresServer) -> InPlace:
+    return InPlace(world, postgres)
+
+
+@pytest.fixture
+def newest(world: World, newest_postgres: PostgresServer) -> InPlace:
+    return InPlace(world, newest_postgres)
+
+
+def restored(site: InPlace, way: str) -> None:
+    with going(site, way):
+        done = site.restore()
+    assert done.status == 0, done.out + done.err
+
+
+@WAYS
+def test_a_schema_public_of_the_superuser_as_before_15_comes_back(site: InPlace, way: str) -> None:
+    name = site.name
+    site.server.run("ALTER SCHEMA public OWNER TO postgres;\nGRANT ALL ON SCHEMA public TO PUBLIC", name)
+    before = dump_text(site.server, name)
+    site.back_up()
+    site.harm()
+    site.server.run("ALTER SCHEMA public OWNER TO pg_database_owner", name)
+
+    restored(site, way)
+
+    site.server.run("ALTER SCHEMA public OWNER TO postgres", name)
+    assert dump_text(site.server, name) == before
+
+
+@WAYS
+def test_a_schema_public_that_was_dropped_comes_back(newest: InPlace, way: str) -> None:
+    before = dump_text(newest.server, newest.name)
+    newest.back_up()
+    newest.server.run("DROP SCHEMA public CASCADE", newest.name, user=OWNER)
+
+    restored(newest, way)
+
+    assert dump_text(newest.server, newest.name) == before
+
+
+def test_default_rights_of_now_give_nobody_rights_on_what_is_restored(site: InPlace) -> None:
+    with suppress(psycopg.errors.DuplicateObject):
+        site.server.run("CREATE ROLE snoop")
+    before = dump_text(site.server, site.name)
+    site.back_up()
+    site.server.run(
+        "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO snoop;\n"
+        "ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO snoop;\n"
+        "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO snoop;\n"
+        "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC",
+        site.name,
+        user=OWNER,
+    )
+
+    restored(site, "in_place")
+
+    assert dump_text(site.server, site.name) == before
+
+
+def test_extensions_of_others_stay_where_everything_is_replaced(newest: InPlace) -> None:
+    newest.server.run(
+        f"CREATE SCHEMA more AUTHORIZATION {OWNER};\nCREATE EXTENSION pg_stat_statements SCHEMA more;\n"
+        "COMMENT ON EXTENSION pg_stat_statements IS 'one; two ''three''';\n"
+        f"CREATE TABLE more.ours (id int);\nALTER TABLE more.ours OWNER TO {OWNER}",
+        newest.name,
+    )
+    before = dump_text(newest.server, newest.name)
+    newest.back_up()
+    newest.harm()
+    newest.server.run("DROP TABLE more.ours;\nCREATE TABLE more.newer ()", newest.name, user=OWNER)
+
+    restored(newest, "in_place")
+
+    assert dump_text(newest.server, newest.name) == before
+
+
+@WAYS
+def test_names_in_another_encoding_come_back(newest: InPlace, way: str) -> None:
+    newest.name = f"latin_{newest.name}"
+    how = "TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'"
+    newest.server.run(f"CREATE DATABASE {newest.name} OWNER {OWNER} {how}")
+    newest.server.run(
+        "CREATE TABLE größe (t text DEFAULT 'ä');\nINSERT INTO größe VALUES ('ü');\n"
+        "COMMENT ON TABLE größe IS 'é'",
+        newest.name,
+        user=OWNER,
+    )
+
+    def dump() -> bytes:
+        program = str(newest.server.programs / "pg_dump")
+        command = [program, "--restrict-key=x", newest.server.by_socket(newest.name)]
+        return subprocess.run(command, check=True, capture_output=True).stdout
+
+    before = dump()
+    newest.back_up()
+    newest.server.run("DELETE FROM größe", newest.name)
+
+    restored(newest, way)
+
+    assert dump() == before
+
+
+def test_a_database_that_is_gone_sorts_as_it_did(newest: InPlace) -> None:
+    newest.name = f"sorted_{newest.name}"
+    how = "TEMPLATE template0 LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'"
+    newest.server.run(f"CREATE DATABASE {newest.name} OWNER {OWNER} {how}")
+    sorting = f"SELECT datlocprovider, datlocale FROM pg_database WHERE datname = '{newest.name}'"
+    before = rows(newest, "postgres", sorting)
+    newest.back_up()
+    newest.server.run(f"DROP DATABASE {newest.name}")
+
+    restored(newest, "rename")
+
+    assert rows(newest, "postgres", sorting) == before
