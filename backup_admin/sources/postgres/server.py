@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 _MAINTENANCE = ("postgres", "template1")
 _LONGEST_NAME = 63
 _ATTEMPTS = 6  # each waits up to five seconds, in the server, for sessions that were ended to be gone
+# What has no user is the server's own, such as autovacuum, which it ends by itself for a rename.
+# Of whom we may not end, we are not told what kind of process it is.
 _OTHERS = """
-SELECT pid, coalesce(usename::text, backend_type), coalesce(application_name, '') FROM pg_stat_activity
-WHERE datname = %s AND pid <> pg_backend_pid() AND backend_type <> 'autovacuum worker' ORDER BY pid
-"""  # the server ends autovacuum by itself when a database is renamed
+SELECT pid, usename::text, coalesce(application_name, '') FROM pg_stat_activity
+WHERE datname = %s AND pid <> pg_backend_pid() AND usesysid IS NOT NULL ORDER BY pid
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager, suppress
+from copy import copy
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -259,3 +260,42 @@ def test_parts_that_fill_the_disk_of_the_journal_make_room_for_it(newest: InPlac
     assert dump_text(newest.server, newest.name) == before
     assert newest.databases() == {newest.name}
     assert newest.good("recover").result["restores"] == []
+
+
+def test_when_one_of_two_databases_and_a_folder_cannot_be_exchanged_all_go_back(newest: InPlace) -> None:
+    server, second = newest.server, copy(newest)
+    second.name = server.new_database()
+    server.run(
+        "CREATE TABLE events (id int PRIMARY KEY);\nINSERT INTO events VALUES (1)", second.name, user=OWNER
+    )
+    named = (f"app={newest.address(newest.name)}", f"second={second.address(second.name)}")
+    places = ("--postgres", named[0], "--postgres", named[1], "--files", f"files={newest.world.files}")
+    newest.good("run", newest.world.storage, *places)
+    newest.harm()
+    server.run("DELETE FROM events", second.name)
+    (newest.world.files / "later.txt").write_text("since")
+    harmed = [dump_text(server, site.name) for site in (newest, second)]
+    done = threading.Event()
+    staying = threading.Thread(target=_stay_when_staged, args=(second, done))
+    staying.start()
+
+    report = newest.call("restore", "latest", newest.world.storage, "--in-place", "--yes", *places)
+    done.set()
+    staying.join()
+
+    assert (report.status, report.result["outcome"]) == (5, "rolled_back"), report.out + report.err
+    assert "used by postgres" in report.result["message"]
+    assert [dump_text(server, site.name) for site in (newest, second)] == harmed
+    assert (newest.world.files / "later.txt").read_text() == "since"
+    assert newest.databases() | second.databases() == {newest.name, second.name}
+    for site in (newest, second):  # and they let people in
+        psycopg.connect(server.address(site.name)).close()
+
+
+def _stay_when_staged(site: InPlace, done: threading.Event) -> None:
+    """Enter a database as one whose sessions may not be ended, once the restore has begun."""
+    while not any("__restore_" in name for name in site.databases()):
+        if done.wait(0.01):
+            return
+    with psycopg.connect(site.server.by_socket(site.name)):
+        done.wait(120)
