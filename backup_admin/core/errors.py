@@ -214,6 +214,8 @@ class SourceMissing(SourceError):
 class NotExchanged(SourceError):
     """What is live could not be exchanged, and is surely as it was."""
 
+    code = "not_exchanged"
+
 
 class SourceInvalid(SourceError):
     """The captured copy of a source is not sound."""

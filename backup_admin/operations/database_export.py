@@ -159,7 +159,9 @@ def _export_sqlite(copy: Path, name: str, request: ExportRequest, work: Path) ->
     try:
         found = ask_formats(request.format, arguments, size=copy.stat().st_size)
     except SourceError as error:
-        raise SourceError(f"{error} Nothing was exported.") from error
+        if "Nothing was exported" in str(error):
+            raise
+        raise type(error)(f"{error} Nothing was exported.") from error
     copy.unlink()
     problems = tuple(found["problems"])
     return ExportReport(

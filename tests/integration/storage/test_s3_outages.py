@@ -65,7 +65,8 @@ def test_a_server_that_is_killed_in_the_middle_of_a_run_loses_nothing(
         small = describe_tree(world.files)
         write_tree(world.files, {f"more/{number}.jpg": os.urandom(SIZE) for number in range(MANY)})
         before = count_packs(s3)
-        run = start_run(world, address)
+        # Slow enough to be met at work.
+        run = start_run(world, s3.address("app", bandwidth="10"))
         wait_for(lambda: count_packs(s3) > before)
 
         kill(server)
