@@ -16,7 +16,6 @@ from backup_admin.core.errors import (
     Busy,
     NotExchanged,
     RestoreRefused,
-    SnapshotMissing,
     SourceError,
     VerificationFailed,
 )
@@ -27,6 +26,7 @@ from backup_admin.operations.journal import Journal, Step, new_journal, refuse_u
 from backup_admin.operations.maintenance import close, reopen
 from backup_admin.operations.on_disk import compare_tree
 from backup_admin.operations.pinning import pinned
+from backup_admin.operations.planned import planned_manifest
 from backup_admin.operations.put_back import put_back
 from backup_admin.operations.restore_report import RestoreReport, RestoreTools
 from backup_admin.operations.results import SourceSet
@@ -57,7 +57,7 @@ def carry_out(
     Raises `Busy` when another restore is under way, and `RestoreRefused` when the
     plan no longer fits the repository; everything later ends in the report.
     """
-    manifest = _manifest_of(plan, repository)
+    manifest = planned_manifest(plan, repository)
     _check_places(plan, targets)
     tools = replace(tools, hooks=replace(tools.hooks, servers=targets.postgres))
     state = tools.state
@@ -318,16 +318,3 @@ def _check_places(plan: RestorePlan, targets: SourceSet) -> None:
         raise RestoreRefused(
             f"The plan was made for another place of {wrong[0]}; plan again. Nothing was touched."
         )
-
-
-def _manifest_of(plan: RestorePlan, repository: Repository) -> Manifest:
-    repository.refresh()
-    try:
-        same = repository.manifest_digest(plan.snapshot_id) == plan.manifest_digest
-    except SnapshotMissing:
-        same = False
-    if repository.repo_id != plan.repo_id or not same:
-        raise RestoreRefused(
-            "The plan was made for another repository or snapshot; plan again. Nothing was touched."
-        )
-    return repository.manifest(plan.snapshot_id)

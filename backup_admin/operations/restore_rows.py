@@ -13,13 +13,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from backup_admin.core.errors import RestoreRefused, SnapshotMissing, UsageError, VerificationFailed
+from backup_admin.core.errors import RestoreRefused, UsageError, VerificationFailed
 from backup_admin.operations.base_backups import refuse_cluster
 from backup_admin.operations.captured import iterate_bytes, write_content
 from backup_admin.operations.databases import compare_database
 from backup_admin.operations.journal import refuse_unfinished
 from backup_admin.operations.linked_files import check_links, follow_links
 from backup_admin.operations.pinning import pinned
+from backup_admin.operations.planned import planned_manifest
 from backup_admin.operations.results import SourceSet
 from backup_admin.operations.rows_plan import RowsPlan, RowsReport
 from backup_admin.operations.safety_backup import keep_safe, no_backups
@@ -91,7 +92,7 @@ def carry_out_rows(
 
     Raises what `plan_rows` does; nothing live was changed then. What linked files lack is in the report.
     """
-    manifest = _manifest_of(plan, repository)
+    manifest = planned_manifest(plan, repository)
     state = tools.state
     run = _Rows(repository, manifest, targets, plan.selection, state, aside=f".before-{restore_id}")
     if run.place != plan.place:
@@ -248,19 +249,6 @@ def _target_of(targets: SourceSet, name: str, entry: DatabaseEntry) -> SqliteSou
         f"The database {name!r} of the snapshot is {entry.engine}: say where the live one is with {option}. "
         "Nothing was touched."
     )
-
-
-def _manifest_of(plan: RowsPlan, repository: Repository) -> Manifest:
-    repository.refresh()
-    try:
-        same = repository.manifest_digest(plan.snapshot_id) == plan.manifest_digest
-    except SnapshotMissing:
-        same = False
-    if repository.repo_id != plan.repo_id or not same:
-        raise RestoreRefused(
-            "The plan was made for another repository or snapshot; plan again. Nothing was touched."
-        )
-    return repository.manifest(plan.snapshot_id)
 
 
 def _sources(target: SqliteSource | PostgresSource) -> SourceSet:

@@ -489,7 +489,7 @@ OPERATIONS = (
     ),
     _check(
         "a restore plan fits the repository it is carried out with",
-        "operations/restore.py",
+        "operations/planned.py",
         "    if repository.repo_id != plan.repo_id or not same:",
         "    if False:",
         "integration/restore/test_harm.py",
