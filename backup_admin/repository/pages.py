@@ -19,6 +19,7 @@ shard lies in too many chunks, or these hold too much that is no longer needed.
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections import OrderedDict, deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from backup_admin.repository.store import ChunkWriter
 
 _HASH = 16
-_EXTENT = 48
+_EXTENT = struct.Struct(">II32sII")
 _HEAD = 8
 _ROOT_HEAD = 16
 _SHARDS_OF_A_SIZE = 32_768
@@ -205,7 +206,10 @@ class PageWriter:
                 ref = self._writer.put(ChunkKind.PAGES, gathered, compress=True)
                 extents += [Extent(start, length, ref, offset) for start, length, offset in waiting]
                 gathered, waiting = bytearray(), []
-            if count:
+            if len(part) == MIB:  # as it is on a first backup: spare the copy
+                ref = self._writer.put(ChunkKind.PAGES, part, compress=True)
+                extents.append(Extent(first, count, ref, 0))
+            elif count:
                 waiting.append((first, count, len(gathered)))
                 gathered += part
         return extents
@@ -311,15 +315,17 @@ def read_shard(reader: ChunkReader, ref: ChunkRef) -> Shard:
     """Read one shard of a page map; raise `Damaged`."""
     data, start = _open_shard(reader, ref)
     hashes = tuple(data[at : at + _HASH] for at in range(_HEAD, start, _HASH))
-    return Shard(
-        hashes, tuple(_decode_extent(data[at : at + _EXTENT]) for at in range(start, len(data), _EXTENT))
+    extents = tuple(
+        Extent(first, count, ChunkRef(chunk, size), offset)
+        for first, count, chunk, size, offset in _EXTENT.iter_unpack(data[start:])
     )
+    return Shard(hashes, extents)
 
 
 def read_shard_chunks(reader: ChunkReader, ref: ChunkRef) -> Iterator[bytes]:
     """Yield the ids of the chunks that the pages of a shard lie in; raise `Damaged`."""
     data, start = _open_shard(reader, ref)
-    for at in range(start, len(data), _EXTENT):
+    for at in range(start, len(data), _EXTENT.size):
         yield data[at + 8 : at + 40]
 
 
@@ -329,7 +335,7 @@ def _open_shard(reader: ChunkReader, ref: ChunkRef) -> tuple[bytes, int]:
     pages = int.from_bytes(data[:4], "big")
     count = int.from_bytes(data[4:8], "big")
     start = _HEAD + pages * _HASH
-    if len(data) != start + count * _EXTENT:
+    if len(data) != start + count * _EXTENT.size:
         raise Damaged("A page map has a shard of an impossible length.")
     return data, start
 
@@ -338,20 +344,6 @@ def encode_shard(shard: Shard) -> bytes:
     """Write one shard of a page map."""
     head = len(shard.hashes).to_bytes(4, "big") + len(shard.extents).to_bytes(4, "big")
     rows = (
-        b"".join(
-            (
-                extent.first.to_bytes(4, "big"),
-                extent.count.to_bytes(4, "big"),
-                extent.chunk.id,
-                extent.chunk.size.to_bytes(4, "big"),
-                extent.offset.to_bytes(4, "big"),
-            )
-        )
-        for extent in shard.extents
+        _EXTENT.pack(extent.first, extent.count, *extent.chunk, extent.offset) for extent in shard.extents
     )
     return head + b"".join(shard.hashes) + b"".join(rows)
-
-
-def _decode_extent(row: bytes) -> Extent:
-    number = [int.from_bytes(row[at : at + 4], "big") for at in (0, 4, 40, 44)]
-    return Extent(number[0], number[1], ChunkRef(row[8:40], number[2]), number[3])
