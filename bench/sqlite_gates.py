@@ -1,4 +1,4 @@
-"""SQLite beside its own shell: time, memory and bytes stored, of backups and of restores."""
+"""SQLite beside its own shell, and beside the least a first backup has to do: time, memory, bytes stored."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import shutil
 import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
 
 from bench.gates import MIB, Gate
 from bench.measuring import Cost, run_measured
@@ -18,14 +18,12 @@ from bench.photo_database import ROWS, change_photos, changed_pages, make_photos
 from bench.report import print_table
 from bench.scenarios import Workshop
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 # A database that was written just now is copied in another way than one at rest.
 _SETTLE_SECONDS = 2.5
 _REST_SECONDS = 5
 _FIRST, _DAY_2, _RESTORE = "first backup", "day 2", "restore"
-# What a backup does while the app may have to wait for it, and the check of the copy.
+_FLOOR = Path(__file__).with_name("floor.py")
+# What a backup does while the app may have to wait for it.
 _COPY = (
     "from pathlib import Path; from backup_admin.sources.sqlite import SqliteSource; "
     "SqliteSource('site', Path('site.db')).copy(Path('scratch'))"
@@ -87,6 +85,8 @@ def _measure_run(folder: Path, made: Path, figures: _Figures, scale: float, run:
         theirs = f"sqlite3 site.db {shlex.quote('.backup beside.db')}"
         copying = f"{sys.executable} -c {shlex.quote(_COPY)}"
         turns = [("ours", ""), ("the copy alone", copying), (".backup", theirs)]
+        if phase == _FIRST:
+            turns.append(("the floor", f"{sys.executable} {shlex.quote(str(_FLOOR))} site.db scratch"))
         (folder / "scratch").mkdir()
         for tool, command in turns if run % 2 else reversed(turns):
             _rest(scale)
@@ -151,7 +151,7 @@ def _gates(figures: _Figures, small: Cost) -> list[Gate]:
     growth = median(stored / changed for stored, changed in figures.growth)
     copied = figures.wall_ratio(_FIRST, ".backup", "the copy alone")
     return [
-        Gate("SQLite, copied and checked: wall / .backup", copied, 1.5),
+        Gate("SQLite, copied: wall / .backup", copied, 1.5),
         Gate("SQLite, first backup: wall / .backup", figures.wall_ratio(_FIRST, ".backup"), 1.5),
         Gate("SQLite, day 2: wall / .backup", figures.wall_ratio(_DAY_2, ".backup"), 1.5),
         Gate("SQLite, day 2: bytes stored / bytes of changed pages", growth, 1.0),

@@ -27,6 +27,7 @@ from backup_admin.operations.capture_postgres import capture_postgres
 from backup_admin.operations.described import (
     describe_database,
     is_unchanged,
+    known_checksums,
     noted_warnings,
     path_as_text,
     with_signals,
@@ -264,8 +265,9 @@ class _Run:
         began_ns = time.time_ns()
         copy = source.copy(scratch)
         pages = self._page_writer(self._writer)
+        known = {} if old is None else known_checksums(old)
         try:
-            with copy.path.open("rb", buffering=0) as file, source.describing(copy) as described:
+            with copy.path.open("rb", buffering=0) as file, source.describing(copy, known) as described:
                 content = pages.write(
                     lambda view: file.readinto(view) or 0,
                     copy.page_size,

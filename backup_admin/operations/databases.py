@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from backup_admin.core.shown import count_of
+from backup_admin.operations.described import known_checksums
 from backup_admin.sources.sqlite import SqliteCopy, inspect_copy
 
 if TYPE_CHECKING:
@@ -29,11 +30,14 @@ def compare_database(entry: DatabaseEntry, path: Path, *, thorough: bool = False
 
     Raises `SourceInvalid` when the file is no sound database.
     """
-    return compare_tables(entry, inspect_copy(path, thorough=thorough))
+    return compare_tables(entry, inspect_copy(path, thorough=thorough, known=known_checksums(entry)))
 
 
 def compare_tables(entry: DatabaseEntry, copy: SqliteCopy) -> tuple[CheckLine, ...]:
-    """Compare rows and digest of every table, and the schema as a whole."""
+    """Compare rows and digest of every table, and the schema as a whole.
+
+    The copy was taken with the checksums of the entry as what is known.
+    """
     found = {table.name: table for table in copy.tables}
     lines = [
         CheckLine(

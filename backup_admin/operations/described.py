@@ -75,6 +75,11 @@ def with_signals(entry: DatabaseEntry, signals: Mapping[str, Any]) -> DatabaseEn
     return replace(entry, details=details | ({SIGNALS: dict(signals)} if signals else {}))
 
 
+def known_checksums(entry: DatabaseEntry) -> dict[str, str]:
+    """Return the checksum of each table: for `inspect_copy` and the like, to tell what is still the same."""
+    return {table.name: table.checksum for table in entry.tables}
+
+
 def noted_warnings(entry: DatabaseEntry) -> tuple[str, ...]:
     """Return what the checks of a captured database had to say."""
     return tuple(map(str, entry.details.get("warnings", ())))

@@ -20,7 +20,7 @@ from backup_admin.operations.changes import (
     holds_ours,
     why_forced,
 )
-from backup_admin.operations.described import SIGNALS, path_as_text
+from backup_admin.operations.described import SIGNALS, known_checksums, path_as_text
 from backup_admin.operations.journal import list_journals
 from backup_admin.operations.known import SETTLE_NS
 from backup_admin.operations.locking import keep_locked
@@ -218,7 +218,7 @@ class _Look:
         if counted and sqlite_signals.counted(source) != counted:
             return "its triggers counted changes."
         with TemporaryDirectory(prefix=_SCRATCH_PREFIX, dir=self._state.scratch) as scratch:
-            copy = source.capture(Path(scratch))
+            copy = source.capture(Path(scratch), known=known_checksums(entry))
         change = self._compare_copy(entry, copy)
         if not change:
             self.proven[entry.name] = dict(now)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from backup_admin.core.errors import RestoreRefused, SourceError, UsageError
 from backup_admin.core.paths import show_path, sort_key
 from backup_admin.operations.base_backups import refuse_cluster
+from backup_admin.operations.described import known_checksums
 from backup_admin.operations.plan_postgres import plan_postgres
 from backup_admin.operations.plans import DatabasePart, FilesPart, RestorePlan, Selection, TableEffect
 from backup_admin.sources.base import FoundEntry
@@ -147,7 +148,8 @@ class _Planning:
         found = True
         try:
             with TemporaryDirectory(prefix="plan-", dir=self._state.scratch) as folder:
-                now = {table.name: table for table in target.capture(Path(folder)).tables}
+                copy = target.capture(Path(folder), known=known_checksums(entry))
+            now = {table.name: table for table in copy.tables}
         except SourceError:
             found = False  # missing or damaged: the very case restores are made for
         return found, tuple(

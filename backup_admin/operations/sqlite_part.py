@@ -13,6 +13,7 @@ from backup_admin.core.errors import SourceError, SourceInvalid, SourceMissing, 
 from backup_admin.core.shown import count_of
 from backup_admin.operations.captured import write_content
 from backup_admin.operations.databases import CheckLine, compare_database, compare_tables
+from backup_admin.operations.described import known_checksums
 from backup_admin.sources.base import LiveUnusable
 from backup_admin.sources.sqlite import (
     SqliteSource,
@@ -143,7 +144,8 @@ class SqlitePart:
         """Compare the live database with the manifest, table by table."""
         with TemporaryDirectory(prefix="check-", dir=scratch) as folder:
             try:
-                copy = SqliteSource(self.name, Path(self.live)).capture(Path(folder))
+                source = SqliteSource(self.name, Path(self.live))
+                copy = source.capture(Path(folder), known=known_checksums(entry))
             except SourceError as error:
                 return (CheckLine(f"{self.name}: integrity", "sound", str(error), ok=False),)
             return compare_tables(entry, copy)

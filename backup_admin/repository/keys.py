@@ -165,6 +165,19 @@ class RepositoryKeys:
         """Name one database page, shorter than a chunk id."""
         return self._hashed(ChunkKind.PAGES, page).digest(PAGE_HASH_BYTES)
 
+    def page_hashes(self, data: memoryview, page_size: int) -> list[bytes]:
+        """Name the pages that lie one behind the other; the last may be cut short."""
+        if not _ALIGNED_FROM <= page_size <= _ALIGNED_TO or len(data) % page_size:
+            return [self.page_hash(data[at : at + page_size]) for at in range(0, len(data), page_size)]
+        joined, fresh, hashes = _OWN.joined[: page_size + 1], self._hasher.copy, []
+        joined[0] = ChunkKind.PAGES
+        for at in range(0, len(data), page_size):
+            joined[1:] = data[at : at + page_size]
+            hasher = fresh()
+            hasher.update(joined)
+            hashes.append(hasher.digest(PAGE_HASH_BYTES))
+        return hashes
+
     def _hashed(self, kind: ChunkKind, data: bytes | bytearray | memoryview) -> blake3:
         """Hash the kind, a byte, and then the data.
 

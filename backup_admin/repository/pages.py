@@ -19,18 +19,28 @@ shard lies in too many chunks, or these hold too much that is no longer needed.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, OrderedDict
+import struct
+from collections import OrderedDict, deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import Damaged, SourceError
 from backup_admin.repository.content import ReadInto, decode_refs, encode_refs, fill_buffer
+from backup_admin.repository.page_extents import (
+    Extent,
+    is_dear_to_read,
+    keep_extents,
+    pages_to_gather,
+    runs_of,
+)
 from backup_admin.repository.page_groups import GroupDigests
 from backup_admin.repository.types import MIB, ChunkKind, ChunkRef, Content
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from backup_admin.repository.keys import RepositoryKeys
@@ -38,28 +48,13 @@ if TYPE_CHECKING:
     from backup_admin.repository.store import ChunkWriter
 
 _HASH = 16
-_EXTENT = 48
+_EXTENT = struct.Struct(">II32sII")
 _HEAD = 8
 _ROOT_HEAD = 16
-_MAX_EXTENTS = 512
-_SMALL_CHUNK = 256 << 10
-"""Smaller chunks lie in one segment with others: to read one is to decode them all."""
-_MAX_SMALL_CHUNKS = 6
-_MAX_STORED = 1.5
-"""The most bytes of chunks a shard may lie in, as a multiple of its own."""
 _SHARDS_OF_A_SIZE = 32_768
 _MAX_SHARDS = 116_000
 _RECENT_CHUNKS = 12
-
-
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """A run of pages of a shard that lies together in one page chunk."""
-
-    first: int
-    count: int
-    chunk: ChunkRef
-    offset: int
+_SHARDS_HELD = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +81,11 @@ class PageRoot:
 
 
 class PageWriter:
-    """Stores a database file page by page, against the snapshot before."""
+    """Stores a database file page by page, against the snapshot before.
+
+    What is read and hashed goes to a thread that compresses and stores it: two processors are at work.
+    The chunk writer is used by one of both at a time.
+    """
 
     def __init__(
         self,
@@ -116,26 +115,27 @@ class PageWriter:
     def _write(
         self, read_into: ReadInto, page_size: int, old: PageRoot | None, groups: GroupDigests
     ) -> Content:
-        buffer = memoryview(b"")
         digest = hashlib.sha256()
-        size = 0
-        shards: list[ChunkRef] = []
-        while True:
-            wanted = self._pages_of_shard(len(shards)) * page_size
-            if len(buffer) != wanted:
-                buffer = memoryview(bytearray(wanted))
-            filled = fill_buffer(read_into, buffer)
-            if filled:
-                if len(shards) == _MAX_SHARDS:
-                    raise SourceError("A database is too large for a page map; nothing was committed.")
-                digest.update(buffer[:filled])
-                before = None if old is None else old.shard(len(shards), size, wanted)
-                size += filled
-                shards.append(self._write_shard(buffer[:filled], page_size, before, groups))
-            if filled < wanted:
-                break
-        root = page_size.to_bytes(4, "big") + size.to_bytes(8, "big") + len(shards).to_bytes(4, "big")
-        ref = self._writer.put(ChunkKind.DATABASE, root + encode_refs(shards), compress=True)
+        size = number = 0
+        with ThreadPoolExecutor(1, thread_name_prefix="page-writer") as storing:
+            shards = _Shards(storing)
+            while True:
+                wanted = self._pages_of_shard(number) * page_size
+                buffer = shards.buffer(wanted)
+                filled = fill_buffer(read_into, buffer)
+                if filled:
+                    if number == _MAX_SHARDS:
+                        raise SourceError("A database is too large for a page map; nothing was committed.")
+                    digest.update(buffer[:filled])
+                    before = None if old is None else old.shard(number, size, wanted)
+                    size += filled
+                    number += 1
+                    shards.add(buffer, self._compare(buffer[:filled], page_size, before, groups))
+                if filled < wanted:
+                    break
+            refs = shards.finish()
+        root = page_size.to_bytes(4, "big") + size.to_bytes(8, "big") + len(refs).to_bytes(4, "big")
+        ref = self._writer.put(ChunkKind.DATABASE, root + encode_refs(refs), compress=True)
         return Content(size, digest.hexdigest(), pages=ref)
 
     def _pages_of_shard(self, number: int) -> int:
@@ -148,27 +148,33 @@ class PageWriter:
         root = read_root(self._reader, parent)
         return root if root.page_size == page_size else None
 
-    def _write_shard(
+    def _compare(
         self, data: memoryview, page_size: int, before: tuple[ChunkRef, int] | None, groups: GroupDigests
-    ) -> ChunkRef:
+    ) -> Callable[[], ChunkRef]:
+        """Find out what changed in a shard; return what stores it."""
         same = groups.compare(data)
         old = Shard((), ())
         if before is not None:
             ref, size = before
             if size == len(data) and all(same):
-                return ref
+                return lambda: ref
             old = read_shard(self._reader, ref)
         hashes = self._hashes(data, page_size, old.hashes, groups.pages, same)
         if before is not None and hashes == old.hashes:
-            return before[0]
+            return lambda: ref
+        return partial(self._store_shard, data, page_size, old, hashes)
+
+    def _store_shard(
+        self, data: memoryview, page_size: int, old: Shard, hashes: tuple[bytes, ...]
+    ) -> ChunkRef:
         fresh = {n for n, value in enumerate(hashes) if n >= len(old.hashes) or old.hashes[n] != value}
-        extents = _keep_extents(old.extents, fresh, len(hashes), page_size)
-        if scattered := _pages_to_gather(extents, len(fresh)):
+        extents = keep_extents(old.extents, fresh, len(hashes), page_size)
+        if scattered := pages_to_gather(extents, len(fresh)):
             fresh |= scattered
-            extents = _keep_extents(old.extents, fresh, len(hashes), page_size)
-        runs = list(_runs(sorted(fresh), max(1, MIB // page_size)))
-        if _is_dear_to_read(extents, runs, len(hashes), page_size):
-            extents, runs = [], list(_runs(range(len(hashes)), max(1, MIB // page_size)))
+            extents = keep_extents(old.extents, fresh, len(hashes), page_size)
+        runs = list(runs_of(sorted(fresh), max(1, MIB // page_size)))
+        if is_dear_to_read(extents, runs, len(hashes), page_size):
+            extents, runs = [], list(runs_of(range(len(hashes)), max(1, MIB // page_size)))
         extents += self._store_runs(data, page_size, runs)
         extents.sort(key=lambda extent: extent.first)
         return self._writer.put(
@@ -186,7 +192,8 @@ class PageWriter:
             if unchanged and pages.stop <= len(old):
                 hashes += old[pages.start : pages.stop]
             else:
-                hashes += [self._keys.page_hash(data[n * page_size : (n + 1) * page_size]) for n in pages]
+                part = data[pages.start * page_size : pages.stop * page_size]
+                hashes += self._keys.page_hashes(part, page_size)
         return tuple(hashes)
 
     def _store_runs(self, data: memoryview, page_size: int, runs: list[tuple[int, int]]) -> list[Extent]:
@@ -199,10 +206,44 @@ class PageWriter:
                 ref = self._writer.put(ChunkKind.PAGES, gathered, compress=True)
                 extents += [Extent(start, length, ref, offset) for start, length, offset in waiting]
                 gathered, waiting = bytearray(), []
-            if count:
+            if len(part) == MIB:  # as it is on a first backup: spare the copy
+                ref = self._writer.put(ChunkKind.PAGES, part, compress=True)
+                extents.append(Extent(first, count, ref, 0))
+            elif count:
                 waiting.append((first, count, len(gathered)))
                 gathered += part
         return extents
+
+
+class _Shards:
+    """Shards that another thread stores while the next one is read and hashed."""
+
+    def __init__(self, storing: ThreadPoolExecutor) -> None:
+        self._storing = storing
+        self._waiting: deque[tuple[memoryview, Future[ChunkRef]]] = deque()
+        self._refs: list[ChunkRef] = []
+
+    def buffer(self, size: int) -> memoryview:
+        """Return a buffer that nobody uses, when there is one."""
+        buffer = memoryview(b"")
+        if len(self._waiting) == _SHARDS_HELD:
+            buffer = self._take_oldest()
+        return buffer if len(buffer) == size else memoryview(bytearray(size))
+
+    def add(self, buffer: memoryview, store: Callable[[], ChunkRef]) -> None:
+        """Let a shard be stored; its buffer is in use until then."""
+        self._waiting.append((buffer, self._storing.submit(store)))
+
+    def finish(self) -> list[ChunkRef]:
+        """Wait for all shards; return them in their order."""
+        while self._waiting:
+            self._take_oldest()
+        return self._refs
+
+    def _take_oldest(self) -> memoryview:
+        buffer, stored = self._waiting.popleft()
+        self._refs.append(stored.result())
+        return buffer
 
 
 class _RecentChunks:
@@ -274,15 +315,17 @@ def read_shard(reader: ChunkReader, ref: ChunkRef) -> Shard:
     """Read one shard of a page map; raise `Damaged`."""
     data, start = _open_shard(reader, ref)
     hashes = tuple(data[at : at + _HASH] for at in range(_HEAD, start, _HASH))
-    return Shard(
-        hashes, tuple(_decode_extent(data[at : at + _EXTENT]) for at in range(start, len(data), _EXTENT))
+    extents = tuple(
+        Extent(first, count, ChunkRef(chunk, size), offset)
+        for first, count, chunk, size, offset in _EXTENT.iter_unpack(data[start:])
     )
+    return Shard(hashes, extents)
 
 
 def read_shard_chunks(reader: ChunkReader, ref: ChunkRef) -> Iterator[bytes]:
     """Yield the ids of the chunks that the pages of a shard lie in; raise `Damaged`."""
     data, start = _open_shard(reader, ref)
-    for at in range(start, len(data), _EXTENT):
+    for at in range(start, len(data), _EXTENT.size):
         yield data[at + 8 : at + 40]
 
 
@@ -292,7 +335,7 @@ def _open_shard(reader: ChunkReader, ref: ChunkRef) -> tuple[bytes, int]:
     pages = int.from_bytes(data[:4], "big")
     count = int.from_bytes(data[4:8], "big")
     start = _HEAD + pages * _HASH
-    if len(data) != start + count * _EXTENT:
+    if len(data) != start + count * _EXTENT.size:
         raise Damaged("A page map has a shard of an impossible length.")
     return data, start
 
@@ -301,82 +344,6 @@ def encode_shard(shard: Shard) -> bytes:
     """Write one shard of a page map."""
     head = len(shard.hashes).to_bytes(4, "big") + len(shard.extents).to_bytes(4, "big")
     rows = (
-        b"".join(
-            (
-                extent.first.to_bytes(4, "big"),
-                extent.count.to_bytes(4, "big"),
-                extent.chunk.id,
-                extent.chunk.size.to_bytes(4, "big"),
-                extent.offset.to_bytes(4, "big"),
-            )
-        )
-        for extent in shard.extents
+        _EXTENT.pack(extent.first, extent.count, *extent.chunk, extent.offset) for extent in shard.extents
     )
     return head + b"".join(shard.hashes) + b"".join(rows)
-
-
-def _decode_extent(row: bytes) -> Extent:
-    number = [int.from_bytes(row[at : at + 4], "big") for at in (0, 4, 40, 44)]
-    return Extent(number[0], number[1], ChunkRef(row[8:40], number[2]), number[3])
-
-
-def _runs(pages: list[int] | range, longest: int) -> Iterator[tuple[int, int]]:
-    first = count = 0
-    for page in pages:
-        if count and (page != first + count or count == longest):
-            yield first, count
-            count = 0
-        if not count:
-            first = page
-        count += 1
-    if count:
-        yield first, count
-
-
-def _pages_to_gather(extents: list[Extent], fresh: int) -> set[int]:
-    """Return unchanged pages that had better be stored once more, beside `fresh` changed ones.
-
-    Small chunks are joined as a counter carries: the smallest first, and larger ones
-    only by as much as was gathered, so that a page is stored a few times in all.
-    """
-    live: Counter[ChunkRef] = Counter()
-    for extent in extents:
-        if extent.chunk.size < _SMALL_CHUNK:
-            live[extent.chunk] += extent.count
-    left = len(live)
-    gathered: set[ChunkRef] = set()
-    for chunk, pages in sorted(live.items(), key=lambda item: (item[1], item[0].id)):
-        if left < _MAX_SMALL_CHUNKS and (not gathered or pages > fresh):
-            break
-        gathered.add(chunk)
-        fresh += pages
-        left -= 1
-    return {
-        page
-        for extent in extents
-        if extent.chunk in gathered
-        for page in range(extent.first, extent.first + extent.count)
-    }
-
-
-def _is_dear_to_read(
-    extents: list[Extent], runs: list[tuple[int, int]], page_count: int, page_size: int
-) -> bool:
-    stored = sum(chunk.size for chunk in {extent.chunk for extent in extents})
-    stored += sum(count for _, count in runs) * page_size
-    pieces = len(extents) + len(runs)
-    return pieces > max(_MAX_EXTENTS, page_count // 2) or stored > _MAX_STORED * page_count * page_size
-
-
-def _keep_extents(
-    extents: tuple[Extent, ...], changed: set[int], page_count: int, page_size: int
-) -> list[Extent]:
-    kept: list[Extent] = []
-    for extent in extents:
-        numbers = range(extent.first, extent.first + extent.count)
-        pages = [number for number in numbers if number not in changed and number < page_count]
-        kept += [
-            Extent(first, count, extent.chunk, extent.offset + (first - extent.first) * page_size)
-            for first, count in _runs(pages, extent.count)
-        ]
-    return kept

@@ -6,41 +6,38 @@ says why); this process only ever looks at names.
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 import uuid
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backup_admin.core.errors import (
-    BackupAdminError,
-    Busy,
-    Damaged,
-    NewerVersion,
-    RestoreRefused,
-    SourceError,
-    SourceInvalid,
-    SourceMissing,
-    UsageError,
-    VerificationFailed,
-)
-from backup_admin.core.programs import ProgramOutput, run_program, stream_program
-from backup_admin.sources.base import FileStamp, LiveUnusable
+from backup_admin.core.errors import SourceError, SourceInvalid, SourceMissing
+from backup_admin.core.programs import ProgramOutput, stream_program
+from backup_admin.sources.base import FileStamp
 from backup_admin.sources.offline import place_offline, undo_place_offline
 from backup_admin.sources.sidecars import JOURNAL_SUFFIXES
+from backup_admin.sources.sqlite_process import (
+    COMMAND,
+    GRACE_SECONDS,
+    answer_of,
+    ask_script,
+    ask_worker,
+    read_all,
+    request_for,
+    seconds_for,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
 __all__ = [
-    "CheckedCopy",
     "DatabaseAtRest",
     "SqliteCopy",
     "SqliteSource",
     "TableDigest",
+    "UncheckedCopy",
     "ask_about",
     "ask_script",
     "ask_worker",
@@ -53,32 +50,15 @@ __all__ = [
     "write_into_live",
 ]
 
-_WORKER = Path(__file__).with_name("sqlite_worker.py")
-_PYTHON = (sys.executable, "-I", "-S")
-_COMMAND = (*_PYTHON, str(_WORKER))
 _CHECK_SECONDS = 30.0
-# A hung process must end some day: ten minutes, and 2 MB/s for what it handles.
-_GRACE_SECONDS = 600.0
-_SLOWEST_BYTES_PER_SECOND = 2e6
-_KINDS: dict[str, type[BackupAdminError]] = {
-    "missing": SourceMissing,
-    "invalid": SourceInvalid,
-    "busy": Busy,
-    "unusable": LiveUnusable,
-    "refused": RestoreRefused,
-    "usage": UsageError,
-    "unverified": VerificationFailed,
-    "damaged": Damaged,
-    "newer_version": NewerVersion,
-    "failed": SourceError,
-}
+_OLD_KIND = "sha256:"
 
 
 @dataclass(frozen=True, slots=True)
 class TableDigest:
     """How many rows a table has and a checksum over all of them.
 
-    The algorithm stands in `sqlite_digest.digest_tables`.
+    The algorithms stand in `sqlite_digest`: `digest_cells`, and `digest_tables` for older ones.
     """
 
     name: str
@@ -113,13 +93,11 @@ class SqliteCopy:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckedCopy:
-    """A consistent copy of a database whose pages were checked, and what that had to say."""
+class UncheckedCopy:
+    """A consistent copy of a database that nobody has looked at yet."""
 
     path: Path
     page_size: int
-    checks: tuple[str, ...]
-    warnings: tuple[str, ...]
     stamp: FileStamp | None
 
 
@@ -152,37 +130,45 @@ class SqliteSource:
             return None
         return FileStamp(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
-    def capture(self, scratch: Path, *, deadline_seconds: float = 600) -> SqliteCopy:
+    def capture(
+        self, scratch: Path, *, deadline_seconds: float = 600, known: Mapping[str, str] | None = None
+    ) -> SqliteCopy:
         """Copy it into the scratch folder while the app works with it.
 
-        The copy is checked and has mode 0600; the caller removes it. Raises
-        `Busy` when others keep it locked until the deadline, `SourceInvalid`
-        when the copy is not sound, `SourceMissing` and `SourceError`.
+        The copy is checked and has mode 0600; the caller removes it. `known` are checksums of tables on
+        record (`inspect_copy`). Raises `Busy` when others keep it locked until the deadline,
+        `SourceInvalid` when the copy is not sound, `SourceMissing` and `SourceError`.
         """
-        return _copy_of(self._capture(scratch, deadline_seconds, "describe")[1])
+        arguments = {"describe": True, "known": _old_ones(known)}
+        return _copy_of(self._capture(scratch, deadline_seconds, arguments)[1])
 
-    def copy(self, scratch: Path, *, deadline_seconds: float = 600) -> CheckedCopy:
-        """Do what `capture` does but for reading all tables, which takes long: see `describing`."""
-        path, answer = self._capture(scratch, deadline_seconds, "check")
-        noted = (tuple(answer["checks"]), tuple(answer["warnings"]))
-        return CheckedCopy(path, answer["page_size"], *noted, _stamp_of(answer))
+    def copy(self, scratch: Path, *, deadline_seconds: float = 600) -> UncheckedCopy:
+        """Do what `capture` does but for checking and describing the copy: that takes long (`describing`)."""
+        path, answer = self._capture(scratch, deadline_seconds, {})
+        return UncheckedCopy(path, answer["page_size"], _stamp_of(answer))
 
     @contextmanager
-    def describing(self, copy: CheckedCopy) -> Iterator[Callable[[], SqliteCopy]]:
-        """Read all tables of a copy in a process of its own while the block does something else.
+    def describing(
+        self, copy: UncheckedCopy, known: Mapping[str, str] | None = None
+    ) -> Iterator[Callable[[], SqliteCopy]]:
+        """Check a copy and read its tables in a process of its own while the block does something else.
 
-        Gives what waits for the description; the process does not outlive the block.
+        Gives what waits for the description, and raises `SourceInvalid` when the copy is not sound: nothing
+        that was made of it may count before. The process does not outlive the block.
         """
-        with _describing(copy.path, copy.checks, copy.warnings, f"Database {self.name}: ") as described:
+        arguments = {"path": str(copy.path), "known": _old_ones(known)}
+        with _describing(copy.path, arguments, f"Database {self.name}: ") as described:
             yield lambda: replace(described(), stamp=copy.stamp)
 
-    def _capture(self, scratch: Path, deadline_seconds: float, then: str) -> tuple[Path, dict[str, Any]]:
+    def _capture(
+        self, scratch: Path, deadline_seconds: float, then: dict[str, Any]
+    ) -> tuple[Path, dict[str, Any]]:
         copy = scratch / f"{uuid.uuid4().hex}.db"
         arguments = {
             "path": str(self.path),
             "copy": str(copy),
             "deadline_seconds": deadline_seconds,
-            then: True,
+            **then,
         }
         try:
             return copy, self._ask("capture", arguments, deadline_seconds)
@@ -195,16 +181,18 @@ class SqliteSource:
         return ask_worker(operation, arguments, self.path, deadline_seconds, about)
 
 
-def inspect_copy(path: Path, *, thorough: bool = False) -> SqliteCopy:
+def inspect_copy(path: Path, *, thorough: bool = False, known: Mapping[str, str] | None = None) -> SqliteCopy:
     """Check a copy that nobody writes to and take its digests.
 
     `thorough` also compares every index with its table (`integrity_check`, some
-    15 times slower). The copy may come from anywhere: its schema runs no code.
-    Raises `SourceInvalid` when it is damaged.
+    15 times slower). `known` are checksums of its tables on record: one of an older kind that is still
+    right is given again, so that checksums which differ mean that tables do. The copy may come from
+    anywhere: its schema runs no code. Raises `SourceInvalid` when it is damaged.
     """
+    arguments = {"path": str(path), "known": _old_ones(known)}
     if not thorough:
-        return _copy_of(ask_worker("inspect", {"path": str(path)}, path, 0))
-    with _describing(path) as described:
+        return _copy_of(ask_worker("inspect", arguments, path, 0))
+    with _describing(path, {**arguments, "checked": {"checks": [], "warnings": []}}) as described:
         found = ask_worker("check_thoroughly", {"path": str(path)}, path, 0)
         copy = described()
     return replace(
@@ -215,13 +203,14 @@ def inspect_copy(path: Path, *, thorough: bool = False) -> SqliteCopy:
 
 
 @contextmanager
-def _describing(
-    path: Path, checks: Sequence[str] = (), warnings: Sequence[str] = (), about: str = ""
-) -> Iterator[Callable[[], SqliteCopy]]:
-    """Let a process read all tables, the pages of which others check or have checked."""
-    request = _request("inspect", {"path": str(path), "checked": {"checks": checks, "warnings": warnings}})
-    with stream_program(_COMMAND, silence_seconds=_seconds_for(path), data=request) as output:
-        yield lambda: _copy_of(_answer(_read_all(output), about, output.end))
+def _describing(path: Path, arguments: dict[str, Any], about: str = "") -> Iterator[Callable[[], SqliteCopy]]:
+    request = request_for("inspect", arguments)
+    with stream_program(COMMAND, silence_seconds=seconds_for(path), data=request) as output:
+        yield lambda: _copy_of(answer_of(read_all(output), about, output.end))
+
+
+def _old_ones(known: Mapping[str, str] | None) -> dict[str, str]:
+    return {name: value for name, value in (known or {}).items() if value.startswith(_OLD_KIND)}
 
 
 def write_into_live(copy: Path, live: Path, *, deadline_seconds: float) -> None:
@@ -283,7 +272,7 @@ class DatabaseAtRest:
 
         Only to be asked when everything was read.
         """
-        return _stamp_of(_answer(_read_all(self._output), "", self._output.end))
+        return _stamp_of(answer_of(read_all(self._output), "", self._output.end))
 
 
 @contextmanager
@@ -293,9 +282,9 @@ def read_at_rest(path: Path, *, deadline_seconds: float = 600) -> Iterator[Datab
     No copy is made, and nobody is kept from writing: what was read counts when the file
     has the same stamp afterwards. Raises `Busy`, `SourceInvalid`, `SourceMissing` and `SourceError`.
     """
-    request = _request("stream", {"path": str(path), "deadline_seconds": deadline_seconds})
-    silence_seconds = deadline_seconds + _GRACE_SECONDS
-    with stream_program(_COMMAND, silence_seconds=silence_seconds, data=request) as output:
+    request = request_for("stream", {"path": str(path), "deadline_seconds": deadline_seconds})
+    silence_seconds = deadline_seconds + GRACE_SECONDS
+    with stream_program(COMMAND, silence_seconds=silence_seconds, data=request) as output:
         head = bytearray()
         byte = bytearray(1)
         while not head.endswith(b"\n") and output.readinto(byte):
@@ -303,7 +292,7 @@ def read_at_rest(path: Path, *, deadline_seconds: float = 600) -> Iterator[Datab
         if head[:1].isdigit():
             yield DatabaseAtRest(output, *map(int, head.split()))
         else:
-            _answer(bytes(head), "", output.end)  # an error is raised; else it was not at rest
+            answer_of(bytes(head), "", output.end)  # an error is raised; else it was not at rest
             yield None
 
 
@@ -316,62 +305,6 @@ def looks_like_database(path: Path) -> bool:
 def ask_about(path: Path, operation: str, **arguments: Any) -> dict[str, Any]:
     """Let another process look at a live database; raises what `SqliteSource.check` does."""
     return ask_worker(operation, {"path": str(path), **arguments}, path, _CHECK_SECONDS)
-
-
-def ask_worker(
-    operation: str,
-    arguments: dict[str, Any],
-    path: Path,
-    deadline_seconds: float,
-    about: str = "",
-) -> dict[str, Any]:
-    """Have the worker do one thing with a database; a larger one may take longer."""
-    timeout_seconds = deadline_seconds + _seconds_for(path)
-    return ask_script(_WORKER, operation, arguments, timeout_seconds=timeout_seconds, about=about)
-
-
-def ask_script(
-    script: Path, operation: str, arguments: dict[str, Any], *, timeout_seconds: float, about: str = ""
-) -> dict[str, Any]:
-    """Let a process of its own do one thing with a database, and return what it answers.
-
-    Raises what the process says went wrong.
-    """
-    finished = run_program(
-        (*_PYTHON, str(script)), data=_request(operation, arguments), timeout_seconds=timeout_seconds
-    )
-    return _answer(finished.output, about, finished.end)
-
-
-def _seconds_for(path: Path) -> float:
-    size = 0
-    with suppress(OSError):
-        size = path.lstat().st_size
-    return _GRACE_SECONDS + size / _SLOWEST_BYTES_PER_SECOND
-
-
-def _request(operation: str, arguments: dict[str, Any]) -> bytes:
-    request = {"operation": operation, "arguments": arguments, "parent": os.getpid()}
-    return json.dumps(request).encode("ascii")
-
-
-def _answer(output: bytes, about: str, end: Callable[[], str]) -> dict[str, Any]:
-    try:
-        answer: dict[str, Any] = json.loads(output)
-    except ValueError as error:
-        raise SourceError(f"{about}the SQLite process ended {end()}.") from error
-    if "error" in answer:
-        raise _KINDS[answer["error"]](about + answer["message"])
-    result: dict[str, Any] = answer["ok"]
-    return result
-
-
-def _read_all(output: ProgramOutput) -> bytes:
-    found = bytearray()
-    buffer = bytearray(4096)
-    while count := output.readinto(buffer):
-        found += buffer[:count]
-    return bytes(found)
 
 
 def _copy_of(answer: dict[str, Any]) -> SqliteCopy:

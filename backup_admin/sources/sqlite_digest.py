@@ -13,11 +13,14 @@ import struct
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from backup_admin.sources.sidecars import COUNTERS
+from backup_admin.sources.sqlite_btree import CellReader, PageFile
 from backup_admin.sources.sqlite_open import CORRUPT, Failure, error_code
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+_BY_VALUES, _BY_CELLS = "sha256:", "sha256/2:"
 _HASH_BYTES = 1 << 17
 _SHOWN_LINES = 5
 _STORED = (0, 3)  # of table_xinfo's `hidden`: ordinary and stored generated columns
@@ -91,8 +94,46 @@ def digest_schema(copy: sqlite3.Connection) -> str:
     return f"sha256:{hasher.hexdigest()}"
 
 
+def digest_cells(
+    copy: sqlite3.Connection, warnings: list[str], file: PageFile, known: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
+    """Hash each table of a copy that nobody writes to as it is stored, in order of name.
+
+    The checksum of a table is `sha256/2:` and the SHA-256 of, one after the other,
+
+    1. the header that `digest_tables` begins with;
+    2. every cell of the table's b-tree, the last first: by falling rowid, or where the table has none in the
+       reverse of the order of its key. Of what the file format of SQLite calls a cell these are the bytes
+       from the size of the payload on, without the number of a left child or of an overflow page, and with
+       the part of the payload that lies on overflow pages in its place.
+
+    Where SQLite copies a row it copies its cell: in a backup, and when VACUUM INTO builds a database anew.
+    `size` is the number of bytes of all cells.
+
+    `known` has checksums that are on record. Where one is of the kind that `digest_tables` takes, and still
+    that of the table, the table keeps it: so a table is of another kind only when it is another one.
+    Our own counters always have that kind, since they are looked at in a live database as well.
+    """
+    for name, root in _tables(copy, warnings):
+        noted = known.get(name, "")
+        if name == COUNTERS or noted.startswith(_BY_VALUES):
+            found = digest_table(copy, name)
+            if name == COUNTERS or found["checksum"] == noted:
+                yield found
+                continue
+        yield _digest_cells_of(copy, name, root, file)
+
+
+def _digest_cells_of(copy: sqlite3.Connection, name: str, root: int, file: PageFile) -> dict[str, Any]:
+    hasher = hashlib.sha256(_header(copy, name))
+    reader = CellReader(file, hasher.update)
+    reader.read_tree(root)
+    checksum = f"{_BY_CELLS}{hasher.hexdigest()}"
+    return {"name": name, "rows": reader.cells, "size": reader.size, "checksum": checksum}
+
+
 def digest_tables(copy: sqlite3.Connection, warnings: list[str]) -> Iterator[dict[str, Any]]:
-    """Hash the rows of each table, in order of name.
+    """Hash the values of each table, in order of name: the same for all databases with the same content.
 
     Taken in: every table that stores rows, also `sqlite_sequence` and the shadow
     tables of FTS and rtree; virtual tables store nothing themselves. Left out:
@@ -123,18 +164,24 @@ def digest_tables(copy: sqlite3.Connection, warnings: list[str]) -> Iterator[dic
     that `marshal` is compared with before it is trusted. `size` is the number of
     bytes that the encoded rows have.
     """
+    for name, _root in _tables(copy, warnings):
+        yield digest_table(copy, name)
+
+
+def _tables(copy: sqlite3.Connection, warnings: list[str]) -> Iterator[tuple[str, int]]:
+    """Give the name and the root page of each table that stores rows."""
     copy.text_factory = bytes
-    names = copy.execute(
-        "SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage > 0 "
+    rows = copy.execute(
+        "SELECT name, rootpage FROM sqlite_master WHERE type = 'table' AND rootpage > 0 "
         "AND name NOT LIKE 'sqlite@_stat%' ESCAPE '@' ORDER BY name"
     ).fetchall()
-    for (raw,) in names:
+    for raw, root in rows:
         try:
             name = raw.decode("utf-8")
         except UnicodeDecodeError:
             warnings.append(f"The table {raw!r} has a name that is not UTF-8.")
             continue
-        yield digest_table(copy, name)
+        yield name, root
 
 
 def encode_row(values: Sequence[_Value], is_text: Sequence[bool]) -> bytes:
@@ -176,12 +223,18 @@ def _marshal_is_exact() -> bool:
     return marshal.dumps(sample, 2) == encode_row(sample, (False,) * len(sample))
 
 
-def digest_table(copy: sqlite3.Connection, name: str) -> dict[str, Any]:
-    """Hash the rows of one table as `digest_tables` does."""
+def _header(copy: sqlite3.Connection, name: str) -> bytes:
     copy.text_factory = str
     columns = _columns(copy, name)
+    return encode_row(columns, (True,) * len(columns))
+
+
+def digest_table(copy: sqlite3.Connection, name: str) -> dict[str, Any]:
+    """Hash the rows of one table as `digest_tables` does."""
+    header = _header(copy, name)
+    columns = _columns(copy, name)
     tail = f" FROM {_quoted(name)}{_order(copy, name, columns)}"
-    hasher = _RowHasher(encode_row(columns, (True,) * len(columns)))
+    hasher = _RowHasher(header)
     listed = [_quoted(column) for column in columns]
     try:
         _hash_rows(copy, f"SELECT {', '.join(listed)}{tail}", hasher)
@@ -189,7 +242,7 @@ def digest_table(copy: sqlite3.Connection, name: str) -> dict[str, Any]:
         if error_code(error) in CORRUPT:
             raise
         # Some text is not UTF-8: ask for the storage classes and take it raw.
-        hasher = _RowHasher(encode_row(columns, (True,) * len(columns)))
+        hasher = _RowHasher(header)
         listed += [f"typeof({column}) = 'text'" for column in listed]
         copy.text_factory = bytes
         query = f"SELECT {', '.join(listed)}{tail}"
@@ -216,7 +269,7 @@ class _RowHasher:
         self._flush()
 
     def result(self) -> dict[str, Any]:
-        checksum = f"sha256:{self._hasher.hexdigest()}"
+        checksum = f"{_BY_VALUES}{self._hasher.hexdigest()}"
         return {"rows": self._rows, "size": self._size, "checksum": checksum}
 
     def _flush(self) -> None:

@@ -28,12 +28,13 @@ if __name__ == "__main__":
 from backup_admin.core.durable import write_all
 from backup_admin.sources import sqlite_triggers
 from backup_admin.sources.sidecars import SQLITE_MAGIC
+from backup_admin.sources.sqlite_btree import PageFile
 from backup_admin.sources.sqlite_digest import (
     check_keys,
     check_pages,
+    digest_cells,
     digest_schema,
     digest_table,
-    digest_tables,
     foreign_collations,
     stand_in,
 )
@@ -118,9 +119,13 @@ def check(path: str, deadline_seconds: float) -> dict[str, Any]:
 
 
 def capture(
-    path: str, copy: str, deadline_seconds: float, check: bool = False, describe: bool = False
+    path: str,
+    copy: str,
+    deadline_seconds: float,
+    describe: bool = False,
+    known: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Copy a live database consistently; check the pages of the copy, or describe it as well."""
+    """Copy a live database consistently; check and describe the copy when asked."""
     need_database(path)
     deadline = Deadline(deadline_seconds, path)
     _create(copy)
@@ -132,11 +137,12 @@ def capture(
             source.execute("ROLLBACK")
             if stamp is None:
                 _copy_pages(source, copy, deadline)
-        answer = inspect(copy) if describe else _check_pages(copy, thorough=False) if check else {}
+        answer = inspect(copy, known=known) if describe else {}
+        page_size = header_page_size(read_header(copy))
     except BaseException:
         Path(copy).unlink()
         raise
-    return {**answer, "stamp": stamp}
+    return {"page_size": page_size, **answer, "stamp": stamp}
 
 
 def stream(path: str, deadline_seconds: float) -> dict[str, Any]:
@@ -189,10 +195,13 @@ def check_thoroughly(path: str) -> dict[str, Any]:
     return _check_pages(path, thorough=True)
 
 
-def inspect(path: str, checked: dict[str, list[str]] | None = None) -> dict[str, Any]:
+def inspect(
+    path: str, checked: dict[str, list[str]] | None = None, known: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Check a copy that nobody writes to, and describe it table by table.
 
-    `checked` is what the check of its pages had to say, where others do that.
+    `checked` is what the check of its pages had to say, where others do that; `known` are checksums
+    of tables that are on record (`digest_cells`).
     """
     need_database(path)
     header = read_header(path)
@@ -201,7 +210,7 @@ def inspect(path: str, checked: dict[str, list[str]] | None = None) -> dict[str,
     with closing(_open_copy(path)) as copy:
         checks = found["checks"] + check_keys(copy, warnings)
         collations = foreign_collations(copy)
-    with closing(_open_copy(path, collations)) as copy:
+    with closing(_open_copy(path, collations)) as copy, Path(path).open("rb", buffering=0) as file:
         return {
             "path": path,
             "size": Path(path).stat().st_size,
@@ -211,7 +220,7 @@ def inspect(path: str, checked: dict[str, list[str]] | None = None) -> dict[str,
             "user_version": _pragma(copy, "user_version"),
             "application_id": _pragma(copy, "application_id"),
             "sqlite_version": sqlite3.sqlite_version,
-            "tables": list(digest_tables(copy, warnings)),
+            "tables": list(digest_cells(copy, warnings, PageFile(file, path), known or {})),
             "schema": digest_schema(copy),
             "checks": checks,
             "warnings": warnings,
@@ -222,8 +231,7 @@ def _check_pages(path: str, *, thorough: bool) -> dict[str, Any]:
     warnings: list[str] = []
     with closing(_open_copy(path)) as copy:
         checks = check_pages(copy, thorough=thorough, warnings=warnings)
-    page_size = header_page_size(read_header(path))
-    return {"checks": checks, "warnings": warnings, "page_size": page_size}
+    return {"checks": checks, "warnings": warnings}
 
 
 def write(copy: str, live: str, deadline_seconds: float) -> dict[str, Any]:

@@ -32,7 +32,8 @@ from backup_admin.repository.marking import Marker
 from backup_admin.repository.objects import ObjectType, open_object, seal_object
 from backup_admin.repository.packs import ChunkSpan, PackBuilder, check_segment, open_segment, read_pack
 from backup_admin.repository.packs import decode_segment as open_zstd
-from backup_admin.repository.pages import Extent, Shard, encode_shard
+from backup_admin.repository.page_extents import Extent
+from backup_admin.repository.pages import Shard, encode_shard
 from backup_admin.repository.pending import PendingPacks
 from backup_admin.repository.seen import read_seen
 from backup_admin.repository.types import (

@@ -359,16 +359,21 @@ def test_a_copy_described_meanwhile_is_described_alike(tmp_path: Path, mode: str
     assert found.warnings == ("1 rows of photo refer to missing rows of t.",)
 
 
-def test_damage_is_found_before_anything_is_done_with_a_copy(tmp_path: Path) -> None:
+def test_damage_is_found_when_a_copy_is_described(tmp_path: Path) -> None:
     live = fill(tmp_path / "app.db", "x")
     with live.open("r+b") as file:
         file.seek(4096 * 3)
         file.write(b"\xff" * 4096)
+    source = SqliteSource("app", live)
 
-    with pytest.raises(SourceInvalid, match=r"Database app: quick_check (failed|found faults)") as caught:
-        SqliteSource("app", live).copy(tmp_path)
+    copy = source.copy(tmp_path)
+
+    with (
+        source.describing(copy) as described,
+        pytest.raises(SourceInvalid, match=r"Database app: quick_check (failed|found faults)") as caught,
+    ):
+        described()
     assert "\n" not in str(caught.value)
-    assert [path.name for path in tmp_path.iterdir()] == ["app.db"]
 
 
 def test_a_description_whose_process_dies_is_an_error(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from backup_admin.repository.repository import Repository
     from backup_admin.repository.types import DatabaseEntry, FileEntry
     from backup_admin.sources.base import DatabaseCopy, FoundEntry
-    from backup_admin.sources.sqlite import CheckedCopy
+    from backup_admin.sources.sqlite import UncheckedCopy
 
 _SETTLED = -(10**12)
 
@@ -92,7 +92,7 @@ class Opened:
             self.databases.append(entry.path)
             return copy(source, entry, scratch)
 
-        def note_capture(source: SqliteSource, scratch: Path) -> CheckedCopy:
+        def note_capture(source: SqliteSource, scratch: Path) -> UncheckedCopy:
             self.databases.append(source.name)
             return capture(source, scratch)
 

@@ -33,6 +33,15 @@ def test_a_page_has_the_first_half_of_the_name_it_had_as_a_chunk_of_pages(size: 
     assert KEYS.page_hash(page) == KEYS.chunk_id(ChunkKind.PAGES, page)[:16]
 
 
+@pytest.mark.parametrize("size", [512, 3072, 4096, 65_536])
+@pytest.mark.parametrize("more", [0, 1, 500])
+def test_many_pages_have_the_names_that_each_has(size: int, more: int) -> None:
+    data = memoryview(os.urandom(3 * size + more))
+
+    expected = [KEYS.page_hash(data[at : at + size]) for at in range(0, len(data), size)]
+    assert KEYS.page_hashes(data, size) == expected
+
+
 def test_threads_do_not_get_in_each_others_way() -> None:
     pieces = [os.urandom(3_000 + 7 * number) for number in range(400)]
     expected = [blake3(bytes([ChunkKind.DATA]) + data, key=KEYS.chunk_key).digest() for data in pieces]

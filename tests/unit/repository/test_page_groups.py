@@ -73,7 +73,11 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         sizes.append(len(page))
         return page_hash(keys, page)
 
+    def noting_each(keys: RepositoryKeys, data: memoryview, page_size: int) -> list[bytes]:
+        return [noting(keys, data[at : at + page_size]) for at in range(0, len(data), page_size)]
+
     monkeypatch.setattr(RepositoryKeys, "page_hash", noting)
+    monkeypatch.setattr(RepositoryKeys, "page_hashes", noting_each)
     return sizes
 
 
