@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 _REST_SECONDS = 3
 _SOURCE, _OURS, _THEIRS = "gallery", "ours", "theirs"
 _FIRST, _DAY_2, _RESTORE = "first backup", "day 2", "restore"
-_PLAIN, _ZIPPED, _LOAD, _ANALYZED = "pg_dump", "pg_dump to gzip", "pg_restore -j2", "pg_restore -j2, ANALYZE"
+_PLAIN, _ZIPPED, _SEALED = "pg_dump", "pg_dump to gzip", "pg_dump to zstd and openssl, read back"
+_LOAD, _PROVEN = "pg_restore -j2", "pg_restore -j2, ANALYZE, pg_dump"
+# What ours does with the rows of a first backup, by programs of others: compress, encrypt, write, and read
+# back what was written. The key is no secret.
+_CIPHER = f"openssl enc -aes-256-ctr -K {'07' * 32} -iv {'00' * 16}"
+_SEAL = f"""zstd -1 -q | {_CIPHER} > plain.sealed && sync plain.sealed &&
+{_CIPHER} -d < plain.sealed | zstd -tq"""
 
 
 @dataclass(slots=True)
@@ -57,6 +63,9 @@ class _Figures:
 
 def measure_postgres(work: Path, scale: float, runs: int) -> list[Gate]:
     """Measure a database of 1.5 million rows; ours and the programs take turns in coming first."""
+    for program in ("zstd", "openssl"):
+        if shutil.which(program) is None:
+            raise SystemExit(f"{program} is missing: apt install {program}")
     work.mkdir(parents=True, exist_ok=True)
     figures = _Figures()
     with postgres_server() as server:
@@ -81,7 +90,12 @@ def _measure_run(folder: Path, server: BenchServer, figures: _Figures, scale: fl
         if phase == _DAY_2:
             server.run(a_day(scale), _SOURCE)
         stored = shop.stored_bytes()
-        turns = [("ours", ""), (_PLAIN, f"{dump} -f plain.sql"), (_ZIPPED, f"{dump} | gzip > plain.sql.gz")]
+        turns = [
+            ("ours", ""),
+            (_PLAIN, f"{dump} -f plain.sql"),
+            (_ZIPPED, f"{dump} | gzip > plain.sql.gz"),
+            (_SEALED, f"{dump} | {_SEAL}"),
+        ]
         for tool, command in turns if run % 2 else reversed(turns):
             _rest(scale)
             cost = _shell(folder, command) if command else _back_up(shop, server)
@@ -101,10 +115,14 @@ def _measure_restores(shop: Workshop, server: BenchServer, figures: _Figures, sc
     begun = time.perf_counter()
     restored = _shell(folder, f"{server.program('pg_restore', _THEIRS)} -j2 archive.dump")
     figures.note(_RESTORE, _LOAD, restored)
-    analyzed = _shell(folder, f"{server.program('psql', _THEIRS)} -qXc ANALYZE")
+    more = [
+        _shell(folder, f"{server.program('psql', _THEIRS)} -qXc ANALYZE"),
+        _shell(folder, f"{server.program('pg_dump', _THEIRS)} > /dev/null"),
+    ]
     wall = time.perf_counter() - begun
-    both = Cost(0, restored.cpu + analyzed.cpu, wall, max(restored.memory, analyzed.memory))
-    figures.note(_RESTORE, _ANALYZED, both)
+    costs = [restored, *more]
+    cpu, memory = sum(cost.cpu for cost in costs), max(cost.memory for cost in costs)
+    figures.note(_RESTORE, _PROVEN, Cost(0, cpu, wall, memory))
     _rest(scale)
     cost = shop.run(f"load back/databases/site --postgres '{server.address(_OURS)}'")
     figures.note(_RESTORE, "ours", cost)
@@ -134,13 +152,12 @@ def _gates(figures: _Figures, small: Cost) -> list[Gate]:
     growth, more = median(figures.growth), figures.memory(_FIRST) - small.memory / MIB
     return [
         Gate("PostgreSQL, first backup: CPU / pg_dump to gzip", figures.cpu(_FIRST, _ZIPPED), 0.4),
-        Gate("PostgreSQL, first backup: wall / pg_dump", figures.wall(_FIRST, _PLAIN), 1.3),
+        Gate(f"PostgreSQL, first backup: wall / {_SEALED}", figures.wall(_FIRST, _SEALED), 1.3),
         Gate("PostgreSQL, day 2: wall / pg_dump", figures.wall(_DAY_2, _PLAIN), 1.3),
         Gate("PostgreSQL, day 2: bytes stored / bytes of the dump", growth, 0.02),
         Gate("PostgreSQL, first backup: peak memory, MiB", figures.memory(_FIRST), 160),
         Gate("PostgreSQL, first backup: MiB more than for half of the rows", more, 16),
-        Gate("PostgreSQL, load: wall / pg_restore -j2", figures.wall(_RESTORE, _LOAD), 1.2),
-        Gate("PostgreSQL, load: wall / pg_restore -j2, ANALYZE", figures.wall(_RESTORE, _ANALYZED), 1.2),
+        Gate(f"PostgreSQL, load: wall / {_PROVEN}", figures.wall(_RESTORE, _PROVEN), 1.2),
         Gate("PostgreSQL, load: peak memory, MiB", figures.memory(_RESTORE), 128),
     ]
 
@@ -159,3 +176,5 @@ def _print(figures: _Figures) -> None:
             )
         )
     print_table(("phase", "tool", "CPU s", "wall s", "peak MiB"), rows)
+    for phase, tool in ((_FIRST, _PLAIN), (_RESTORE, _LOAD)):
+        print(f"{phase}: wall / {tool}, which does less: {figures.wall(phase, tool):.2f}")
