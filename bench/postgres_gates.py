@@ -16,6 +16,7 @@ from bench.postgres_corpus import a_day, digesting, making
 from bench.postgres_server import BenchServer, postgres_server
 from bench.report import print_table
 from bench.scenarios import Workshop
+from bench.sealing import SEALING, sealing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,13 +24,8 @@ if TYPE_CHECKING:
 _REST_SECONDS = 3
 _SOURCE, _OURS, _THEIRS = "gallery", "ours", "theirs"
 _FIRST, _DAY_2, _RESTORE = "first backup", "day 2", "restore"
-_PLAIN, _ZIPPED, _SEALED = "pg_dump", "pg_dump to gzip", "pg_dump to zstd and openssl, read back"
+_PLAIN, _ZIPPED, _SEALED = "pg_dump", "pg_dump to gzip", f"pg_dump to {SEALING}"
 _LOAD, _PROVEN = "pg_restore -j2", "pg_restore -j2, ANALYZE, pg_dump"
-# What ours does with the rows of a first backup, by programs of others: compress, encrypt, write, and read
-# back what was written. The key is no secret.
-_CIPHER = f"openssl enc -aes-256-ctr -K {'07' * 32} -iv {'00' * 16}"
-_SEAL = f"""zstd -1 -q | {_CIPHER} > plain.sealed && sync plain.sealed &&
-{_CIPHER} -d < plain.sealed | zstd -tq"""
 
 
 @dataclass(slots=True)
@@ -63,9 +59,6 @@ class _Figures:
 
 def measure_postgres(work: Path, scale: float, runs: int) -> list[Gate]:
     """Measure a database of 1.5 million rows; ours and the programs take turns in coming first."""
-    for program in ("zstd", "openssl"):
-        if shutil.which(program) is None:
-            raise SystemExit(f"{program} is missing: apt install {program}")
     work.mkdir(parents=True, exist_ok=True)
     figures = _Figures()
     with postgres_server() as server:
@@ -94,7 +87,7 @@ def _measure_run(folder: Path, server: BenchServer, figures: _Figures, scale: fl
             ("ours", ""),
             (_PLAIN, f"{dump} -f plain.sql"),
             (_ZIPPED, f"{dump} | gzip > plain.sql.gz"),
-            (_SEALED, f"{dump} | {_SEAL}"),
+            (_SEALED, f"{dump} | {sealing('plain.sealed')}"),
         ]
         for tool, command in turns if run % 2 else reversed(turns):
             _rest(scale)
