@@ -41,6 +41,8 @@ ADVICE = "apt install postgresql; python3 dev.py test installs the wheel"
 _READY_SECONDS = 60.0
 _MORE = tuple(filter(None, os.environ.get("BACKUP_ADMIN_TEST_POSTGRES", "").split(os.pathsep)))
 
+EVERY_KIND = (DEBIAN, WHEEL, *_MORE)
+
 
 @dataclass(frozen=True, slots=True)
 class PostgresServer:

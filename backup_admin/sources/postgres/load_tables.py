@@ -93,7 +93,7 @@ def copy_in(connection: psycopg.Connection, folder: Path, part: TablePart) -> Fi
         row = cursor.execute("SELECT pg_current_xact_id()::xid::text::bigint").fetchone()
         # Only rows of a table that is emptied here can be written as ones that all have seen: nobody
         # needs to write them again.
-        cursor.execute(sql.SQL("TRUNCATE ONLY {}").format(table.quoted()))
+        cursor.execute(sql.SQL("TRUNCATE {}").format(table.rows()))
         with cursor.copy(table.copy_in(frozen=True)) as copy:
             while block := file.read(BLOCK_BYTES):
                 digest.update(block)
@@ -148,8 +148,8 @@ def prove_and_analyze(connection: psycopg.Connection, filled: Filled) -> None:
 
     Each row says which transaction wrote it: a change is another row.
     """
-    query = sql.SQL("SELECT count(*), count(*) FILTER (WHERE xmin = {}::xid) FROM ONLY {}").format(
-        filled.transaction, filled.part.table.quoted()
+    query = sql.SQL("SELECT count(*), count(*) FILTER (WHERE xmin = {}::xid) FROM {}").format(
+        filled.transaction, filled.part.table.rows()
     )
     rows = filled.part.rows
     if connection.execute(query).fetchone() != (rows, rows):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import SourceMissing
 from backup_admin.sources.postgres.connect import connected
+from backup_admin.sources.postgres.needs import membership
 from backup_admin.sources.postgres.server import at_server, exists
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 _BLOCK_BYTES = 256 << 10
 _ROLE = "SELECT rolname, rolsuper, rolsuper OR rolcreatedb FROM pg_roles WHERE rolname = current_user"
 _OWNER = """
-SELECT pg_get_userbyid(datdba), pg_has_role(current_user, datdba, 'MEMBER')
+SELECT pg_get_userbyid(datdba), pg_has_role(current_user, datdba, %s)
 FROM pg_database WHERE datname = %s
 """
 # Whoever may not be ended from here: superusers, and members of roles that ours is no member of.
@@ -35,8 +36,8 @@ _STARTED = "SELECT pg_postmaster_start_time()::text || ' ' || current_setting('p
 _PREPARED = "SELECT gid FROM pg_prepared_xacts WHERE database = %s ORDER BY gid"
 _SLOTS = "SELECT slot_name::text FROM pg_replication_slots WHERE database = %s ORDER BY 1"
 _SUBSCRIPTIONS = """
-SELECT subname::text FROM pg_stat_subscription s JOIN pg_database d ON d.datname = %s
-WHERE EXISTS (SELECT FROM pg_subscription p WHERE p.oid = s.subid AND p.subdbid = d.oid) ORDER BY 1
+SELECT s.subname::text FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
+WHERE d.datname = %s ORDER BY 1
 """
 
 
@@ -114,9 +115,7 @@ def _survey(connection: psycopg.Connection, name: str) -> Survey:
         return Survey(False, role, is_superuser, may_make)
     owner, owns = _owner(connection, name)
     slots = [f"replication slot {slot}" for slot in _names(connection, _SLOTS, name)]
-    subscriptions = []
-    if is_superuser:  # others may not see them, nor have made any
-        subscriptions = [f"subscription {one}" for one in _names(connection, _SUBSCRIPTIONS, name)]
+    subscriptions = [f"subscription {one}" for one in _names(connection, _SUBSCRIPTIONS, name)]
     return Survey(
         True,
         role,
@@ -141,7 +140,7 @@ def _server(connection: psycopg.Connection) -> str:
 
 
 def _owner(connection: psycopg.Connection, name: str) -> tuple[str, bool]:
-    row = connection.execute(_OWNER, (name,)).fetchone()
+    row = connection.execute(_OWNER, (membership(connection), name)).fetchone()
     return ("", False) if row is None else (str(row[0]), bool(row[1]))
 
 
