@@ -112,7 +112,8 @@ def pin_settings(connection: psycopg.Connection) -> None:
 def take_rows_as_they_are(connection: psycopg.Connection) -> None:
     """Let nobody check what a database without an encoding holds: it may be no UTF-8.
 
-    Text that the connection reads otherwise comes as bytes from then on.
+    Text that the connection reads otherwise comes as bytes from then on, and a statement with names has to be
+    given as bytes: psycopg would take them for ASCII.
     """
     if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
         connection.execute("SET client_encoding = 'SQL_ASCII'")

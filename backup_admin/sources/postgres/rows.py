@@ -38,7 +38,8 @@ def copied_rows(connection: psycopg.Connection, statement: sql.Composed) -> Iter
     stops before the end has to close the connection.
     """
     link = connection.pgconn
-    link.send_query(statement.as_bytes(connection))
+    # Not in the encoding of the connection: where that is none, psycopg takes names for ASCII.
+    link.send_query(statement.as_bytes())
     while link.flush():
         select.select([], [link.socket], [])
     _expect(_result(link), ExecStatus.COPY_OUT)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import SourceMissing
@@ -39,11 +39,24 @@ _SUBSCRIPTIONS = """
 SELECT s.subname::text FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
 WHERE d.datname = %s ORDER BY 1
 """
+# What is in no schema, so that nobody but its owner may drop it.
+_UNDROPPABLE = """
+SELECT o.kind || ' ' || o.name FROM (
+  SELECT 1, 'event trigger', evtname::text, evtowner FROM pg_event_trigger t WHERE NOT EXISTS (
+    SELECT FROM pg_depend e WHERE e.classid = 'pg_event_trigger'::regclass AND e.objid = t.oid
+    AND e.deptype = 'e')
+  UNION ALL SELECT 2, 'publication', pubname, pubowner FROM pg_publication
+  UNION ALL SELECT 3, 'server', srvname, srvowner FROM pg_foreign_server) o (place, kind, name, owner)
+WHERE NOT pg_has_role(current_user, o.owner, 'USAGE') ORDER BY o.place, o.name
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What was found. `staying` are users whose sessions we may not end; `elsewhere` is what stays behind."""
+    """What was found. `staying` are users whose sessions we may not end; `elsewhere` is what stays behind.
+
+    `undroppable` is what we may not drop, looked for where no database can be made beside it.
+    """
 
     found: bool
     role: str
@@ -54,6 +67,7 @@ class Survey:
     staying: tuple[str, ...] = ()
     prepared: tuple[str, ...] = ()
     elsewhere: tuple[str, ...] = ()
+    undroppable: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +87,15 @@ def survey(source: PostgresSource) -> Survey:
     name = source.address.database
     try:
         with at_server(source.address, away_from=name) as connection:
-            return _survey(connection, name)
+            found = _survey(connection, name)
     except SourceMissing:
         with connected(source.address) as connection:
-            role, is_superuser, _ = _role(connection)
-            owner, owns = _owner(connection, connection.info.dbname)
-            return Survey(True, role, is_superuser, may_make=False, owner=owner, owns=owns)
+            found = replace(_survey(connection, connection.info.dbname), may_make=False)
+    if not found.found or (found.may_make and found.owns):
+        return found
+    with connected(source.address) as connection:
+        undroppable = tuple(str(row[0]) for row in connection.execute(_UNDROPPABLE))
+    return replace(found, undroppable=undroppable)
 
 
 def place_of(source: PostgresSource) -> tuple[str, str]:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.integration
 
 BY_HASH = """
-CREATE TYPE mood AS ENUM ('a', 'b', 'c', 'd', 'e', 'f', 'g', 'h');
-CREATE TABLE felt (m mood, n int, PRIMARY KEY (m, n)) PARTITION BY HASH (m);
+CREATE TYPE feeling AS ENUM ('a', 'b', 'c', 'd', 'e', 'f', 'g', 'h');
+CREATE TABLE felt (m feeling, n int, PRIMARY KEY (m, n)) PARTITION BY HASH (m);
 CREATE TABLE felt_0 PARTITION OF felt FOR VALUES WITH (MODULUS 3, REMAINDER 0);
 CREATE TABLE felt_1 PARTITION OF felt FOR VALUES WITH (MODULUS 3, REMAINDER 1) PARTITION BY RANGE (n);
 CREATE TABLE felt_1_low PARTITION OF felt_1 FOR VALUES FROM (0) TO (5);
@@ -34,7 +34,7 @@ CREATE TABLE felt_1_rest PARTITION OF felt_1 DEFAULT;
 CREATE TABLE felt_2 PARTITION OF felt FOR VALUES WITH (MODULUS 3, REMAINDER 2);
 CREATE TABLE numbers (n int) PARTITION BY HASH (n);
 CREATE TABLE numbers_0 PARTITION OF numbers FOR VALUES WITH (MODULUS 1, REMAINDER 0);
-INSERT INTO felt SELECT m, n FROM unnest(enum_range(NULL::mood)) m, generate_series(1, 10) n;
+INSERT INTO felt SELECT m, n FROM unnest(enum_range(NULL::feeling)) m, generate_series(1, 10) n;
 INSERT INTO numbers SELECT generate_series(1, 10)
 """
 
