@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -308,3 +310,34 @@ def test_a_database_that_icu_sorts_comes_back(debian_postgres: PostgresServer, t
     query = "SELECT array_agg(v ORDER BY v) FROM t"
     assert rows(debian_postgres, names[1], query) == rows(debian_postgres, names[0], query)
     assert rows(debian_postgres, names[1], query)[0][0][1] == "ä2"
+
+
+_READING_AHEAD = """
+import resource, sys, time
+from backup_admin.sources.postgres.address import parse_postgres_address
+from backup_admin.sources.postgres.capture import capturing
+from backup_admin.sources.postgres.clients import find_clients
+
+with capturing(parse_postgres_address(sys.argv[1]), find_clients()) as captured:
+    with captured.table(captured.catalog.tables[0]) as reader:
+        size = len(reader.next_block())
+        time.sleep(3)
+        while block := reader.next_block():
+            size += len(block)
+        print(size, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_large_rows_are_not_all_read_ahead(newest_postgres: PostgresServer) -> None:
+    name = make(
+        newest_postgres,
+        "CREATE TABLE t (id int PRIMARY KEY, v bytea)",
+        "INSERT INTO t SELECT n, decode(repeat('ab', 10000000), 'hex') FROM generate_series(1, 30) n",
+    )
+
+    command = [sys.executable, "-c", _READING_AHEAD, newest_postgres.by_socket(name)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+
+    size, megabytes = map(int, done.stdout.split())
+    assert size > 600_000_000
+    assert megabytes < 250
