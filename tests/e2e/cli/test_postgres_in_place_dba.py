@@ -14,7 +14,8 @@ from backup_admin.sources.postgres.address import parse_postgres_address
 from backup_admin.sources.postgres.server import drop_kept, names_of
 from tests.e2e.cli.test_postgres_in_place import InPlace
 from tests.e2e.cli.test_postgres_in_place_hard import WAYS, going, rows
-from tests.services.postgres import EVERY_KIND, start_postgres, stop
+from tests.integration.postgres.test_odd_databases import BY_HASH
+from tests.services.postgres import EVERY_KIND, OWNER, start_postgres, stop
 from tests.services.postgres_oracle import dump_text
 
 if TYPE_CHECKING:
@@ -81,6 +82,52 @@ def test_what_a_dba_made_stops_a_replacement_before_it_begins(site: InPlace) -> 
     assert "event trigger looks, server beyond" in done.error["message"]
     assert "CREATEDB" in done.error["message"]
     assert dump_text(site.server, site.name) == before
+
+
+@WAYS
+def test_what_is_published_is_published_again(site: InPlace, way: str) -> None:
+    site.server.run("CREATE PUBLICATION given FOR TABLE events, photos", site.name, user=OWNER)
+    before = dump_text(site.server, site.name)
+    site.back_up()
+    site.harm()
+
+    with going(site, way):
+        done = site.restore()
+
+    assert done.status == 0, done.out + done.err
+    assert dump_text(site.server, site.name) == before
+
+
+def test_an_extension_of_a_superuser_stays_where_no_database_can_be_made(site: InPlace) -> None:
+    site.server.run("CREATE EXTENSION pg_stat_statements", site.name)
+    before = dump_text(site.server, site.name)
+    site.back_up()
+    site.harm()
+    harmed = dump_text(site.server, site.name)
+
+    refused = site.restore()
+    unharmed = dump_text(site.server, site.name)
+    with going(site, "in_place"):
+        done = site.restore()
+
+    assert refused.status != 0
+    assert "with --as-superuser, or take CREATEDB from the user" in refused.out
+    assert (unharmed, site.databases()) == (harmed, {site.name})
+    assert done.status == 0, done.out + done.err
+    assert dump_text(site.server, site.name) == before
+
+
+def test_a_table_that_lies_by_the_hash_of_an_enumeration_comes_back_alone(site: InPlace) -> None:
+    site.server.run(BY_HASH, site.name, user=OWNER)
+    query = "SELECT m::text, n FROM felt ORDER BY m, n"
+    before = rows(site, site.name, query)
+    site.back_up()
+    site.server.run("DELETE FROM felt WHERE n > 5", site.name)
+    place = f"app={site.address(site.name)}"
+
+    site.good("restore", "latest", site.world.storage, "--table", "app.felt", "--postgres", place, "--yes")
+
+    assert rows(site, site.name, query) == before
 
 
 def test_replication_stays_behind_and_is_told(site: InPlace) -> None:
