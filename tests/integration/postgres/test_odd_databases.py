@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -15,12 +18,10 @@ from backup_admin.sources.postgres.clients import find_clients
 from backup_admin.sources.postgres.load import LoadOptions, load
 from tests.integration.postgres.test_archive import capture_archive
 from tests.integration.postgres.test_capture import capture
-from tests.services.postgres import OWNER, hand_over
+from tests.services.postgres import OWNER, WHEEL, hand_over, start_postgres, stop
 from tests.services.postgres_oracle import dump_text
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from backup_admin.sources.postgres.load import Loaded
     from tests.services.postgres import PostgresServer
 
@@ -341,3 +342,23 @@ def test_large_rows_are_not_all_read_ahead(newest_postgres: PostgresServer) -> N
     size, megabytes = map(int, done.stdout.split())
     assert size > 600_000_000
     assert megabytes < 250
+
+
+def test_more_tables_than_may_be_locked_are_told_with_what_to_do(
+    pytestconfig: pytest.Config, tmp_path: Path
+) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="bk-postgres-"))
+    folder.chmod(0o711)
+    few = {"max_locks_per_transaction": "10", "max_connections": "10"}
+    process, server = start_postgres(pytestconfig, WHEEL, folder, few)
+    try:
+        create = [
+            ";".join(f"CREATE TABLE t{n} (i int)" for n in range(k, k + 50)) for k in range(0, 2000, 50)
+        ]
+        name = make(server, *create)
+
+        with pytest.raises(SourceError, match="raise max_locks_per_transaction"):
+            capture(server.address(name), tmp_path / "parts")
+    finally:
+        stop(process)
+        shutil.rmtree(folder)
