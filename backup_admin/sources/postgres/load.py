@@ -29,6 +29,7 @@ from backup_admin.sources.postgres.needs import (
     missing_tablespaces,
     needs_from_json,
     needs_to_json,
+    refuse_extensions,
     refuse_lacking,
 )
 from backup_admin.sources.postgres.parts import (
@@ -104,6 +105,9 @@ def load(
         # Older captures do not say what they need.
         needs = needs_from_json(contents.get("needs", _NO_NEEDS))
         refuse_lacking(connection, needs, address.label, no_owner=chosen.no_owner)
+        if needs.extensions:
+            with connected(address) as trial:
+                refuse_extensions(trial, needs, address.label)
         missing = missing_tablespaces(connection, needs)
         archives = Archives(
             folder, address, client, connection, chosen.no_owner, chosen.jobs, no_tablespaces=bool(missing)

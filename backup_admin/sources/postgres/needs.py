@@ -67,6 +67,7 @@ _AVAILABLE = "SELECT name::text FROM pg_available_extensions"
 _MAY_SET = 160_000  # since then a member may be one who cannot act as the role
 _ROLES = "SELECT rolname::text, pg_has_role(current_user, oid, %s) FROM pg_roles"
 _SEES_ALL = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user"
+_IS_SUPERUSER = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"
 _SPACES = "SELECT spcname::text FROM pg_tablespace WHERE has_tablespace_privilege(oid, 'CREATE')"
 _LACKING = "SELECT name FROM unnest(%s::text[]) name WHERE name NOT IN (SELECT extname FROM pg_extension)"
 
@@ -135,15 +136,18 @@ def refuse_lacking(connection: psycopg.Connection, needs: Needs, label: str, *, 
             f"SECURITY), and who loads into {label} could not read back what was loaded. Nothing was loaded. "
             "Give that user BYPASSRLS, or load as a superuser."
         )
-    refuse_extensions(connection, [name for name, _ in needs.extensions], label)
 
 
-def refuse_extensions(connection: psycopg.Connection, names: Sequence[str], label: str) -> None:
-    """Raise `RestoreRefused` unless these extensions are there or may be made: it is tried, and taken back.
+def refuse_extensions(connection: psycopg.Connection, needs: Needs, label: str) -> None:
+    """Raise `RestoreRefused` unless the extensions are there or may be made: it is tried, and taken back.
 
-    What the server calls trusted does not tell: some let other roles than superusers make the rest.
+    What the server calls trusted does not tell: some let other roles than superusers make the rest. The
+    session is to end then, since what an extension loaded into it stays.
     """
-    for (name,) in connection.execute(_LACKING, (list(names),)).fetchall():
+    if connection.execute(_IS_SUPERUSER).fetchone() == (True,):
+        return
+    names = [name for name, _ in needs.extensions]
+    for (name,) in connection.execute(_LACKING, (names,)).fetchall():
         try:
             with connection.transaction(force_rollback=True):
                 connection.execute("SET LOCAL search_path TO public")
