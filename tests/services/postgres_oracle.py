@@ -16,7 +16,7 @@ GALLERY = Path(__file__).with_name("gallery.sql").read_text()
 def dump_text(server: PostgresServer, database: str, programs: Path | None = None) -> list[str]:
     """Return what `pg_dump` of the server's own version writes, the rows of each table sorted."""
     command = [
-        str((programs or server.programs) / "pg_dump"),
+        str(programs / "pg_dump") if programs else server.program("pg_dump"),
         "-d",
         server.by_socket(database),
         "--restrict-key=x",

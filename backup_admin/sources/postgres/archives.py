@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from backup_admin.core.errors import SourceError
 from backup_admin.core.programs import run_program
 from backup_admin.sources.postgres.clients import why
+from backup_admin.sources.postgres.connect import advise
 from backup_admin.sources.postgres.left_out import left_of
 from backup_admin.sources.postgres.parts import WHOLE
 from backup_admin.sources.postgres.script import run_script
@@ -44,6 +45,7 @@ class Archives:
     connection: psycopg.Connection
     no_owner: bool
     jobs: int
+    no_tablespaces: bool = False
 
     def restore(self, name: str) -> None:
         """Restore an archive of definitions or large objects; the first error ends it."""
@@ -106,12 +108,15 @@ class Archives:
 
     def _pg_restore(self, name: str, options: list[str]) -> Finished:
         owners = ["--no-owner", "--no-acl"] if self.no_owner else []
-        command = [self.client.programs.restore, "--no-password", *owners, *options, str(self.folder / name)]
+        places = ["--no-tablespaces"] if self.no_tablespaces else []
+        how = ["--no-password", *owners, *places]
+        command = [self.client.programs.restore, *how, *options, str(self.folder / name)]
         return run_program(command, timeout_seconds=_HOURS, environment=self.address.environment())
 
     def _check(self, name: str, done: Finished) -> None:
         if done.status != 0:
-            raise SourceError(f"{self.address.label}: pg_restore of {name} {why(done)}.")
+            told = f"pg_restore of {name} {why(done)}."
+            raise SourceError(f"{self.address.label}: {told} {advise(told)}".rstrip())
 
     def _target(self) -> str:
         return f"--dbname={self.address.conninfo()}"

@@ -101,9 +101,9 @@ class PostgresCapture:
         self.archive_reason = "; ".join(self.catalog.reasons)
         if self.catalog.tables:
             # As pg_dump does: nobody changes or drops a table before it was read.
-            names = sql.SQL(", ONLY ").join(table.quoted() for table in self.catalog.tables)
+            names = sql.SQL(", ").join(table.rows() for table in self.catalog.tables)
             connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(_LOCK_WAIT)))
-            connection.execute(sql.SQL("LOCK TABLE ONLY {} IN ACCESS SHARE MODE").format(names))
+            connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(names))
 
     def archives(self) -> tuple[str, ...]:
         """Return the names of the archives that `pg_dump` makes."""

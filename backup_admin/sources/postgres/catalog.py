@@ -30,11 +30,26 @@ _TYPES = f"""ARRAY(SELECT {TYPE}
         FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_type b ON b.oid = t.typbasetype
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
         ORDER BY a.attnum)"""  # noqa: S608 - of constants
-# Rows lie in ordinary tables and in leaves of partitioned ones. Those of an extension come with it.
+# The hash of a value of these has numbers in it that are others in each database.
+_BY_HASH = """
+SELECT p.partrelid FROM pg_partitioned_table p WHERE p.partstrat = 'h' AND EXISTS (
+  SELECT FROM pg_opclass o JOIN pg_am m ON m.oid = o.opcmethod
+  WHERE o.oid = ANY (p.partclass) AND m.amname = 'hash' AND o.opcnamespace = 'pg_catalog'::regnamespace
+  AND o.opcname IN ('enum_ops', 'array_ops', 'record_ops', 'range_ops', 'multirange_ops'))
+"""
+# Rows lie in ordinary tables and in leaves of partitioned ones. Those of an extension come with it. Where
+# only the server can tell which leaf a row belongs to, the table above them stands for them all.
 _TABLES = f"""
-SELECT n.nspname, c.relname, {_COLUMNS}, {_KEY}, pg_relation_size(c.oid), {_TYPES}
+WITH by_hash AS ({_BY_HASH})
+SELECT n.nspname, c.relname, {_COLUMNS}, {_KEY}, CASE c.relkind WHEN 'r' THEN pg_relation_size(c.oid)
+  ELSE (SELECT sum(pg_relation_size(t.relid))::bigint FROM pg_partition_tree(c.oid) t) END, {_TYPES},
+  c.relkind = 'p'
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND {OWN_SCHEMAS} AND {NO_MEMBER}
+WHERE (c.relkind = 'r' OR c.oid IN (SELECT partrelid FROM by_hash))
+  AND NOT (c.relispartition AND EXISTS (
+    SELECT FROM pg_partition_ancestors(c.oid) a (relid) JOIN by_hash ON partrelid = a.relid
+    WHERE a.relid <> c.oid))
+  AND c.relpersistence <> 't' AND {OWN_SCHEMAS} AND {NO_MEMBER}
 ORDER BY n.nspname, c.relname
 """  # noqa: S608 - of constants
 _SEQUENCES = f"""
@@ -60,12 +75,15 @@ JOIN pg_class c ON c.oid = u.number JOIN pg_namespace n ON n.oid = c.relnamespac
 WHERE c.relkind IN ('r', 'S') ORDER BY e.extname, n.nspname, c.relname
 """  # noqa: S608 - of constants
 
+_RARE = ("condition", "divided")
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
     """A table with rows of its own: its columns that are stored, and those of its primary key, in order.
 
-    Of a table of an extension those rows count that its condition lets through.
+    Of a table of an extension those rows count that its condition lets through. One that is `divided` has
+    those of all its partitions, and the server decides anew where each goes.
     """
 
     schema: str
@@ -75,6 +93,7 @@ class Table:
     size: int = 0
     types: tuple[str, ...] = ()
     condition: str = ""
+    divided: bool = False
 
     @property
     def shown(self) -> str:
@@ -84,6 +103,10 @@ class Table:
     def quoted(self) -> sql.Composable:
         """Return the name as it stands in a statement."""
         return sql.Identifier(self.schema, self.name)
+
+    def rows(self) -> sql.Composable:
+        """Return what its rows are selected from."""
+        return self.quoted() if self.divided else sql.SQL("ONLY {}").format(self.quoted())
 
     def copy_out(self, *, in_order: bool = True) -> sql.Composed:
         """Return the statement that writes all rows, in the order of the primary key where there is one.
@@ -95,13 +118,13 @@ class Table:
             order = sql.SQL(" ORDER BY {}").format(_list(self.key))
         # The condition is what the extension wrote for `pg_dump`.
         where = sql.SQL(f" {self.condition}" if self.condition else "")
-        query = sql.SQL("SELECT {} FROM ONLY {}{}{}").format(_list(self.columns), self.quoted(), where, order)
+        query = sql.SQL("SELECT {} FROM {}{}{}").format(_list(self.columns), self.rows(), where, order)
         return sql.SQL("COPY ({}) TO STDOUT").format(query)
 
     def has_rows(self) -> sql.Composed:
         """Return the query that says whether there is a row."""
         where = sql.SQL(f" {self.condition}" if self.condition else "")
-        return sql.SQL("SELECT EXISTS (SELECT FROM ONLY {}{})").format(self.quoted(), where)
+        return sql.SQL("SELECT EXISTS (SELECT FROM {}{})").format(self.rows(), where)
 
     def is_called(self) -> sql.Composed:
         """Return the query that says whether a sequence was used."""
@@ -114,7 +137,8 @@ class Table:
         emptied the table.
         """
         columns = sql.SQL(" ({})").format(_list(self.columns)) if self.columns else sql.SQL("")
-        options = sql.SQL(" WITH (FREEZE)" if frozen else "")
+        # What a server hands on to partitions it never freezes.
+        options = sql.SQL(" WITH (FREEZE)" if frozen and not self.divided else "")
         return sql.SQL("COPY {}{} FROM STDIN{}").format(self.quoted(), columns, options)
 
 
@@ -163,8 +187,8 @@ class Catalog:
 def read_catalog(connection: psycopg.Connection) -> Catalog:
     """Look around in the transaction of a connection."""
     tables = tuple(
-        Table(schema, name, tuple(columns), tuple(key), size, tuple(types))
-        for schema, name, columns, key, size, types in connection.execute(_TABLES)
+        Table(schema, name, tuple(columns), tuple(key), size, tuple(types), divided=divided)
+        for schema, name, columns, key, size, types, divided in connection.execute(_TABLES)
     )
     sequences = []
     for schema, name in connection.execute(_SEQUENCES).fetchall():
@@ -189,9 +213,7 @@ def catalog_to_json(catalog: Catalog, tables: collections.abc.Sequence[Table]) -
 
 def _table_to_json(table: Table) -> dict[str, Any]:
     value = asdict(table)
-    if not table.condition:
-        del value["condition"]
-    return value
+    return {key: found for key, found in value.items() if found or key not in _RARE}
 
 
 def tables_from_json(value: Any) -> tuple[Table, ...]:
@@ -200,7 +222,8 @@ def tables_from_json(value: Any) -> tuple[Table, ...]:
     def table(row: Any) -> Table:
         names = (str(row["schema"]), str(row["name"]))
         types, condition = _texts(row.get("types", ())), str(row.get("condition", ""))
-        return Table(*names, _texts(row["columns"]), _texts(row["key"]), int(row["size"]), types, condition)
+        columns, key, size = _texts(row["columns"]), _texts(row["key"]), int(row["size"])
+        return Table(*names, columns, key, size, types, condition, bool(row.get("divided", False)))
 
     return tuple(map(table, value))
 

@@ -54,6 +54,27 @@ _SIGNS = (
     ("does not exist", "Check the names in the address."),
     ("certificate", "The two ends do not agree about TLS; see sslmode and sslrootcert in the address."),
 )
+# What a statement met, whatever the address is.
+_SIGNS_OF_STATEMENTS = (
+    (
+        "row-level security policy",
+        "Rows this user may not see would be left out: give it BYPASSRLS (ALTER ROLE … BYPASSRLS).",
+    ),
+    *(
+        (sign, "Only a superuser may: act as one (a restore in place: with --as-superuser).")
+        for sign in (
+            "must be superuser",
+            "permission denied to create extension",
+            "permission denied to create event trigger",
+            "permission denied to create foreign-data wrapper",
+        )
+    ),
+    ("must be owner of", "It belongs to somebody else, who has to drop it, or act as a superuser."),
+    (
+        "out of shared memory",
+        "It has more tables than may be locked at once: raise max_locks_per_transaction.",
+    ),
+)
 
 
 @contextmanager
@@ -91,10 +112,16 @@ def pin_settings(connection: psycopg.Connection) -> None:
 def take_rows_as_they_are(connection: psycopg.Connection) -> None:
     """Let nobody check what a database without an encoding holds: it may be no UTF-8.
 
-    Text that the connection reads otherwise comes as bytes from then on.
+    Text that the connection reads otherwise comes as bytes from then on, and a statement with names has to be
+    given as bytes: psycopg would take them for ASCII.
     """
     if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
         connection.execute("SET client_encoding = 'SQL_ASCII'")
+
+
+def advise(said: str) -> str:
+    """Return what is to be done about what the server said of a statement; empty when nobody knows."""
+    return next((advice for sign, advice in _SIGNS_OF_STATEMENTS if sign in said.lower()), "")
 
 
 def explain(error: psycopg.Error) -> str:
@@ -102,5 +129,5 @@ def explain(error: psycopg.Error) -> str:
     said = str(error).strip().partition("\n")[0].rstrip(".")
     # What a statement met has nothing to do with the address.
     lower = said.lower() if isinstance(error, psycopg.OperationalError) else ""
-    advice = next((advice for sign, advice in _SIGNS if sign in lower), "")
+    advice = advise(said) or next((advice for sign, advice in _SIGNS if sign in lower), "")
     return f"{said}. {advice}".strip()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -37,6 +36,7 @@ from backup_admin.sources.postgres.parts import (
     TablePart,
     file_of,
 )
+from backup_admin.sources.postgres.script import copy_script
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -118,8 +118,7 @@ def export_script(folder: Path, target: Path, clients: Sequence[ClientPrograms])
         int(str(contents[name]).partition(".")[0]) for name in ("client_version", "server_version")
     )
     client = choose_for_restore(clients, archive_major=made_by, server_major=server)
-    key = hashlib.sha256((folder / CONTENTS).read_bytes()).hexdigest()
-    script = _Script(folder, target, client.programs, key)
+    script = _Script(folder, target, client.programs, _key_of(contents), server)
     rows = 0
     with target.open("xb") as file:
         script.append(file, PRE_DATA)
@@ -143,6 +142,12 @@ def export_script(folder: Path, target: Path, clients: Sequence[ClientPrograms])
         file.flush()
         os.fsync(file.fileno())
     return Written(len(tables), rows, ())
+
+
+def _key_of(contents: dict[str, Any]) -> str:
+    # The room a table takes on the disk of its server is no content: a vacuum changes it.
+    tables = [{name: value for name, value in row.items() if name != "size"} for row in contents["tables"]]
+    return hashlib.sha256(json.dumps({**contents, "tables": tables}).encode()).hexdigest()
 
 
 class _Part:
@@ -177,11 +182,12 @@ class _Part:
 class _Script:
     """Makes SQL of the archives of a capture."""
 
-    def __init__(self, folder: Path, target: Path, client: ClientPrograms, key: str) -> None:
+    def __init__(self, folder: Path, target: Path, client: ClientPrograms, key: str, server: int) -> None:
         self._folder = folder
         self._scratch = target.with_name(f"{target.name}.part")
         self._client = client
         self._key = key
+        self._server = server
 
     def append(self, file: Any, name: str) -> None:
         options = ["--no-password", f"--file={self._scratch}"]
@@ -193,7 +199,7 @@ class _Script:
             if done.status != 0:
                 raise SourceError(f"pg_restore of {name} {why(done)}. Nothing was exported.")
             with self._scratch.open("rb") as part:
-                shutil.copyfileobj(part, file, _BLOCK_BYTES)
+                copy_script(part, file, server_major=self._server)
         finally:
             with suppress(FileNotFoundError):
                 self._scratch.unlink()

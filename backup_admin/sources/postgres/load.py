@@ -24,7 +24,14 @@ from backup_admin.sources.postgres.load_tables import (
     read_back,
     results,
 )
-from backup_admin.sources.postgres.needs import Needs, needs_from_json, needs_to_json, refuse_lacking
+from backup_admin.sources.postgres.needs import (
+    Needs,
+    missing_tablespaces,
+    needs_from_json,
+    needs_to_json,
+    refuse_extensions,
+    refuse_lacking,
+)
 from backup_admin.sources.postgres.parts import (
     ARCHIVE_FORMAT,
     CONTENTS,
@@ -95,14 +102,30 @@ def load(
         client = choose_for_restore(clients, archive_major=made_by, server_major=server)
         _refuse_full(connection, address)
         chosen = options or LoadOptions()
-        if "needs" in contents:  # older captures do not say
-            needs = needs_from_json(contents["needs"])
-            refuse_lacking(connection, needs, address.label, no_owner=chosen.no_owner)
-        archives = Archives(folder, address, client, connection, chosen.no_owner, chosen.jobs)
-        loaded = _Load(archives).run(contents)
+        # Older captures do not say what they need.
+        needs = needs_from_json(contents.get("needs", _NO_NEEDS))
+        refuse_lacking(connection, needs, address.label, no_owner=chosen.no_owner)
+        if needs.extensions:
+            with connected(address) as trial:
+                refuse_extensions(trial, needs, address.label)
+        missing = missing_tablespaces(connection, needs)
+        archives = Archives(
+            folder, address, client, connection, chosen.no_owner, chosen.jobs, no_tablespaces=bool(missing)
+        )
+        loaded = replace(_Load(archives).run(contents), notices=_in_default(missing))
         if chosen.no_owner or not chosen.belongings:
             return loaded
-        return replace(loaded, notices=give_captured(connection, database_from_json(contents["database"])))
+        given = give_captured(connection, database_from_json(contents["database"]))
+        return replace(loaded, notices=(*loaded.notices, *given))
+
+
+def _in_default(missing: Sequence[str]) -> tuple[str, ...]:
+    if not missing:
+        return ()
+    return (
+        f"All tables lie in the default tablespace: the server lacks {', '.join(missing)}, or this user may "
+        "make nothing there.",
+    )
 
 
 class _Load:

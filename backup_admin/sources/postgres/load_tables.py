@@ -93,8 +93,8 @@ def copy_in(connection: psycopg.Connection, folder: Path, part: TablePart) -> Fi
         row = cursor.execute("SELECT pg_current_xact_id()::xid::text::bigint").fetchone()
         # Only rows of a table that is emptied here can be written as ones that all have seen: nobody
         # needs to write them again.
-        cursor.execute(sql.SQL("TRUNCATE ONLY {}").format(table.quoted()))
-        with cursor.copy(table.copy_in(frozen=True)) as copy:
+        cursor.execute(sql.SQL("TRUNCATE {}").format(table.rows()).as_bytes())
+        with cursor.copy(table.copy_in(frozen=True).as_bytes()) as copy:
             while block := file.read(BLOCK_BYTES):
                 digest.update(block)
                 copy.write(block)
@@ -148,12 +148,12 @@ def prove_and_analyze(connection: psycopg.Connection, filled: Filled) -> None:
 
     Each row says which transaction wrote it: a change is another row.
     """
-    query = sql.SQL("SELECT count(*), count(*) FILTER (WHERE xmin = {}::xid) FROM ONLY {}").format(
-        filled.transaction, filled.part.table.quoted()
+    query = sql.SQL("SELECT count(*), count(*) FILTER (WHERE xmin = {}::xid) FROM {}").format(
+        filled.transaction, filled.part.table.rows()
     )
     rows = filled.part.rows
-    if connection.execute(query).fetchone() != (rows, rows):
+    if connection.execute(query.as_bytes()).fetchone() != (rows, rows):
         raise SourceError(
             f"Table {filled.part.table.shown} does not hold what was captured: it was changed meanwhile."
         )
-    connection.execute(sql.SQL("ANALYZE {}").format(filled.part.table.quoted()))
+    connection.execute(sql.SQL("ANALYZE {}").format(filled.part.table.quoted()).as_bytes())

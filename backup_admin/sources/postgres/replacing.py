@@ -25,7 +25,12 @@ from backup_admin.core.errors import (
 from backup_admin.core.programs import run_program
 from backup_admin.sources.postgres.catalog import sequences_from_json, tables_from_json
 from backup_admin.sources.postgres.clients import choose_for_restore, why
-from backup_admin.sources.postgres.connect import connected, explain
+from backup_admin.sources.postgres.connect import (
+    connected,
+    explain,
+    pin_settings,
+    take_rows_as_they_are,
+)
 from backup_admin.sources.postgres.dropping import drop_all, make_public, schemas
 from backup_admin.sources.postgres.left_out import left_of
 from backup_admin.sources.postgres.load import read_contents
@@ -136,8 +141,10 @@ class _Replacement:
         drop_all(connection)
         self._run(PRE_DATA)
         tables = tables_from_json(contents["tables"])
+        take_rows_as_they_are(connection)
         for table, row in zip(tables, contents["tables"], strict=True):
             self._copy_in(table, row)
+        pin_settings(connection)
         for sequence in sequences_from_json(contents["sequences"]):
             name = sql.Identifier(sequence.schema, sequence.name).as_string(connection)
             values = (name, sequence.last_value, sequence.is_called)
@@ -148,6 +155,7 @@ class _Replacement:
             run_large_objects(connection, script)
             script.unlink()
         self._run(POST_DATA)
+        take_rows_as_they_are(connection)
         for part in table_parts(contents["tables"]):
             if not is_as_captured(connection, self._folder, part):
                 raise VerificationFailed(
@@ -178,7 +186,7 @@ class _Replacement:
     def _copy_in(self, table: Table, row: dict[str, Any]) -> None:
         digest = hashlib.sha256()
         with (self._folder / str(row["file"])).open("rb") as file, self._connection.cursor() as cursor:
-            with cursor.copy(table.copy_in()) as copy:
+            with cursor.copy(table.copy_in().as_bytes()) as copy:
                 while block := file.read(_BLOCK_BYTES):
                     digest.update(block)
                     copy.write(block)

@@ -89,9 +89,11 @@ class LiveDatabase:
         kind = live or _kind_of(facts)
         server.create_like(self._address, self._names.staged, kind)
         options = LoadOptions(belongings=False)
-        load(folder, self._address.at(self._names.staged), find_clients(self._source.programs), options)
+        clients = find_clients(self._source.programs)
+        loaded = load(folder, self._address.at(self._names.staged), clients, options)
         with self._beside() as connection:
-            return give(connection, self._names.staged, belongings, shown=self._names.live)
+            given = give(connection, self._names.staged, belongings, shown=self._names.live)
+        return (*loaded.notices, *given)
 
     def keep_old(self, folder: Path) -> bool:
         """Keep what is live; False when there is no such database."""
@@ -131,7 +133,7 @@ class LiveDatabase:
         """Count what the live database holds, through its own address."""
         with connected(self._address) as connection:
             catalog = read_catalog(connection)
-            rows = {table.shown: _rows(connection, table.quoted()) for table in catalog.tables}
+            rows = {table.shown: _rows(connection, table.rows()) for table in catalog.tables}
             return Counted(rows, len(catalog.sequences), catalog.large_objects)
 
     def drop_kept(self) -> None:
@@ -177,7 +179,7 @@ def _kind_of(facts: DatabaseFacts) -> server.DatabaseKind:
 
 
 def _rows(connection: psycopg.Connection, name: sql.Composable) -> int:
-    row = connection.execute(sql.SQL("SELECT count(*) FROM ONLY {}").format(name)).fetchone()
+    row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(name)).fetchone()
     if row is None:
         raise SourceError("The server did not count.")
     return int(row[0])

@@ -30,6 +30,9 @@ _GATHER_SECONDS = 0.000_3
 _PATIENCE_SECONDS = 0.05
 _SUM_BYTES = 32
 
+Block = bytes | memoryview
+"""Whole rows as text."""
+
 
 def copied_rows(connection: psycopg.Connection, statement: sql.Composed) -> Iterator[list[memoryview]]:
     """Yield the rows that a `COPY … TO STDOUT` writes, many at once; raises `psycopg.Error`.
@@ -38,7 +41,8 @@ def copied_rows(connection: psycopg.Connection, statement: sql.Composed) -> Iter
     stops before the end has to close the connection.
     """
     link = connection.pgconn
-    link.send_query(statement.as_bytes(connection))
+    # Not in the encoding of the connection: where that is none, psycopg takes names for ASCII.
+    link.send_query(statement.as_bytes())
     while link.flush():
         select.select([], [link.socket], [])
     _expect(_result(link), ExecStatus.COPY_OUT)
@@ -114,7 +118,8 @@ class TableReader:
     def __init__(self, connection: psycopg.Connection, statement: sql.Composed) -> None:
         self.rows = 0
         self._left = memoryview(b"")
-        self._blocks: queue.Queue[tuple[int, bytes] | BaseException | None] = queue.Queue(_BLOCKS_AHEAD)
+        self._blocks: queue.SimpleQueue[tuple[int, Block] | BaseException | None] = queue.SimpleQueue()
+        self._room = threading.Semaphore(_BLOCKS_AHEAD)
         self._socket = connection.pgconn.socket
         self._is_whole = False
         self._thread = threading.Thread(target=self._read, args=(connection, statement), daemon=True)
@@ -129,7 +134,7 @@ class TableReader:
         self._left = self._left[count:]
         return count
 
-    def next_block(self) -> bytes:
+    def next_block(self) -> Block:
         """Return the next rows, whole ones; empty at the end. Raises `psycopg.Error`."""
         if self._is_whole:
             return b""
@@ -140,6 +145,7 @@ class TableReader:
             self._is_whole = True
             return b""
         rows, block = found
+        self._room.release(_weight(block))
         self.rows += rows
         return block
 
@@ -154,7 +160,11 @@ class TableReader:
         try:
             for rows in copied_rows(connection, statement):
                 if rows:
-                    self._blocks.put((len(rows), b"".join(rows)))
+                    # A row may be as large as all that waits otherwise, and is not copied once more.
+                    block = rows[0] if len(rows) == 1 else b"".join(rows)
+                    for _ in range(_weight(block)):
+                        self._room.acquire()
+                    self._blocks.put((len(rows), block))
             self._blocks.put(None)
         except BaseException as error:  # noqa: BLE001 - raised to who reads
             self._blocks.put(error)
@@ -164,5 +174,10 @@ class TableReader:
         with suppress(OSError), socket.socket(fileno=os.dup(self._socket)) as link:
             link.shutdown(socket.SHUT_RDWR)
         while self._thread.is_alive():
-            with suppress(queue.Empty):
-                self._blocks.get(timeout=_PATIENCE_SECONDS)
+            self._room.release(_BLOCKS_AHEAD)
+            self._thread.join(_PATIENCE_SECONDS)
+
+
+def _weight(block: Block) -> int:
+    """Return how many usual blocks a block counts for; a very large one waits alone."""
+    return max(1, min(_BLOCKS_AHEAD, len(block) // BLOCK_BYTES))

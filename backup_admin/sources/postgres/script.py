@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from backup_admin.sources.postgres.connect import pin_settings
 
@@ -25,8 +25,8 @@ _ENCODING = re.compile(rb"^SET client_encoding = '\w+';$", re.MULTILINE)
 def run_script(connection: psycopg.Connection, script: bytes) -> None:
     """Run a script of definitions in the transaction of the connection, or in one of its own."""
     lines = script.split(b"\n")
-    if connection.info.server_version < _UNKNOWN_SINCE:
-        lines = [line for line in lines if line != _UNKNOWN_SETTING]
+    if connection.info.server_version < _UNKNOWN_SINCE and _UNKNOWN_SETTING in lines:
+        lines.remove(_UNKNOWN_SETTING)  # once: what stands further down may be a line of a function
     # What is for psql alone stands first and last, and nowhere else on a line of its own.
     own = [number for number, line in enumerate(lines) if line.startswith((b"\\restrict ", b"\\unrestrict "))]
     for number in {*own[:1], *own[-1:]}:
@@ -42,6 +42,16 @@ def run_script(connection: psycopg.Connection, script: bytes) -> None:
 def without_comments_on_extensions(script: bytes) -> bytes:
     """Leave out what only the owner of an extension may say about it."""
     return _NOT_OURS.sub(b"", script)
+
+
+def copy_script(source: IO[bytes], target: IO[bytes], *, server_major: int) -> None:
+    """Copy what `pg_restore` wrote without what a server of that version does not know."""
+    is_to_go = server_major * 10_000 < _UNKNOWN_SINCE
+    for line in source:
+        if is_to_go and line.rstrip() == _UNKNOWN_SETTING:
+            is_to_go = False
+            continue
+        target.write(line)
 
 
 def run_large_objects(connection: psycopg.Connection, script: Path) -> None:

@@ -16,6 +16,7 @@ from psycopg import sql
 
 from backup_admin.core.errors import Busy, NeedsAttention, NotPermitted, SourceError, SourceMissing
 from backup_admin.sources.postgres.connect import connected, explain
+from backup_admin.sources.postgres.subscriptions import leave_subscriptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,6 +118,7 @@ def drop_kept(address: PostgresAddress, names: Names) -> None:
         for name in (names.staged, names.undone, names.old):
             if name == names.old and not exists(connection, names.live):
                 continue
+            leave_subscriptions(connection, address.at(name))
             statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
             _run(connection, statement)
 
@@ -125,6 +127,7 @@ def create_like(address: PostgresAddress, name: str, like: DatabaseKind) -> None
     """Make an empty database that nobody but its owner may enter."""
     with at_server(address, away_from=name) as connection:
         if exists(connection, name):
+            leave_subscriptions(connection, address.at(name))
             _run(connection, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
         _run(connection, sql.SQL("CREATE DATABASE {} {}").format(sql.Identifier(name), like.options()))
         closed = sql.SQL("REVOKE CONNECT, TEMPORARY ON DATABASE {} FROM PUBLIC")

@@ -26,11 +26,13 @@ VERSION = 1
 COUNTER_PREFIX = "backup_admin_changes_"
 """How the sequences of our own triggers begin; they count changes and are none."""
 _COUNTS_EXACTLY = 150_000  # an older server may lose counts on their way, and does not hurry them
+# Before that, `stats_reset` also moves when the first counts of a new database come in.
 _OWN_SEQUENCE = "sequencename LIKE 'backup\\_admin\\_changes\\_%'"
 _STANDING = """
 SELECT pg_current_snapshot()::text, pg_is_in_recovery(), pg_postmaster_start_time()::text,
   (SELECT stats_reset::text FROM pg_stat_bgwriter),
-  (SELECT stats_reset::text FROM pg_stat_database WHERE datname = current_database()),
+  (SELECT stats_reset::text FROM pg_stat_database WHERE datname = current_database()
+    AND current_setting('server_version_num')::int >= 150000),
   (SELECT oid::bigint FROM pg_database WHERE datname = current_database()),
   current_setting('track_counts') = 'on',
   CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END::text

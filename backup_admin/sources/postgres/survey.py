@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import SourceMissing
 from backup_admin.sources.postgres.connect import connected
+from backup_admin.sources.postgres.needs import membership
 from backup_admin.sources.postgres.server import at_server, exists
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 _BLOCK_BYTES = 256 << 10
 _ROLE = "SELECT rolname, rolsuper, rolsuper OR rolcreatedb FROM pg_roles WHERE rolname = current_user"
 _OWNER = """
-SELECT pg_get_userbyid(datdba), pg_has_role(current_user, datdba, 'MEMBER')
+SELECT pg_get_userbyid(datdba), pg_has_role(current_user, datdba, %s)
 FROM pg_database WHERE datname = %s
 """
 # Whoever may not be ended from here: superusers, and members of roles that ours is no member of.
@@ -35,14 +36,27 @@ _STARTED = "SELECT pg_postmaster_start_time()::text || ' ' || current_setting('p
 _PREPARED = "SELECT gid FROM pg_prepared_xacts WHERE database = %s ORDER BY gid"
 _SLOTS = "SELECT slot_name::text FROM pg_replication_slots WHERE database = %s ORDER BY 1"
 _SUBSCRIPTIONS = """
-SELECT subname::text FROM pg_stat_subscription s JOIN pg_database d ON d.datname = %s
-WHERE EXISTS (SELECT FROM pg_subscription p WHERE p.oid = s.subid AND p.subdbid = d.oid) ORDER BY 1
+SELECT s.subname::text FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
+WHERE d.datname = %s ORDER BY 1
+"""
+# What is in no schema, so that nobody but its owner may drop it.
+_UNDROPPABLE = """
+SELECT o.kind || ' ' || o.name FROM (
+  SELECT 1, 'event trigger', evtname::text, evtowner FROM pg_event_trigger t WHERE NOT EXISTS (
+    SELECT FROM pg_depend e WHERE e.classid = 'pg_event_trigger'::regclass AND e.objid = t.oid
+    AND e.deptype = 'e')
+  UNION ALL SELECT 2, 'publication', pubname, pubowner FROM pg_publication
+  UNION ALL SELECT 3, 'server', srvname, srvowner FROM pg_foreign_server) o (place, kind, name, owner)
+WHERE NOT pg_has_role(current_user, o.owner, 'USAGE') ORDER BY o.place, o.name
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What was found. `staying` are users whose sessions we may not end; `elsewhere` is what stays behind."""
+    """What was found. `staying` are users whose sessions we may not end; `elsewhere` is what stays behind.
+
+    `undroppable` is what we may not drop, looked for where no database can be made beside it.
+    """
 
     found: bool
     role: str
@@ -53,6 +67,7 @@ class Survey:
     staying: tuple[str, ...] = ()
     prepared: tuple[str, ...] = ()
     elsewhere: tuple[str, ...] = ()
+    undroppable: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +87,15 @@ def survey(source: PostgresSource) -> Survey:
     name = source.address.database
     try:
         with at_server(source.address, away_from=name) as connection:
-            return _survey(connection, name)
+            found = _survey(connection, name)
     except SourceMissing:
         with connected(source.address) as connection:
-            role, is_superuser, _ = _role(connection)
-            owner, owns = _owner(connection, connection.info.dbname)
-            return Survey(True, role, is_superuser, may_make=False, owner=owner, owns=owns)
+            found = replace(_survey(connection, connection.info.dbname), may_make=False)
+    if not found.found or (found.may_make and found.owns):
+        return found
+    with connected(source.address) as connection:
+        undroppable = tuple(str(row[0]) for row in connection.execute(_UNDROPPABLE))
+    return replace(found, undroppable=undroppable)
 
 
 def place_of(source: PostgresSource) -> tuple[str, str]:
@@ -114,9 +132,7 @@ def _survey(connection: psycopg.Connection, name: str) -> Survey:
         return Survey(False, role, is_superuser, may_make)
     owner, owns = _owner(connection, name)
     slots = [f"replication slot {slot}" for slot in _names(connection, _SLOTS, name)]
-    subscriptions = []
-    if is_superuser:  # others may not see them, nor have made any
-        subscriptions = [f"subscription {one}" for one in _names(connection, _SUBSCRIPTIONS, name)]
+    subscriptions = [f"subscription {one}" for one in _names(connection, _SUBSCRIPTIONS, name)]
     return Survey(
         True,
         role,
@@ -141,7 +157,7 @@ def _server(connection: psycopg.Connection) -> str:
 
 
 def _owner(connection: psycopg.Connection, name: str) -> tuple[str, bool]:
-    row = connection.execute(_OWNER, (name,)).fetchone()
+    row = connection.execute(_OWNER, (membership(connection), name)).fetchone()
     return ("", False) if row is None else (str(row[0]), bool(row[1]))
 
 

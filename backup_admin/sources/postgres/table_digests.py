@@ -6,6 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from backup_admin.sources.postgres.catalog import read_catalog
+from backup_admin.sources.postgres.connect import take_rows_as_they_are
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -20,11 +21,13 @@ def digest_tables(connection: psycopg.Connection, names: Collection[str]) -> dic
     """
     connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
     found = {}
-    for table in read_catalog(connection).tables:
+    tables = read_catalog(connection).tables
+    take_rows_as_they_are(connection)
+    for table in tables:
         if table.shown not in names:
             continue
         hasher = hashlib.sha256()
-        with connection.cursor() as cursor, cursor.copy(table.copy_out()) as copy:
+        with connection.cursor() as cursor, cursor.copy(table.copy_out().as_bytes()) as copy:
             for block in copy:
                 hasher.update(block)
         found[table.shown] = f"sha256:{hasher.hexdigest()}"

@@ -178,7 +178,7 @@ def test_a_postgresql_database_is_exported_without_its_server(world: World, post
     ]
 
     assert [(done.status, done.result["rows"]) for done in made] == [(0, 3457)] * 2
-    psql = [str(postgres.programs / "psql"), "-X", "-v", "ON_ERROR_STOP=1", "-d", postgres.by_socket(other)]
+    psql = [postgres.program("psql"), "-X", "-v", "ON_ERROR_STOP=1", "-d", postgres.by_socket(other)]
     subprocess.run([*psql, "-f", str(world.root / "sql")], capture_output=True, check=True)
     assert dump_text(postgres, other) == before
     with psycopg.connect(postgres.address(third), autocommit=True) as connection:

@@ -125,6 +125,8 @@ def test_settings_rights_and_comment_of_a_database_are_loaded_or_named(site: Sit
 
 
 def test_the_user_of_the_guide_may_back_up_and_do_nothing_else(site: Site) -> None:
+    if site.server.major < 14:
+        pytest.skip("pg_read_all_data came with 14; the guide says what to do before")
     guide = (Path(__file__).parents[3] / "docs/admin-guide/postgres.md").read_text()
     statements = guide.split("```sql\n", 1)[1].split("```", 1)[0].replace("   ", "").strip()
     site.server.run(f"DROP ROLE IF EXISTS backup;\n{statements}")

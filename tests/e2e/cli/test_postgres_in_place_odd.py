@@ -11,7 +11,8 @@ import pytest
 
 from tests.e2e.cli.test_postgres_in_place import InPlace
 from tests.e2e.cli.test_postgres_in_place_hard import WAYS, going, rows
-from tests.services.postgres import OWNER
+from tests.integration.postgres.test_odd_databases import BY_HASH
+from tests.services.postgres import OWNER, SUPERUSER
 from tests.services.postgres_oracle import dump_text
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def test_a_schema_public_of_the_superuser_as_before_15_comes_back(site: InPlace,
     before = dump_text(site.server, name)
     site.back_up()
     site.harm()
-    site.server.run("ALTER SCHEMA public OWNER TO pg_database_owner", name)
+    others = "pg_database_owner" if site.server.major >= 14 else OWNER
+    site.server.run(f"ALTER SCHEMA public OWNER TO {others}", name)
 
     restored(site, way)
 
@@ -112,7 +114,7 @@ def test_names_in_another_encoding_come_back(newest: InPlace, way: str) -> None:
     )
 
     def dump() -> bytes:
-        program = str(newest.server.programs / "pg_dump")
+        program = newest.server.program("pg_dump")
         command = [program, "--restrict-key=x", newest.server.by_socket(newest.name)]
         return subprocess.run(command, check=True, capture_output=True).stdout
 
@@ -137,3 +139,55 @@ def test_a_database_that_is_gone_sorts_as_it_did(newest: InPlace) -> None:
     restored(newest, "rename")
 
     assert rows(newest, "postgres", sorting) == before
+
+
+@WAYS
+def test_what_lies_by_the_hash_of_an_enumeration_comes_back_in_place(site: InPlace, way: str) -> None:
+    site.server.run(BY_HASH, site.name, user=OWNER)
+    query = "SELECT m::text, n FROM felt ORDER BY m, n"
+    before = rows(site, site.name, query)
+    site.back_up()
+    site.server.run("DELETE FROM felt WHERE n > 5", site.name)
+
+    restored(site, way)
+
+    assert rows(site, site.name, query) == before
+
+
+@WAYS
+def test_text_in_no_encoding_comes_back_byte_by_byte(site: InPlace, way: str) -> None:
+    site.name = f"bytes_{site.name}"
+    how = "TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'"
+    site.server.run(f"CREATE DATABASE {site.name} OWNER {OWNER} {how}")
+    site.server.run(
+        "CREATE TABLE größe (id int PRIMARY KEY, v text);\nINSERT INTO größe VALUES (1, E'\\xfc\\xe9')",
+        site.name,
+        user=OWNER,
+    )
+    query = "SELECT id, convert_to(v, 'SQL_ASCII') FROM größe"
+    before = rows(site, site.name, query)
+    site.back_up()
+    site.server.run("DELETE FROM größe", site.name)
+
+    restored(site, way)
+
+    assert before == [(1, b"\xfc\xe9")]
+    assert rows(site, site.name, query) == before
+
+
+@WAYS
+def test_what_was_restored_in_place_is_sound_to_the_program_that_checks_pages(
+    site: InPlace, way: str
+) -> None:
+    if site.server.major < 14:
+        pytest.skip("the server has nothing that checks pages: it came with 14")
+    site.back_up()
+    site.harm()
+
+    restored(site, way)
+
+    site.server.run("CREATE EXTENSION amcheck", site.name)
+    check = [site.server.program("pg_amcheck"), "--heapallindexed", "--parent-check"]
+    place = ["-h", str(site.server.folder), "-p", str(site.server.port), "-U", SUPERUSER, "-d", site.name]
+    done = subprocess.run([*check, *place], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -21,7 +21,7 @@ from backup_admin.sources.postgres.address import parse_postgres_address
 from backup_admin.sources.postgres.cluster import ClusterSource
 from backup_admin.sources.postgres.source import PostgresSource
 from tests.services.changes import Watched
-from tests.services.postgres import DEBIAN, WHEEL, start_postgres, stop
+from tests.services.postgres import DEBIAN, WHEEL, as_server, start_postgres, stop
 from tests.services.postgres_oracle import GALLERY, dump_text
 
 if TYPE_CHECKING:
@@ -242,6 +242,8 @@ def test_a_migration_is_named_as_one(site: Site) -> None:
 
 
 def test_after_a_reset_of_the_statistics_a_backup_is_made(site: Site) -> None:
+    if site.server.major < 15:
+        pytest.skip("before 15 no statistics are relied on")
     site.server.run("SELECT pg_stat_reset()", site.name)
 
     assert "were reset" in site.watched.says_run()
@@ -321,11 +323,15 @@ def test_after_a_restart_of_the_server_a_backup_is_made(own_server: PostgresServ
     assert "started again" in site.watched.says_run()
 
 
+def _become() -> list[str]:
+    # What pg_ctl starts is to outlive it.
+    return [part for part in as_server() if not part.startswith("--pdeathsig")]
+
+
 def restart(server: PostgresServer) -> None:
     control = [str(server.programs / "pg_ctl"), "-D", str(server.folder / "data"), "-m", "fast", "-w"]
-    become = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
     log = ["-l", str(server.folder / "data" / "again")]
-    subprocess.run([*become, *control, *log, "restart"], check=True, capture_output=True, cwd="/")
+    subprocess.run([*_become(), *control, *log, "restart"], check=True, capture_output=True, cwd="/")
 
 
 STATEMENTS = (

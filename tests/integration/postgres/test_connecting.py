@@ -80,7 +80,8 @@ def test_a_client_program_of_the_servers_version_gets_in_and_shows_no_password(
 
     done = run_program(command, timeout_seconds=60, environment=address.environment())
 
-    assert programs.major == postgres.major
+    installed = {one.major for one in find_clients()}
+    assert programs.major == min(major for major in installed if major >= postgres.major)
     assert (done.status, done.errors) == (0, b"")
     assert b"PostgreSQL database dump complete" in done.output
     assert PASSWORD not in " ".join(command)

@@ -26,6 +26,12 @@ pytestmark = pytest.mark.integration
 
 TYPES = Path(__file__).with_name("types_table.sql").read_text()
 
+_LINE = """
+CREATE FUNCTION line() RETURNS text LANGUAGE sql AS $$ SELECT '
+SET transaction_timeout = 0;
+' $$
+"""
+
 
 def fill(server: PostgresServer, *scripts: str) -> str:
     name = server.new_database()
@@ -45,14 +51,35 @@ def test_psql_makes_the_same_database_of_a_script(postgres: PostgresServer, tmp_
     name, other = fill(postgres, GALLERY), postgres.new_database()
 
     script = export(postgres, name, tmp_path / "app.sql", ExportFormat.SQL)
+    postgres.run("VACUUM FULL events, photos", name)
     again = export(postgres, name, tmp_path / "again.sql", ExportFormat.SQL)
 
-    psql = [str(postgres.programs / "psql"), "-X", "-v", "ON_ERROR_STOP=1", "-d", postgres.by_socket(other)]
+    psql = [postgres.program("psql"), "-X", "-v", "ON_ERROR_STOP=1", "-d", postgres.by_socket(other)]
     done = subprocess.run([*psql, "-f", str(script)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert dump_text(postgres, other) == dump_text(postgres, name)
     assert again.read_bytes() == script.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again.sql", "app.sql"]
+
+
+def test_a_script_of_newer_programs_runs_on_the_server_it_came_from(
+    debian_postgres: PostgresServer, tmp_path: Path
+) -> None:
+    name, other = fill(debian_postgres, GALLERY, _LINE), debian_postgres.new_database()
+    newer = [one for one in find_clients() if one.major >= 17]
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    write_parts(parse_postgres_address(debian_postgres.address(name)), newer, parts)
+
+    export_script(parts, tmp_path / "app.sql", newer)
+
+    psql = [debian_postgres.program("psql"), "-X", "-v", "ON_ERROR_STOP=1", "-d"]
+    text = (tmp_path / "app.sql").read_text()
+    done = subprocess.run(
+        [*psql, debian_postgres.by_socket(other)], input=text, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert dump_text(debian_postgres, other) == dump_text(debian_postgres, name)
 
 
 def test_another_content_has_another_key_which_names_in_it_cannot_know(
