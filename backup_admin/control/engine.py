@@ -199,6 +199,15 @@ def postgres_sources(settings: Settings) -> tuple[PostgresSource, ...]:
     return tuple(one for one in found if isinstance(one, PostgresSource))
 
 
+def sqlite_sources(settings: Settings) -> tuple[SqliteSource, ...]:
+    """Return the SQLite databases that are set; none of a setting that is wrong."""
+    found = []
+    for one in settings.databases:
+        with suppress(BackupAdminError):
+            found.append(_database_source(one))
+    return tuple(one for one in found if isinstance(one, SqliteSource))
+
+
 def _database_source(setting: DatabaseSetting) -> SqliteSource | PostgresSource:
     """Return the source of a database; refuse what is neither SQLite in a file nor PostgreSQL."""
     if "://" not in setting.url:

@@ -6,12 +6,13 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from backup_admin.access.audit import AuditOutcome
 from backup_admin.access.permissions import Actor
 from backup_admin.control import catalogue, engine, onboarding, runs, skipping
+from backup_admin.control.app_streams import stream_sources
 from backup_admin.control.destinations import Destinations, remember
 from backup_admin.control.reporting import RowReporter
 from backup_admin.core.durable import explain
@@ -141,6 +142,7 @@ def _back_up(session: Session, installation: Installation, run: BackupRun, repor
     places = Destinations.open(session, installation, reporter=reporter)
     repository = places.repository
     sources = engine.source_set(session, installation)
+    sources = replace(sources, files=(*sources.files, *stream_sources(installation)))
     session.commit()  # hold no transaction during the work
     options = BackupOptions(
         label=run.label,

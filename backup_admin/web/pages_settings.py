@@ -9,7 +9,15 @@ from flask import Blueprint, redirect, request, url_for
 from backup_admin.access import second_factor
 from backup_admin.access.permissions import Permission
 from backup_admin.access.step_up import Act, Purpose
-from backup_admin.control import engine, onboarding, overview, restore_points, schedules, storage_tests
+from backup_admin.control import (
+    app_streams,
+    engine,
+    onboarding,
+    overview,
+    restore_points,
+    schedules,
+    storage_tests,
+)
 from backup_admin.control.installation import QueueUnavailable
 from backup_admin.control.s3_keys import parse_keys
 from backup_admin.core.errors import BackupAdminError, NotPermitted, UsageError
@@ -214,6 +222,8 @@ def _show_sources(*, status: int = 200, **more: Any) -> Response:
         sources=engine.describe_sources(session, installation),
         folders=installation.settings.files,
         added=engine.excludes(session),
+        streams=app_streams.views(session, installation),
+        address=engine.storage_address(session, installation.settings).partition("?")[0],
         **context,
     )
 

@@ -95,6 +95,25 @@ def test_a_value_that_makes_no_sense_names_its_setting(key: str, value: Any) -> 
         load({f"BACKUP_ADMIN_{key}": value})
 
 
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"STREAMS": "main, other"}, "names 'other', which is none of BACKUP_ADMIN_DATABASES"),
+        ({"STREAMS": ["server"]}, "names 'server', which is no SQLite database"),
+        ({"STREAMS": ["main"], "FILES": {"backup_admin_streams": "/x"}}, "is ours"),
+    ],
+)
+def test_only_sqlite_databases_that_are_protected_are_streamed(config: dict[str, Any], said: str) -> None:
+    databases = {"main": "/srv/app.db", "server": "postgresql://app@db/app", "more": "sqlite:////srv/x.db"}
+
+    def read(config: dict[str, Any]) -> Settings:
+        return load({f"BACKUP_ADMIN_{name}": value for name, value in config.items()})
+
+    assert read({"DATABASES": databases, "STREAMS": "main, more"}).streams == ("main", "more")
+    with pytest.raises(ConfigurationError, match=said):
+        read({"DATABASES": databases, **config})
+
+
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("0", False), ("Off", False), (True, True)])
 def test_flags_are_words_too(text: Any, value: bool) -> None:
     assert load({"BACKUP_ADMIN_READ_ONLY": text}).read_only is value
