@@ -17,10 +17,19 @@ from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 from rq.timeouts import UnixSignalDeathPenalty
 
-from backup_admin.control import perform, perform_restore, recovery, runs, schedules, storage_tests
+from backup_admin.control import (
+    app_clusters,
+    perform,
+    perform_restore,
+    recovery,
+    runs,
+    schedules,
+    storage_tests,
+)
 from backup_admin.control.companions import Companions, die_with
 from backup_admin.control.installation import (
     BACKUP_JOB,
+    CLUSTER_JOB,
     RESTORE_JOB,
     STORAGE_TEST_JOB,
     UNDO_JOB,
@@ -46,7 +55,7 @@ logger = logging.getLogger(__name__)
 
 INSTALLATION = "backup_admin.installation"
 """Under this name `app.extensions` holds the `Installation`."""
-_ALLOWED = (BACKUP_JOB, VERIFY_JOB, RESTORE_JOB, UNDO_JOB, STORAGE_TEST_JOB)
+_ALLOWED = (BACKUP_JOB, VERIFY_JOB, CLUSTER_JOB, RESTORE_JOB, UNDO_JOB, STORAGE_TEST_JOB)
 _FAILURE_TTL = 86_400
 _WORKER_TTL = 20
 _MONITORING_SECONDS = 5
@@ -79,6 +88,12 @@ def run_verify(run_id: str) -> None:
     """Read back the snapshot a row of `backup_runs` names."""
     with _installation() as installation:
         perform.perform_verify(installation, run_id)
+
+
+def run_cluster(run_id: str) -> None:
+    """Take the base backup a row of `backup_runs` asks for."""
+    with _installation() as installation:
+        perform.perform_cluster(installation, run_id)
 
 
 def run_restore(operation_id: str) -> None:
@@ -279,6 +294,7 @@ def tick_once(installation: Installation, *, with_reconcile: bool = True) -> tup
                 recovery.recover_restores(installation)
             recovery.remove_old_states(installation)
             storage_tests.tick(session, installation)
+            started += app_clusters.tick(session, installation)
             say_alive(session, installation.clock, ProcessRole.SCHEDULER, perform.process_name())
         if installation.queue is None:
             perform.perform_waiting(session, installation)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from backup_admin.core.parsing import DatabaseSetting, FilesSetting
+    from backup_admin.core.parsing import ClusterSetting, DatabaseSetting, FilesSetting
 
 PREFIX = "BACKUP_ADMIN_"
 STREAMS_ROOT = "backup_admin_streams"
@@ -54,6 +54,7 @@ SETTINGS = (
     Setting("KEY_FILE", parsing.folder, None, "A file (0600) with the key."),
     Setting("DATABASES", parsing.databases, (), "Databases: name to SQLite file or address."),
     Setting("STREAMS", parsing.names, (), "Names of SQLite databases whose changes are streamed."),
+    Setting("POSTGRES_CLUSTERS", parsing.clusters, (), "Servers: name to address, storage, every_hours."),
     Setting("FILES", parsing.files, (), "Folders: name to path, or path, exclude."),
     Setting("ENVIRONMENT_KEYS", parsing.names, (), "Variables kept in backups."),
     Setting("REDIS_URL", parsing.secret, None, "The queue; without it, no worker."),
@@ -90,6 +91,7 @@ class Settings:
     key_file: Path | None
     databases: tuple[DatabaseSetting, ...]
     streams: tuple[str, ...]
+    postgres_clusters: tuple[ClusterSetting, ...]
     files: tuple[FilesSetting, ...]
     environment_keys: tuple[str, ...]
     redis_url: Secret | None

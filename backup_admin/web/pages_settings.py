@@ -10,6 +10,7 @@ from backup_admin.access import second_factor
 from backup_admin.access.permissions import Permission
 from backup_admin.access.step_up import Act, Purpose
 from backup_admin.control import (
+    app_clusters,
     app_streams,
     engine,
     onboarding,
@@ -223,6 +224,7 @@ def _show_sources(*, status: int = 200, **more: Any) -> Response:
         folders=installation.settings.files,
         added=engine.excludes(session),
         streams=app_streams.views(session, installation),
+        clusters=app_clusters.views(session, installation),
         address=engine.storage_address(session, installation.settings).partition("?")[0],
         **context,
     )
@@ -262,7 +264,7 @@ def _schedule_form() -> schedules.ScheduleForm:
         name=request.form.get("name", "").strip(),
         cron=request.form.get("cron", "").strip(),
         timezone=request.form.get("timezone", "").strip(),
-        kind=RunKind(kind) if kind in set(RunKind) else RunKind.BACKUP,
+        kind=RunKind.VERIFY if kind == RunKind.VERIFY else RunKind.BACKUP,
         enabled=request.form.get("enabled") == "on",
     )
 

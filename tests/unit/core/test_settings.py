@@ -86,6 +86,10 @@ def test_a_folder_may_have_excludes() -> None:
         ("FILES", {"a": {"paths": "/x"}}),
         ("FILES", {"a": {"path": "/x", "include": []}}),
         ("ENVIRONMENT_KEYS", 5),
+        ("POSTGRES_CLUSTERS", {"a": "postgresql://db/postgres"}),
+        ("POSTGRES_CLUSTERS", {"a": {"address": "postgresql://db/postgres"}}),
+        ("POSTGRES_CLUSTERS", {"a": {"address": "x", "storage": "/mnt", "schedule": "daily"}}),
+        ("POSTGRES_CLUSTERS", {"a": {"address": "x", "storage": "/mnt", "every_hours": 0}}),
         ("KEY", 5),
         ("APP_NAME", "two\nlines"),
     ],
@@ -120,7 +124,14 @@ def test_flags_are_words_too(text: Any, value: bool) -> None:
 
 
 def test_secrets_do_not_show_themselves() -> None:
-    settings = load({"BACKUP_ADMIN_KEY": "bkm1_xyzzy", "BACKUP_ADMIN_REDIS_URL": "redis://:pw@host"})
+    server = {"address": "postgresql://replica:pw@host/postgres", "storage": "/mnt"}
+    settings = load(
+        {
+            "BACKUP_ADMIN_KEY": "bkm1_xyzzy",
+            "BACKUP_ADMIN_REDIS_URL": "redis://:pw@host",
+            "BACKUP_ADMIN_POSTGRES_CLUSTERS": {"main": server},
+        }
+    )
     assert "xyzzy" not in repr(settings)
     assert ":pw@" not in repr(settings)
 
