@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import multiprocessing
 import os
-import signal
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +17,19 @@ from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 from rq.timeouts import UnixSignalDeathPenalty
 
-from backup_admin.control import perform, perform_restore, recovery, runs, schedules, storage_tests
+from backup_admin.control import (
+    app_clusters,
+    perform,
+    perform_restore,
+    recovery,
+    runs,
+    schedules,
+    storage_tests,
+)
+from backup_admin.control.companions import Companions, die_with
 from backup_admin.control.installation import (
     BACKUP_JOB,
+    CLUSTER_JOB,
     RESTORE_JOB,
     STORAGE_TEST_JOB,
     UNDO_JOB,
@@ -31,6 +38,7 @@ from backup_admin.control.installation import (
     QueueUnavailable,
 )
 from backup_admin.control.liveness import ProcessRole, say_alive, say_gone
+from backup_admin.control.stream_loop import StopOnSignal, keep_streaming
 from backup_admin.core.errors import BackupAdminError, ConfigurationError
 from backup_admin.core.ids import is_ulid
 from backup_admin.records.upgrade import require_current
@@ -47,13 +55,12 @@ logger = logging.getLogger(__name__)
 
 INSTALLATION = "backup_admin.installation"
 """Under this name `app.extensions` holds the `Installation`."""
-_ALLOWED = (BACKUP_JOB, VERIFY_JOB, RESTORE_JOB, UNDO_JOB, STORAGE_TEST_JOB)
+_ALLOWED = (BACKUP_JOB, VERIFY_JOB, CLUSTER_JOB, RESTORE_JOB, UNDO_JOB, STORAGE_TEST_JOB)
 _FAILURE_TTL = 86_400
 _WORKER_TTL = 20
 _MONITORING_SECONDS = 5
 _RECONCILE_SECONDS = 10
 _TICK_SECONDS = 1
-_PR_SET_PDEATHSIG = 1
 _WAITING = (JobStatus.QUEUED, JobStatus.STARTED, JobStatus.DEFERRED, JobStatus.SCHEDULED)
 
 _bound: dict[str, Flask] = {}
@@ -81,6 +88,12 @@ def run_verify(run_id: str) -> None:
     """Read back the snapshot a row of `backup_runs` names."""
     with _installation() as installation:
         perform.perform_verify(installation, run_id)
+
+
+def run_cluster(run_id: str) -> None:
+    """Take the base backup a row of `backup_runs` asks for."""
+    with _installation() as installation:
+        perform.perform_cluster(installation, run_id)
 
 
 def run_restore(operation_id: str) -> None:
@@ -181,6 +194,7 @@ class BackupWorker(Worker):
 
     death_penalty_class = _Deadline
     installation: Installation
+    companions: Companions
     default_worker_ttl: int
 
     def request_stop(self, signum: int, frame: Any) -> None:
@@ -193,8 +207,9 @@ class BackupWorker(Worker):
         super().request_stop(signum, frame)  # type: ignore[no-untyped-call]  # RQ leaves it untyped
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
-        """Tell Redis and the control database."""
+        """Tell Redis and the control database; start again what ended beside us."""
         super().heartbeat(timeout, pipeline)
+        self.companions.revive()
         with self.installation.database.new_session() as session:
             say_alive(session, self.installation.clock, ProcessRole.WORKER, perform.process_name())
 
@@ -204,7 +219,7 @@ def _bound_to_worker(run: Callable[[Any], None]) -> Callable[[Any], None]:
     parent = os.getpid()
 
     def run_bound(scheduler: Any) -> None:
-        if _die_with(parent):
+        if die_with(parent):
             run(scheduler)
 
     return run_bound
@@ -214,7 +229,7 @@ def work(app: Flask, *, burst: bool = False, with_scheduler_loop: bool = True) -
     """Run a worker until it is told to stop; `burst` stops when nothing waits.
 
     The loop that starts due schedules and finds dead runs runs beside it, in a
-    process that ends with this one, unless it is told not to.
+    process that ends with this one, unless it is told not to. So do the streams.
     """
     bind(app)
     installation = installation_of(app)
@@ -223,15 +238,31 @@ def work(app: Flask, *, burst: bool = False, with_scheduler_loop: bool = True) -
     installation.require_queue()
     with app.app_context():
         recovery.recover_restores(installation)
-    companion = _start_companion(app) if with_scheduler_loop else None
+    companions = Companions()
+    if with_scheduler_loop:
+        companions.start("scheduler", lambda: _schedule_alone(app))
+    if not burst:
+        _start_streams(companions, app)
     try:
         rq.scheduler.run = _bound_to_worker(rq.scheduler.run)
+        worker = _worker(installation)
+        worker.companions = companions
         with _translated():
-            _worker(installation).work(burst=burst, with_scheduler=True, logging_level="WARNING")
+            worker.work(burst=burst, with_scheduler=True, logging_level="WARNING")
     finally:
-        _stop_companion(companion)
+        companions.stop()
         with installation.database.new_session() as session:
             say_gone(session, ProcessRole.WORKER, perform.process_name())
+
+
+def schedule(app: Flask) -> None:
+    """Do without a worker what runs beside one, until stopped."""
+    companions = Companions()
+    _start_streams(companions, app)
+    try:
+        scheduler_loop(app)
+    finally:
+        companions.stop()
 
 
 def scheduler_loop(app: Flask, *, rounds: int | None = None) -> None:
@@ -263,6 +294,7 @@ def tick_once(installation: Installation, *, with_reconcile: bool = True) -> tup
                 recovery.recover_restores(installation)
             recovery.remove_old_states(installation)
             storage_tests.tick(session, installation)
+            started += app_clusters.tick(session, installation)
             say_alive(session, installation.clock, ProcessRole.SCHEDULER, perform.process_name())
         if installation.queue is None:
             perform.perform_waiting(session, installation)
@@ -295,35 +327,21 @@ def _killed_handler(installation: Installation) -> Callable[[Job, int, int, Any]
     return note
 
 
-def _start_companion(app: Flask) -> multiprocessing.process.BaseProcess:
-    # Forked before this process has threads or connections.
-    context = multiprocessing.get_context("fork")
-    process = context.Process(target=_accompany, args=(app, os.getpid()), name="scheduler", daemon=True)
-    process.start()
-    return process
-
-
-def _accompany(app: Flask, parent: int) -> None:
-    if not _die_with(parent):
-        return
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker decides when we end
+def _schedule_alone(app: Flask) -> None:
     _forget_connections(app)
     scheduler_loop(app)
 
 
-def _die_with(parent: int) -> bool:
-    """Ask for SIGTERM when the parent dies; False when it is dead already."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    return os.getppid() == parent
+def _start_streams(companions: Companions, app: Flask) -> None:
+    installation = installation_of(app)
 
+    def stream() -> None:
+        _forget_connections(app)
+        with app.app_context():
+            keep_streaming(installation, StopOnSignal())
 
-def _stop_companion(process: multiprocessing.process.BaseProcess | None) -> None:
-    if process is None:
-        return
-    process.terminate()
-    process.join(5)
-    if process.is_alive():
-        process.kill()
+    if installation.settings.streams and not installation.settings.read_only:
+        companions.start("streams", stream)
 
 
 @contextmanager

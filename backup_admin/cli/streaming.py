@@ -15,7 +15,8 @@ from backup_admin.core.errors import Cancelled, UsageError
 from backup_admin.core.shown import show_time
 from backup_admin.operations.answers import Answer
 from backup_admin.operations.points import parse_moment, show_span
-from backup_admin.operations.streams import plan_stream, restore_from_stream, supervise
+from backup_admin.operations.stream_run import supervise
+from backup_admin.operations.streams import plan_stream, restore_from_stream
 from backup_admin.sources.litestream import Streamed
 
 if TYPE_CHECKING:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, select
 
+from backup_admin.core.clock import format_time
 from backup_admin.core.errors import RepositoryError
 from backup_admin.records import BackupManifest, ChangeTracking
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from sqlalchemy.orm import Session
 
     from backup_admin.operations.results import VerifyReport
@@ -52,7 +52,12 @@ def remember_manifest(session: Session, manifest: Manifest, *, run_id: str | Non
     row.database_dump_path = ", ".join(database.name for database in manifest.databases)
     row.database_checksum = _checksum(manifest.databases)
     row.files_manifest = {
-        root.name: {"entries": root.entry_count, "files": root.file_count, "bytes": root.size}
+        root.name: {
+            "entries": root.entry_count,
+            "files": root.file_count,
+            "bytes": root.size,
+            "read_at": format_time(datetime.fromtimestamp(root.scan_started_ns / 1e9, UTC)),
+        }
         for root in manifest.files
     }
     row.details = {"system": dict(manifest.system), "warnings": list(manifest.warnings)}

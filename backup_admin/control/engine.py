@@ -112,7 +112,12 @@ def open_chosen(
     What is chosen on a page may lie at a private address only when the deployment allows it:
     else a page could be used to look around behind the firewall.
     """
-    allow_private = settings.private_storage or address in (settings.storage, *settings.mirrors)
+    of_deployment = (
+        settings.storage,
+        *settings.mirrors,
+        *(one.storage for one in settings.postgres_clusters),
+    )
+    allow_private = settings.private_storage or address in of_deployment
     storage = open_address(
         address,
         state=settings.state_dir,
@@ -197,6 +202,15 @@ def postgres_sources(settings: Settings) -> tuple[PostgresSource, ...]:
         with suppress(BackupAdminError):
             found.append(_database_source(one))
     return tuple(one for one in found if isinstance(one, PostgresSource))
+
+
+def sqlite_sources(settings: Settings) -> tuple[SqliteSource, ...]:
+    """Return the SQLite databases that are set; none of a setting that is wrong."""
+    found = []
+    for one in settings.databases:
+        with suppress(BackupAdminError):
+            found.append(_database_source(one))
+    return tuple(one for one in found if isinstance(one, SqliteSource))
 
 
 def _database_source(setting: DatabaseSetting) -> SqliteSource | PostgresSource:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from backup_admin.control import engine, onboarding
+from backup_admin.control import app_streams, engine, onboarding
 from backup_admin.control.copies import count_copies
 from backup_admin.control.destinations import read_states
 from backup_admin.control.installation import QueueUnavailable
@@ -132,6 +132,9 @@ def _processes(session: Session, installation: Installation) -> Iterator[Finding
         seen = last_seen(session, installation.clock, role)
         said = f"last seen {seen.at:%Y-%m-%d %H:%M:%S} UTC" if seen.at else "never seen"
         yield Finding(role.value, Health.OK if seen.alive else Health.WARN, said)
+    for stream in app_streams.views(session, installation):
+        health = Health.FAIL if stream.problem else Health.OK
+        yield Finding(f"stream {stream.name}", health, stream.problem or "runs")
     yield _found("restores", lambda: _restores(installation))
     yield _found("audit log", lambda: _audit(installation))
 

@@ -316,12 +316,12 @@ def stored(session: Session) -> tuple[int, int]:
 
 def run_line(run: BackupRun) -> Line:
     """Describe a run for a list."""
-    title = "Verification" if run.kind == RunKind.VERIFY else "Backup"
+    titles = {RunKind.VERIFY: "Verification", RunKind.CLUSTER: f"Base backup of {run.label}"}
     return Line(
         id=run.id,
         kind=run.kind.value,
         status=run.status.value,
-        title=title,
+        title=titles.get(run.kind, "Backup"),
         actor=run.actor_name or _STARTED[run.trigger],
         created_at=run.created_at,
         started_at=run.started_at,

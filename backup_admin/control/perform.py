@@ -6,12 +6,13 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from backup_admin.access.audit import AuditOutcome
 from backup_admin.access.permissions import Actor
-from backup_admin.control import catalogue, engine, onboarding, runs, skipping
+from backup_admin.control import app_clusters, catalogue, engine, onboarding, runs, skipping
+from backup_admin.control.app_streams import stream_sources
 from backup_admin.control.destinations import Destinations, remember
 from backup_admin.control.reporting import RowReporter
 from backup_admin.core.durable import explain
@@ -65,16 +66,21 @@ def perform_verify(installation: Installation, run_id: str) -> None:
     _perform(installation, run_id, _verify)
 
 
+def perform_cluster(installation: Installation, run_id: str) -> None:
+    """Take the base backup a row asks for; how it ended stands in the row."""
+    _perform(installation, run_id, _take_base)
+
+
 def perform_here(installation: Installation, run: BackupRun) -> BackupAdminError | None:
     """Do at once what a row asks for; return the error of ours that ended it, if one did."""
-    error = _perform(installation, run.id, _back_up if run.kind is RunKind.BACKUP else _verify)
+    error = _perform(installation, run.id, _WORK[run.kind])
     return error if isinstance(error, BackupAdminError) else None
 
 
 def perform_waiting(session: Session, installation: Installation) -> None:
     """Do here what waits: for a deployment without a queue."""
     for run in runs.waiting_runs(session):
-        (perform_backup if run.kind is RunKind.BACKUP else perform_verify)(installation, run.id)
+        _perform(installation, run.id, _WORK[run.kind])
 
 
 def failure(installation: Installation, error: Exception, subject: str) -> Values:
@@ -141,6 +147,7 @@ def _back_up(session: Session, installation: Installation, run: BackupRun, repor
     places = Destinations.open(session, installation, reporter=reporter)
     repository = places.repository
     sources = engine.source_set(session, installation)
+    sources = replace(sources, files=(*sources.files, *stream_sources(installation)))
     session.commit()  # hold no transaction during the work
     options = BackupOptions(
         label=run.label,
@@ -233,6 +240,19 @@ def _verify(session: Session, installation: Installation, run: BackupRun, report
         "error_message": "" if report.ok else f"{len(report.problems)} things are not as they were saved.",
     }
     return Done(values, lambda session: catalogue.remember_verification(session, report, now))
+
+
+def _take_base(session: Session, installation: Installation, run: BackupRun, reporter: RowReporter) -> Done:
+    result = app_clusters.take_base(session, installation, run, reporter)
+    verified_at = installation.clock.now() if result.evidence.objects_read else None
+    return Done(_backup_values(result, verified_at, ()))
+
+
+_WORK: dict[RunKind, Work] = {
+    RunKind.BACKUP: _back_up,
+    RunKind.VERIFY: _verify,
+    RunKind.CLUSTER: _take_base,
+}
 
 
 def _audit(installation: Installation, run: BackupRun, values: Values) -> None:

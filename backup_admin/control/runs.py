@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from backup_admin.access.permissions import Actor
 from backup_admin.control.installation import (
     BACKUP_JOB,
+    CLUSTER_JOB,
     VERIFY_JOB,
     Installation,
     QueueUnavailable,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 SILENT_AFTER = timedelta(seconds=60)
 _SETTLE = timedelta(seconds=15)
-_JOBS = {RunKind.BACKUP: BACKUP_JOB, RunKind.VERIFY: VERIFY_JOB}
+_JOBS = {RunKind.BACKUP: BACKUP_JOB, RunKind.VERIFY: VERIFY_JOB, RunKind.CLUSTER: CLUSTER_JOB}
 NOBODY = Actor(id="", name="")
 
 

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim
 from sqlalchemy import func, select
 
-from backup_admin.control import onboarding, skipping, storage_tests
+from backup_admin.control import app_clusters, app_streams, onboarding, skipping, storage_tests
 from backup_admin.control.liveness import ProcessRole, last_seen
 from backup_admin.records import (
     BackupManifest,
@@ -135,6 +135,8 @@ def _risks(
     yield from _damage(session)
     if good is not None:
         yield from _overdue(session, good, now)
+    yield from app_streams.risks(session, installation)
+    yield from app_clusters.risks(session, installation)
     yield from _storage_risks(session, installation, now)
     yield from _silence(session, installation, now)
 

@@ -39,6 +39,17 @@ class FilesSetting:
     exclude: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class ClusterSetting:
+    """A PostgreSQL server, and the repository of its own that holds it. The address may hold a password."""
+
+    name: str
+    address: str = field(repr=False)
+    storage: str
+    key_file: Path | None = None
+    every_hours: int = 24
+
+
 def text(value: Any) -> str:
     """Accept one line of text."""
     if not isinstance(value, str) or not value.isprintable():
@@ -150,6 +161,23 @@ def _files(name: str, entry: Any) -> FilesSetting:
     if unknown or "path" not in entry:
         raise ValueError(f"must give {name} a path, and may give it exclude, nothing else")
     return FilesSetting(name, folder(entry["path"]), names(entry.get("exclude", ())))
+
+
+def clusters(value: Any) -> tuple[ClusterSetting, ...]:
+    """Accept a table from name to `address`, `storage`, and maybe `key_file` and `every_hours`."""
+    return tuple(_cluster(_name(name), entry) for name, entry in _table(value).items())
+
+
+def _cluster(name: str, entry: Any) -> ClusterSetting:
+    must = {"address", "storage"}
+    if not isinstance(entry, Mapping) or must - set(entry) or set(entry) - must - {"key_file", "every_hours"}:
+        raise ValueError(
+            f"must give {name} an address and a storage, and may give it key_file and every_hours, "
+            "nothing else"
+        )
+    key_file = folder(entry["key_file"]) if entry.get("key_file") else None
+    every = hours(entry.get("every_hours", 24))
+    return ClusterSetting(name, text(entry["address"]), text(entry["storage"]), key_file, every)
 
 
 def _table(value: Any) -> Mapping[Any, Any]:

@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import tempfile
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
 _PIPE_BYTES = 1 << 20
 _LINE_BYTES = 64 << 10
 _LAST_WORDS_SECONDS = 5.0
+# A function of ours between fork and exec could hang where threads are; a process of its own cannot.
+_BIND_TO_PARENT = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
 _KEEP = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
 
 
@@ -277,15 +285,19 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
 
 
 class Companion:
-    """A program that runs beside us until it is told to stop; what it says goes to a file."""
+    """A program that runs beside us until it is told to stop, or we end; what it says goes to a file."""
 
     def __init__(self, command: Sequence[str], *, log: Path, kept: int) -> None:
-        """Start it; it holds the descriptor `kept` as long as it lives. Raises `ProgramFailed`."""
+        """Start it; it holds the descriptor `kept` as long as it lives. Raises `ProgramFailed`.
+
+        The thread that starts it must be the one that lives longest: it is told to end when that ends.
+        """
         clean = {name: os.environ[name] for name in _KEEP if name in os.environ}
+        bound = [sys.executable, "-I", "-S", "-c", _BIND_TO_PARENT, str(os.getpid()), *command]
         with log.open("ab") as output:
             try:
                 self._process = subprocess.Popen(
-                    list(command),
+                    bound,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,

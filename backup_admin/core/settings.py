@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from backup_admin.core.parsing import DatabaseSetting, FilesSetting
+    from backup_admin.core.parsing import ClusterSetting, DatabaseSetting, FilesSetting
 
 PREFIX = "BACKUP_ADMIN_"
+STREAMS_ROOT = "backup_admin_streams"
+"""The name under which snapshots hold what was streamed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,8 @@ SETTINGS = (
     Setting("KEY", parsing.secret, None, "The application key itself."),
     Setting("KEY_FILE", parsing.folder, None, "A file (0600) with the key."),
     Setting("DATABASES", parsing.databases, (), "Databases: name to SQLite file or address."),
+    Setting("STREAMS", parsing.names, (), "Names of SQLite databases whose changes are streamed."),
+    Setting("POSTGRES_CLUSTERS", parsing.clusters, (), "Servers: name to address, storage, every_hours."),
     Setting("FILES", parsing.files, (), "Folders: name to path, or path, exclude."),
     Setting("ENVIRONMENT_KEYS", parsing.names, (), "Variables kept in backups."),
     Setting("REDIS_URL", parsing.secret, None, "The queue; without it, no worker."),
@@ -86,6 +90,8 @@ class Settings:
     key: Secret | None
     key_file: Path | None
     databases: tuple[DatabaseSetting, ...]
+    streams: tuple[str, ...]
+    postgres_clusters: tuple[ClusterSetting, ...]
     files: tuple[FilesSetting, ...]
     environment_keys: tuple[str, ...]
     redis_url: Secret | None
@@ -129,6 +135,7 @@ def load_settings(
         raise ConfigurationError(
             "BACKUP_ADMIN_S3_ACCESS_KEY and BACKUP_ADMIN_S3_SECRET_KEY belong together; set both or neither."
         )
+    _check_streams(values)
     values["host_secret"] = _host_secret(config)
     values["key_problem"] = _key_problem(values)
     if values["key_problem"]:
@@ -165,6 +172,22 @@ def _read(setting: Setting, config: Mapping[str, Any], environment: Mapping[str,
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f"{setting.key} {error}.") from error
     return setting.default
+
+
+def _check_streams(values: Mapping[str, Any]) -> None:
+    urls = {one.name: one.url for one in values["databases"]}
+    for name in values["streams"]:
+        if name not in urls:
+            raise ConfigurationError(
+                f"BACKUP_ADMIN_STREAMS names {name!r}, which is none of BACKUP_ADMIN_DATABASES."
+            )
+        if "://" in urls[name] and not urls[name].startswith("sqlite"):
+            raise ConfigurationError(
+                f"BACKUP_ADMIN_STREAMS names {name!r}, which is no SQLite database; for PostgreSQL, archive "
+                "its WAL and take base backups."
+            )
+    if values["streams"] and STREAMS_ROOT in {one.name for one in values["files"]}:
+        raise ConfigurationError(f"BACKUP_ADMIN_FILES: the name {STREAMS_ROOT} is ours; choose another.")
 
 
 def _default_state(instance: Path | None) -> Path:

@@ -57,6 +57,18 @@ class Step(StrEnum):
 
 FINAL = frozenset({Step.COMMITTED, Step.ROLLED_BACK, Step.UNDONE, Step.CLEANED})
 
+_REPLACING = frozenset(
+    {
+        Step.SWAPPING,
+        Step.SWAPPED,
+        Step.ROLLING_BACK,
+        Step.PUT_BACK,
+        Step.ROLLED_BACK,
+        Step.UNDOING,
+        Step.UNDONE,
+    }
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -193,6 +205,19 @@ def refuse_unfinished(state: StateFolder, clock: Clock) -> None:
 def list_journals(state: StateFolder, clock: Clock) -> tuple[JournalSummary, ...]:
     """Return a summary of every restore, newest first."""
     return tuple(journal.summary() for journal in reversed(list(open_journals(state, clock))))
+
+
+def last_swaps(state: StateFolder, clock: Clock) -> dict[str, datetime]:
+    """Return of each database when a restore, or taking one back, last put another in its place."""
+    found: dict[str, datetime] = {}
+    for journal in open_journals(state, clock):
+        swaps = [
+            line for line in journal.lines if line.step is Step.SWAPPING and line.data["kind"] != "files"
+        ]
+        times = [line.time for line in journal.lines if line.step in _REPLACING]
+        for line in swaps:
+            found[line.data["name"]] = max(*times, found.get(line.data["name"], line.time))
+    return found
 
 
 def _path(state: StateFolder, restore_id: str) -> Path:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from backup_admin.core.progress import Reporter
     from backup_admin.operations.cluster_plan import ClusterPlan
     from backup_admin.repository.repository import Repository
-    from backup_admin.repository.types import DatabaseEntry
+    from backup_admin.repository.types import FilesRoot
     from backup_admin.sources.postgres.clients import ClientPrograms
 
 _FEW_FILES = 1000
@@ -97,10 +97,12 @@ def prove(repository: Repository, plan: ClusterPlan, place: Place, *, reporter: 
     """Fetch the WAL the way needs and see that it leads there; raise `RestoreRefused` where it does not.
 
     A server that is to stop at a time must find the end of a transaction behind that time, or it refuses
-    to open at the end of its WAL: that is looked for here, before a large cluster is written.
+    to open at the end of its WAL: that is looked for here, before a large cluster is written. Nothing is
+    fetched where there is no room for all, and no more as soon as there is none left.
     """
-    make_folders(place.wal)
     run = _Proof(repository, plan, place, reporter)
+    run.check_room()
+    make_folders(place.wal)
     try:
         return run.fetch()
     except BaseException:
@@ -116,6 +118,23 @@ class _Proof:
         self._reporter = reporter
         self._files = self._bytes = 0
         self._last: datetime | None = None
+        self._cluster_bytes = round(_tree_of(repository, plan).size * _MARGIN)
+
+    def check_room(self) -> None:
+        """Raise `RestoreRefused` without room for the cluster, and for what WAL it certainly takes."""
+        # How many segments lead to a moment is known only when they were looked into.
+        segments = 1 if self._plan.moment is not None else len(self._plan.way.files)
+        self._need_room(segments)
+
+    def _need_room(self, segments: int) -> None:
+        needed = self._cluster_bytes + segments * self._plan.base.segment_bytes
+        free = _free_near(self._place.wal)
+        if free < needed:
+            raise RestoreRefused(
+                f"{self._place.folder.parent} has {free / 1e6:.0f} MB free; at least {needed / 1e6:.0f} MB "
+                "are needed for the cluster and the WAL that leads on. Nothing is left there; name a folder "
+                "on another disk."
+            )
 
     def fetch(self) -> Proven:
         """Fetch file after file, as far as the moment needs."""
@@ -142,6 +161,7 @@ class _Proof:
 
     def _fetch(self, file: str) -> datetime:
         """Fetch a file; return when it was archived."""
+        self._need_room(1)
         head = fetch_file(self._repository, self._plan.base.system, file, self._place.wal / file)
         self._files += 1
         self._bytes += head.size
@@ -174,6 +194,13 @@ class _Proof:
         )
 
 
+def _free_near(path: Path) -> int:
+    """Return the bytes that are free where a path is, or will be."""
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
 def restore_cluster(
     repository: Repository,
     plan: ClusterPlan,
@@ -188,9 +215,7 @@ def restore_cluster(
     The cluster runs afterwards, under its own port. Raises `VerificationFailed` or `SourceError`; what was
     written stays then, to be looked at. Nothing that is live is touched.
     """
-    manifest = repository.manifest(plan.base.snapshot)
-    entry = next(one for one in manifest.databases if one.name == plan.base.name)
-    size = _write(repository, entry, place.folder, reporter)
+    size = _write(repository, _tree_of(repository, plan), place.folder, reporter)
     all_read()
     command = [str(place.programs.folder / "pg_verifybackup"), "--quiet", str(place.folder)]
     done = run_program(command, timeout_seconds=86_400.0)
@@ -212,10 +237,15 @@ def restore_cluster(
     return ClusterReport(recovered.last_transaction, size)
 
 
-def _write(repository: Repository, entry: DatabaseEntry, folder: Path, reporter: Reporter) -> int:
-    tree = entry.tree
+def _tree_of(repository: Repository, plan: ClusterPlan) -> FilesRoot:
+    manifest = repository.manifest(plan.base.snapshot)
+    tree = next(one.tree for one in manifest.databases if one.name == plan.base.name)
     if tree is None:
-        raise VerificationFailed(f"The base backup {entry.name} has no files. Nothing was written.")
+        raise VerificationFailed(f"The base backup {plan.base.name} has no files. Nothing was written.")
+    return tree
+
+
+def _write(repository: Repository, tree: FilesRoot, folder: Path, reporter: Reporter) -> int:
     make_folders(folder)
     free = shutil.disk_usage(folder).free
     if free < tree.size * _MARGIN:

@@ -1,10 +1,8 @@
-"""Streams of SQLite databases: kept running, and brought back to a time out of a repository."""
+"""Streams of SQLite databases: brought back to a time out of a repository."""
 
 from __future__ import annotations
 
-import fcntl
 import os
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,8 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from backup_admin.core.durable import make_folders, rename_new
-from backup_admin.core.errors import Busy, RestoreRefused
-from backup_admin.core.programs import Companion
+from backup_admin.core.errors import RestoreRefused
 from backup_admin.core.shown import show_time
 from backup_admin.operations.extract import extract
 from backup_admin.repository.lookup import find_entry
@@ -21,32 +18,23 @@ from backup_admin.sources.litestream import (
     LTX,
     StreamPoint,
     find_litestream,
-    need_wal_mode,
     newest_by,
-    replicate_command,
     restore_stream,
     stream_points,
-    write_config,
 )
 from backup_admin.sources.sqlite import inspect_copy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
 
-    from backup_admin.core.clock import Clock
     from backup_admin.core.ids import SnapshotId
     from backup_admin.core.progress import Reporter
     from backup_admin.core.state import StateFolder
     from backup_admin.repository.repository import Repository
     from backup_admin.repository.types import FilesRoot
-    from backup_admin.sources.litestream import Streamed
 
-_LOOK_SECONDS = 0.5
-_STOP_SECONDS = 20.0
-_SHORTEST_WAIT, _LONGEST_WAIT = 1.0, 30.0
-_STEADY_SECONDS = 60.0
 # The program looks each second, and its files carry the time at which it looked.
-_SETTLED = timedelta(seconds=2)
+SETTLED = timedelta(seconds=2)
 _UNTOUCHED = "Nothing was written."
 
 
@@ -70,74 +58,6 @@ class StreamReport:
     following: StreamPoint | None
 
 
-def supervise(
-    databases: Sequence[Streamed],
-    *,
-    state: StateFolder,
-    reporter: Reporter,
-    clock: Clock,
-    tell: Callable[[str], None],
-) -> None:
-    """Keep the program running until the reporter cancels; it is started again when it ends.
-
-    Raises `ConfigurationError`, `SourceInvalid` or `Busy`, also while one that an earlier call left runs.
-    """
-    program = find_litestream()
-    for database in databases:
-        need_wal_mode(database.path)
-    folder = state.root / "streams"
-    make_folders(folder)
-    config, log = folder / "litestream.json", folder / "litestream.log"
-    write_config(config, databases, folder / "meta")
-    with _only_one(folder / "lock") as kept:
-        wait = _SHORTEST_WAIT
-        while True:
-            child = Companion(replicate_command(program, config), log=log, kept=kept)
-            tell(f"litestream streams {', '.join(one.name for one in databases)} (process {child.pid}).")
-            began = clock.monotonic()
-            status = _watch(child, reporter, clock)
-            if clock.monotonic() - began > _STEADY_SECONDS:
-                wait = _SHORTEST_WAIT
-            tell(f"litestream ended with status {status}; it is started again in {wait:.0f} s. See {log}.")
-            _pause(wait, reporter, clock)
-            wait = min(wait * 2, _LONGEST_WAIT)
-
-
-@contextmanager
-def _only_one(path: Path) -> Iterator[int]:
-    """Hold a lock that the child inherits: it lasts as long as one of the two lives."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(handle)
-        raise Busy(
-            f"Databases are streamed with this state folder already, or litestream outlived who started it: "
-            f"look for it with `fuser {path}`, and end it. Nothing was started."
-        ) from error
-    try:
-        yield handle
-    finally:
-        os.close(handle)
-
-
-def _watch(child: Companion, reporter: Reporter, clock: Clock) -> int:
-    try:
-        while (status := child.status()) is None:
-            reporter.check_cancelled()
-            clock.sleep(_LOOK_SECONDS)
-        return status
-    finally:
-        child.stop(seconds=_STOP_SECONDS)
-
-
-def _pause(seconds: float, reporter: Reporter, clock: Clock) -> None:
-    until = clock.monotonic() + seconds
-    while clock.monotonic() < until:
-        reporter.check_cancelled()
-        clock.sleep(_LOOK_SECONDS)
-
-
 def plan_stream(repository: Repository, name: str, moment: datetime | None) -> StreamPlan:
     """Find the first backup that read a stream after a moment, or the newest; raise `RestoreRefused`."""
     found: StreamPlan | None = None
@@ -147,7 +67,7 @@ def plan_stream(repository: Repository, name: str, moment: datetime | None) -> S
         if plan is None:
             continue
         newest = newest or plan
-        if moment is not None and plan.sealed_at < moment + _SETTLED:
+        if moment is not None and plan.sealed_at < moment + SETTLED:
             break
         found = plan
         if moment is None:
@@ -161,7 +81,7 @@ def plan_stream(repository: Repository, name: str, moment: datetime | None) -> S
     raise RestoreRefused(
         f"{show_time(moment or newest.sealed_at)} is not in any backup yet: the newest one with the stream "
         f"{name} read it at {show_time(newest.sealed_at)}. {_UNTOUCHED} Back up once more, or name a time up "
-        f"to {show_time(newest.sealed_at - _SETTLED)}."
+        f"to {show_time(newest.sealed_at - SETTLED)}."
     )
 
 

@@ -31,6 +31,8 @@ class RunKind(StrEnum):
 
     BACKUP = "backup"
     VERIFY = "verify"
+    CLUSTER = "cluster"
+    """A base backup of the PostgreSQL server that its label names, into a repository of its own."""
 
 
 class Trigger(StrEnum):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -116,6 +118,34 @@ def stream_points(spool: Path) -> tuple[StreamPoint, ...]:
             time = datetime.fromtimestamp(path.stat().st_mtime_ns / 1e9, UTC)
             found[txid] = min(found.get(txid, time), time)
     return tuple(StreamPoint(txid, found[txid]) for txid in sorted(found))
+
+
+def newest_change(spool: Path) -> datetime | None:
+    """Return when a stream was last added to; None while it is empty. Cheaper than all its points."""
+    newest: tuple[int, datetime] | None = None
+    for level in (spool / LTX).glob("*/"):
+        with suppress(FileNotFoundError):  # the program merges files and removes what it merged
+            names = os.listdir(level)  # noqa: PTH208 - a day has tens of thousands; a path of each is dear
+            last = max((name for name in names if _FILE.fullmatch(name)), default="")
+            if last:
+                time = datetime.fromtimestamp((level / last).stat().st_mtime_ns / 1e9, UTC)
+                txid = int(last[17:33], 16)
+                if newest is None or txid > newest[0] or (txid == newest[0] and time < newest[1]):
+                    newest = (txid, time)
+    return None if newest is None else newest[1]
+
+
+def written_at(path: Path) -> datetime | None:
+    """Return when a database in WAL mode was last written to; None when nothing waits in its WAL.
+
+    The file is only looked at, never opened. Its own time would not do: who moves changes
+    out of the WAL changes it, and nothing that is in it.
+    """
+    real = path.resolve()
+    try:
+        return datetime.fromtimestamp(real.with_name(f"{real.name}-wal").stat().st_mtime_ns / 1e9, UTC)
+    except FileNotFoundError:
+        return None
 
 
 def newest_by(points: Iterable[StreamPoint], moment: datetime) -> StreamPoint | None:

@@ -189,7 +189,7 @@ def scheduler_command() -> Answer:
     """Start what is due, each second, without a worker in this process."""
     ready()
     with suppress(KeyboardInterrupt):  # the usual way to end it
-        jobs.scheduler_loop(current_app._get_current_object())  # type: ignore[attr-defined]  # noqa: SLF001
+        jobs.schedule(current_app._get_current_object())  # type: ignore[attr-defined]  # noqa: SLF001
     return Answer({"ended": True})
 
 

@@ -39,6 +39,12 @@ BACKUP = (
 LOOK = Step("changes", "See whether anything changed", 10)
 MIRRORED = (*BACKUP, Step(MIRROR_STAGE, "Copy it to the other storages", 40))
 VERIFY = (Step("verify", "Read every byte and compare it", 100),)
+CLUSTER = (
+    Step("databases", "Copy the server, store and read back what is new", 85),
+    Step("commit", "Store the manifest", 5),
+    Step("verify", "Prove that all is stored", 10),
+)
+_STEPS = {RunKind.VERIFY: VERIFY, RunKind.CLUSTER: CLUSTER}
 RESTORE = (
     Step("stage", "Build the new state beside the live one", 40),
     Step("verify", "Compare it with the manifest", 15),
@@ -113,11 +119,11 @@ class _Facts:
 
 def of_run(run: BackupRun, now: datetime) -> Progress:
     """Describe a backup or a verification."""
-    verifying = run.kind == RunKind.VERIFY
+    titles = {RunKind.VERIFY: "Verification", RunKind.CLUSTER: "Base backup"}
     finished = run.status not in ACTIVE_RUNS
-    facts = _facts(run, run.kind.value, "Verification" if verifying else "Backup", now, finished=finished)
+    facts = _facts(run, run.kind.value, titles.get(run.kind, "Backup"), now, finished=finished)
     is_mirrored = run.stage == MIRROR_STAGE or len(run.storages or ()) > 1
-    steps = VERIFY if verifying else MIRRORED if is_mirrored else BACKUP
+    steps = _STEPS.get(run.kind) or (MIRRORED if is_mirrored else BACKUP)
     return _describe(facts, (LOOK, *steps) if run.if_changed else steps, now)
 
 

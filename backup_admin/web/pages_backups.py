@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from flask import Blueprint, Response, redirect, request, url_for
 
 from backup_admin.access.permissions import Permission
-from backup_admin.control import onboarding, overview, runs
+from backup_admin.control import app_clusters, onboarding, overview, runs
 from backup_admin.control.destinations import states_of
 from backup_admin.control.runs import NewRun
 from backup_admin.records import BackupRun, RunKind, RunStatus
@@ -57,6 +57,14 @@ def backup(run_id: str) -> ResponseReturnValue:
     session = current.session()
     snapshot = overview.manifest_of(session, run.snapshot_id)
     verifying = run.kind == RunKind.VERIFY
+    if run.kind == RunKind.CLUSTER:
+        return render_page(
+            "base_backup",
+            run=run,
+            line=overview.run_line(run),
+            cluster=app_clusters.find_view(session, current.installation(), run.label),
+            progress=of_run(run, current.now()),
+        )
     return render_page(
         "verification" if verifying else "backup",
         run=run,
@@ -93,8 +101,8 @@ def start_backup() -> ResponseReturnValue:
 def start_verify(run_id: str) -> ResponseReturnValue:
     """Ask for every byte of a backup to be read again, and show it."""
     run = _find(run_id)
-    if not run.snapshot_id:
-        raise NotFound("This run made no backup that could be verified.")
+    if not run.snapshot_id or run.kind == RunKind.CLUSTER:
+        raise NotFound("This run made no backup that could be verified here.")
     return _request(NewRun(kind=RunKind.VERIFY, snapshot_id=run.snapshot_id))
 
 
@@ -111,8 +119,8 @@ def cancel_run(run_id: str) -> ResponseReturnValue:
 def manifest(run_id: str) -> ResponseReturnValue:
     """Return the manifest of a backup as a file; it holds names and digests, no secret."""
     run = _find(run_id)
-    if not run.snapshot_id:
-        raise NotFound("This run made no backup.")
+    if not run.snapshot_id or run.kind == RunKind.CLUSTER:
+        raise NotFound("This run made no backup of the app.")
     response = Response(manifest_json(run.snapshot_id), mimetype="application/json")
     response.headers["Content-Disposition"] = f'attachment; filename="manifest-{run.snapshot_id}.json"'
     return response

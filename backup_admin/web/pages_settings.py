@@ -9,7 +9,16 @@ from flask import Blueprint, redirect, request, url_for
 from backup_admin.access import second_factor
 from backup_admin.access.permissions import Permission
 from backup_admin.access.step_up import Act, Purpose
-from backup_admin.control import engine, onboarding, overview, restore_points, schedules, storage_tests
+from backup_admin.control import (
+    app_clusters,
+    app_streams,
+    engine,
+    onboarding,
+    overview,
+    restore_points,
+    schedules,
+    storage_tests,
+)
 from backup_admin.control.installation import QueueUnavailable
 from backup_admin.control.s3_keys import parse_keys
 from backup_admin.core.errors import BackupAdminError, NotPermitted, UsageError
@@ -214,6 +223,9 @@ def _show_sources(*, status: int = 200, **more: Any) -> Response:
         sources=engine.describe_sources(session, installation),
         folders=installation.settings.files,
         added=engine.excludes(session),
+        streams=app_streams.views(session, installation),
+        clusters=app_clusters.views(session, installation),
+        address=engine.storage_address(session, installation.settings).partition("?")[0],
         **context,
     )
 
@@ -252,7 +264,7 @@ def _schedule_form() -> schedules.ScheduleForm:
         name=request.form.get("name", "").strip(),
         cron=request.form.get("cron", "").strip(),
         timezone=request.form.get("timezone", "").strip(),
-        kind=RunKind(kind) if kind in set(RunKind) else RunKind.BACKUP,
+        kind=RunKind.VERIFY if kind == RunKind.VERIFY else RunKind.BACKUP,
         enabled=request.form.get("enabled") == "on",
     )
 

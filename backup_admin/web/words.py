@@ -56,6 +56,10 @@ _WORDS = {
     "problem_there": Word("bad", "bad", "Behind"),
     "rule_kept": Word("ok", "ok", "3-2-1 kept"),
     "rule_open": Word("warn", "warn", "3-2-1 not kept"),
+    # streams
+    "streams": Word("ok", "run", "Follows"),
+    "begins": Word("info", "none", "Begins"),
+    "stands": Word("bad", "bad", "Does not follow"),
     # steps of a test of the storage
     "warning": Word("warn", "warn", "Warning"),
     "unknown": Word("none", "none", "Not told"),

@@ -20,7 +20,7 @@ from tests.installations import make_contents
 FOREVER = 600.0
 
 
-def write_config(folder: Path, redis_url: str, queue: str) -> None:
+def write_config(folder: Path, redis_url: str, queue: str, **more: Any) -> None:
     """Decide once what all processes of the app share."""
     make_contents(folder)
     config = {
@@ -33,6 +33,7 @@ def write_config(folder: Path, redis_url: str, queue: str) -> None:
         "BACKUP_ADMIN_REDIS_URL": redis_url,
         "BACKUP_ADMIN_QUEUE": queue,
         "BACKUP_ADMIN_HEARTBEAT_SECONDS": 1,
+        **more,
     }
     (folder / "config.json").write_text(json.dumps(config))
 

@@ -166,12 +166,20 @@ def test_killed_and_started_again_it_has_lost_nothing(stream: Stream) -> None:
     assert stream.values() == list(range(60))
 
 
-def test_one_that_outlived_who_started_it_is_not_joined_by_another(stream: Stream) -> None:
-    stream.start().kill()
+def test_another_is_refused_while_one_streams_and_none_outlives_who_started_it(stream: Stream) -> None:
+    first = stream.start()
 
     second = stream.world.run("stream", "run", stream.spool, "--sqlite", f"app={stream.database}")
+    first.kill()
+    wait_for(lambda: stream.child() == 0)
+    stream.insert(1)
+    stream.start()
+    time.sleep(APART)
+    stream.back_up()
 
-    assert (second.status, "already, or litestream outlived" in second.err) == (5, True), second.err
+    assert (second.status, "streamed with this state folder already" in second.err) == (5, True), second.err
+    assert stream.restore().status == 0
+    assert stream.values() == [1]
 
 
 def test_only_a_database_in_wal_mode_is_streamed(stream: Stream) -> None:

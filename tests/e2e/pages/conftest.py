@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from werkzeug.serving import make_server
 
+from backup_admin.control import app_streams
+from backup_admin.control.app_streams import StreamState
 from tests.unit.web import seeds
 from tests.unit.web.conftest import ADMIN
 from tests.unit.web.host import Host, create_host
@@ -64,12 +66,20 @@ def fresh_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def busy_host(tmp_path_factory: pytest.TempPathFactory) -> Host:
     """A host with a month behind it, and a backup and a restore under way."""
-    made = create_host(tmp_path_factory.mktemp("busy"))
+    server = {"address": "postgresql://replica@db.example.com/postgres", "storage": "s3://my-backups/main"}
+    servers = {"main": server, "reports": server}
+    made = create_host(
+        tmp_path_factory.mktemp("busy"),
+        BACKUP_ADMIN_STREAMS=["gallery"],
+        BACKUP_ADMIN_POSTGRES_CLUSTERS=servers,
+    )
     made.set_up(ADMIN)
     with made.app.app_context():
         session, now = session_of(made), made.installation.clock.now()
+        app_streams.write_states(session, made.installation, [StreamState("gallery", now, now, now, now)])
         seeds.add_storages(session, seeds.fill_month(session, now), now)
         seeds.add_running(session, now)
+        seeds.add_base_backups(session, now)
         session.commit()
     return made
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -111,6 +113,36 @@ def test_a_run_and_a_restore_in_each_state(
 
     assert len(paths) >= 9
     assert found == []
+
+
+def test_the_servers_lead_to_their_base_backups_by_keyboard(
+    browser_page: OpenPage, busy_address: str
+) -> None:
+    page = open_signed_in(browser_page, busy_address, "light", 1280)
+    page.goto(f"{PREFIX}/settings/sources")
+    take_picture(page, "sources")
+
+    link = page.get_by_role("link", name=re.compile("the last base backup of main"))
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if link.evaluate("e => e === document.activeElement"):
+            break
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
+    take_picture(page, "base-backup")
+    good = problems_of(page)
+    command = page.get_by_text("backup-admin cluster restore main s3://my-backups/main --at TIME").count()
+    page.go_back()
+    page.get_by_role("link", name=re.compile("the last base backup of reports")).click()
+
+    assert page.get_by_text("pg_basebackup ended with 1.").count() >= 1
+    assert (good, problems_of(page), command) == ([], [], 1)
+
+
+def take_picture(page: Page, name: str) -> None:
+    folder = os.environ.get("BACKUP_ADMIN_TEST_PICTURES")
+    if folder:
+        page.screenshot(path=f"{folder}/{name}.png", full_page=True)
 
 
 def test_the_theme_can_be_chosen(browser_page: OpenPage, busy_address: str) -> None:

@@ -9,8 +9,9 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.services.postgres import DEBIAN, PASSWORD, WHEEL
-from tests.services.postgres_archiving import NAME, archiving, wait_for
+from tests.proof.mounts import mounted, skip_unless_mounts_work
+from tests.services.postgres import DEBIAN, PASSWORD, WHEEL, as_server
+from tests.services.postgres_archiving import NAME, ROOT, archiving, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -157,6 +158,31 @@ def test_a_dry_run_proves_the_time_and_writes_nothing(site: Archiving) -> None:
     assert not any((site.folder / name).exists() for name in ("restored", "restored.wal"))
 
 
+def test_without_room_nothing_is_fetched_and_nothing_is_left(site: Archiving, tmp_path: Path) -> None:
+    skip_unless_mounts_work(tmp_path / "probe", "tmpfs")
+    site.take_base()
+    moment = site.now()
+    site.sql("INSERT INTO kept VALUES (1)")
+    site.switch_and_wait()
+    size = sum(path.stat().st_size for path in site.data.rglob("*") if path.is_file())
+
+    def on_a_disk_of(mega_bytes: int, *options: str) -> tuple[int, str, list[Path]]:
+        disk = site.folder / f"disk{mega_bytes}"
+        with mounted(disk, "-t", "tmpfs", "-o", f"size={mega_bytes}m,mode=777", "tmpfs"):
+            done = site.restore(*options, name=f"{disk.name}/restored")
+            left = [path for path in disk.rglob("*") if path.is_file()]
+            site.stop_restored()
+            return done.status, done.out, left
+
+    small = on_a_disk_of(20, "--at", moment)
+    dry = on_a_disk_of(21, "--at", moment, "--dry-run")
+    large = on_a_disk_of(2 * (size >> 20) + 200, "--at", moment)
+
+    for status, out, left in (small, dry):
+        assert (status, " MB are needed for the cluster and the WAL" in out, left) == (1, True, [])
+    assert large[0] == 0, large[1]
+
+
 def test_a_snapshot_that_cannot_be_read_keeps_nobody_from_another_base_backup(site: Archiving) -> None:
     good = site.take_base()
     before = {*(site.repository / "manifests").rglob("*")}
@@ -276,6 +302,35 @@ def test_archive_get_tells_what_is_not_there_from_what_cannot_be_told(site: Arch
     # A server takes up to 125 for "there is none", and ends its recovery.
     assert (absent.status, unknown.status, mistyped.status) == (1, 126, 126)
     assert not target.exists()
+
+
+def test_the_restore_command_of_the_guide_takes_no_failure_for_the_end(site: Archiving) -> None:
+    there = site.switch_and_wait()
+    lost = f"{there[:16]}{int(there[16:], 16) + 9:08X}"
+    guide = (ROOT / "docs/admin-guide/restore-points.md").read_text()
+    script = "#!/bin/sh\n" + guide.partition("```sh\n#!/bin/sh\n")[2].partition("```")[0]
+    python = " ".join((*site.python, "-m backup_admin.cli"))
+    script = script.replace("$(backup-admin", f"$({python}").replace("/mnt/wal", str(site.repository))
+    script = script.replace("/etc/backup/wal.key", str(site.folder / "key"))
+    script = script.replace("/var/lib/postgresql/backup", str(site.folder / "state"))
+
+    def get(file: str, script: str) -> int:
+        command = [*as_server(), "sh", "-c", script, "backup-get", file, "got"]
+        done = subprocess.run(
+            command, cwd=site.data, env=site.environment, check=False, capture_output=True, timeout=120
+        )
+        return done.returncode
+
+    found = get(there, script)
+    got = (site.data / "got").read_bytes()
+    absent = get(lost, script)
+    no_python = get(lost, script.replace(site.python[0], "/nowhere/python"))
+    no_package = get(lost, script.replace("backup_admin.cli", "backup_gone.cli"))
+    site.repository.rename(site.folder / "away")
+    away = get(lost, script)
+
+    assert (found, absent, no_python, no_package, away) == (0, 1, 126, 126, 126)
+    assert got == (site.data / "pg_wal" / there).read_bytes()
 
 
 def test_prune_forgets_what_no_base_backup_needs_and_nothing_else(site: Archiving) -> None:

@@ -86,6 +86,10 @@ def test_a_folder_may_have_excludes() -> None:
         ("FILES", {"a": {"paths": "/x"}}),
         ("FILES", {"a": {"path": "/x", "include": []}}),
         ("ENVIRONMENT_KEYS", 5),
+        ("POSTGRES_CLUSTERS", {"a": "postgresql://db/postgres"}),
+        ("POSTGRES_CLUSTERS", {"a": {"address": "postgresql://db/postgres"}}),
+        ("POSTGRES_CLUSTERS", {"a": {"address": "x", "storage": "/mnt", "schedule": "daily"}}),
+        ("POSTGRES_CLUSTERS", {"a": {"address": "x", "storage": "/mnt", "every_hours": 0}}),
         ("KEY", 5),
         ("APP_NAME", "two\nlines"),
     ],
@@ -95,13 +99,39 @@ def test_a_value_that_makes_no_sense_names_its_setting(key: str, value: Any) -> 
         load({f"BACKUP_ADMIN_{key}": value})
 
 
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"STREAMS": "main, other"}, "names 'other', which is none of BACKUP_ADMIN_DATABASES"),
+        ({"STREAMS": ["server"]}, "names 'server', which is no SQLite database"),
+        ({"STREAMS": ["main"], "FILES": {"backup_admin_streams": "/x"}}, "is ours"),
+    ],
+)
+def test_only_sqlite_databases_that_are_protected_are_streamed(config: dict[str, Any], said: str) -> None:
+    databases = {"main": "/srv/app.db", "server": "postgresql://app@db/app", "more": "sqlite:////srv/x.db"}
+
+    def read(config: dict[str, Any]) -> Settings:
+        return load({f"BACKUP_ADMIN_{name}": value for name, value in config.items()})
+
+    assert read({"DATABASES": databases, "STREAMS": "main, more"}).streams == ("main", "more")
+    with pytest.raises(ConfigurationError, match=said):
+        read({"DATABASES": databases, **config})
+
+
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("0", False), ("Off", False), (True, True)])
 def test_flags_are_words_too(text: Any, value: bool) -> None:
     assert load({"BACKUP_ADMIN_READ_ONLY": text}).read_only is value
 
 
 def test_secrets_do_not_show_themselves() -> None:
-    settings = load({"BACKUP_ADMIN_KEY": "bkm1_xyzzy", "BACKUP_ADMIN_REDIS_URL": "redis://:pw@host"})
+    server = {"address": "postgresql://replica:pw@host/postgres", "storage": "/mnt"}
+    settings = load(
+        {
+            "BACKUP_ADMIN_KEY": "bkm1_xyzzy",
+            "BACKUP_ADMIN_REDIS_URL": "redis://:pw@host",
+            "BACKUP_ADMIN_POSTGRES_CLUSTERS": {"main": server},
+        }
+    )
     assert "xyzzy" not in repr(settings)
     assert ":pw@" not in repr(settings)
 

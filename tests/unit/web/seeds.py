@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from backup_admin.control.app_clusters import STATE_KEY as STATE_KEY_OF_CLUSTERS
 from backup_admin.control.copies import Medium
 from backup_admin.control.destinations import STATES_KEY, PlaceState, Role
 from backup_admin.control.stored import write_value
-from backup_admin.core.clock import SystemClock
+from backup_admin.core.clock import SystemClock, format_time
 from backup_admin.core.ids import new_ulid
 from backup_admin.records import (
     BackupManifest,
@@ -96,6 +97,38 @@ def add_verification(session: Session, at: datetime, snapshot_id: str, status: R
         warnings=[] if good else ["storage/events/0412.JPG: its bytes are not as they were saved"],
         error_message="" if good else "1 thing is not as it was saved.",
     )
+
+
+def add_base_backups(session: Session, now: datetime) -> BackupRun:
+    """Add servers: one that archives and one that does not, with base backups that failed and did not."""
+    rows: list[dict[str, Any]] = [
+        {"name": "main", "noted_at": format_time(now), "timeout": 60, "archived_at": format_time(now)},
+        {
+            "name": "reports",
+            "noted_at": format_time(now),
+            "timeout": 0,
+            "problem": "its archive_command fails",
+        },
+    ]
+    write_value(session, SystemClock(), STATE_KEY_OF_CLUSTERS, rows)
+    more: dict[str, Any] = {
+        "kind": RunKind.CLUSTER,
+        "stage": "verify",
+        "objects_read": 40,
+        "bytes_read": 60 * MIB,
+    }
+    good: dict[str, Any] = {
+        "label": "main",
+        "snapshot_id": new_ulid(now),
+        "total_bytes": 4 * GIB,
+        "new_bytes": 60 * MIB,
+    }
+    failed: dict[str, Any] = {
+        "label": "reports",
+        "error_message": "postgresql://db/postgres: pg_basebackup ended with 1.",
+    }
+    add_run(session, now - timedelta(hours=3), RunStatus.FAILED, **more, **failed)
+    return add_run(session, now - timedelta(hours=5), **more, **good)
 
 
 def add_restore(session: Session, at: datetime, status: RestoreStatus, **more: Any) -> RestoreOperation:
