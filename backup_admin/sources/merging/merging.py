@@ -16,13 +16,18 @@ from backup_admin.sources.merging.deciding import (
     find_referred,
     require_parents,
 )
+from backup_admin.sources.merging.keeping import keep_after, keep_before
 from backup_admin.sources.merging.merge_model import MergeReport, OnConflict
+from backup_admin.sources.merging.record import write_record
 from backup_admin.sources.merging.renumbering import renumber
 from backup_admin.sources.merging.walking import load_tables, mark_owned, mark_selected, select
 from backup_admin.sources.merging.working import OWNED, Workbench
 from backup_admin.sources.merging.writing import count_rows, write
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from backup_admin.sources.merging.graph import Graph
     from backup_admin.sources.merging.merge_model import MergeEngine, MergeRequest, TableMerge
 
@@ -30,11 +35,20 @@ TellLink = Callable[[int, str], object]
 """Is told the number of a link in the request, and a path that a row holds."""
 
 
-def merge(
-    engine: MergeEngine, graph: Graph, request: MergeRequest, *, dry: bool, tell_link: TellLink
+def merge(  # noqa: PLR0913 - into what, what of it, and how
+    engine: MergeEngine,
+    graph: Graph,
+    request: MergeRequest,
+    *,
+    dry: bool,
+    tell_link: TellLink,
+    record: Path | None = None,
+    made: Sequence[str] = (),
 ) -> MergeReport:
     """Walk, decide and write; writes nothing when the report says that it is refused.
 
+    In earnest, what it changes is kept in the file `record`, and is on disk when this returns; `made` are
+    tables that were made for it.
     Raises `RestoreRefused` or `UsageError` for what cannot be meant, and `VerificationFailed`.
     """
     bench = Workbench(engine, graph)
@@ -53,7 +67,11 @@ def merge(
     clashes = tuple(find_clashes(bench, policy, replaced))
     tables = count_rows(bench, replaced)
     if not refusals and not clashes:
+        kept = keep_before(bench, tables, replaced) if record is not None and not dry else []
         write(bench, tables, replaced)
+        if record is not None and not dry:
+            keep_after(bench, kept)
+            write_record(record, engine, kept, made)
     _tell_links(bench, request, tell_link)
     _tell_triggers(bench, tables)
     return MergeReport(tables, clashes, refusals, tuple(bench.notes))
