@@ -98,7 +98,7 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-def _merge(  # noqa: PLR0913 - what, where, and how
+def _merge(
     connection: sqlite3.Connection,
     request: MergeRequest,
     deadline: Deadline,

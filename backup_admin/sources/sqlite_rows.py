@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from backup_admin.sources.merging.merging import TellLink
 
 
-def merge_into_sqlite(
+def merge_into_sqlite(  # noqa: PLR0913 - of what into what, and how
     copy: Path,
     live: Path,
     request: MergeRequest,
@@ -29,8 +29,9 @@ def merge_into_sqlite(
     """Merge rows of a checked copy into a live database, or do the same and take it back.
 
     All or nothing, also when this process or its child is killed. What it needs beside lies next to the copy,
-    and is removed; what an undo needs is in the file `record` before it is committed. Raises `RestoreRefused`, `Busy`, `SourceMissing`, `LiveUnusable` or `SourceError`; nothing
-    live was changed then.
+    and is removed; what an undo needs is in the file `record` before it is committed.
+    Raises `RestoreRefused`, `Busy`, `SourceMissing`, `LiveUnusable` or `SourceError`; nothing live was
+    changed then.
     """
     name = uuid.uuid4().hex
     work, links = copy.with_name(f"{name}.work"), copy.with_name(f"{name}.links")

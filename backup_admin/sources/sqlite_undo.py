@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backup_admin.sources.merging.graph import literal, quote
 from backup_admin.sources.merging.record import load_record
 from backup_admin.sources.merging.undoing import look, undo
 from backup_admin.sources.sqlite_graph import read_graph
@@ -18,6 +17,7 @@ from backup_admin.sources.sqlite_open import Deadline, need_database, open_live
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from backup_admin.sources.merging.graph import Graph
     from backup_admin.sources.merging.merge_model import UndoReport
 
 
@@ -46,15 +46,13 @@ def _undo(connection: sqlite3.Connection, engine: SqliteMerge, record: Path, *, 
         return look(engine, kept)
     report = undo(engine, graph, kept)
     if not report.is_refused:
-        _drop_empty(connection, made)
+        _drop_empty(engine, graph, made)
     return report
 
 
-def _drop_empty(connection: sqlite3.Connection, made: Sequence[str]) -> None:
+def _drop_empty(engine: SqliteMerge, graph: Graph, made: Sequence[str]) -> None:
     """Drop the tables that the merge made, unless the app put rows of its own into them."""
     for name in made:
-        query = f"SELECT 1 FROM main.sqlite_master WHERE type = 'table' AND name = {literal(name)}"
-        if connection.execute(query).fetchone() is None:
-            continue
-        if connection.execute(f"SELECT 1 FROM main.{quote(name)} LIMIT 1").fetchone() is None:
-            connection.execute(f"DROP TABLE main.{quote(name)}")
+        table = graph.tables.get(name)
+        if table is not None and not engine.number(f"SELECT EXISTS (SELECT 1 FROM {table.reading})"):
+            engine.run(f"DROP TABLE {table.place}")

@@ -52,6 +52,7 @@ ROWS = (
     Step("safety_backup", "Make a safety backup of the database", 60),
     Step("swap", "Write the rows in one transaction, and the files that follow them", 40),
 )
+UNDO_ROWS = (Step("swap", "Put the rows back as they were, in one transaction, and the files", 100),)
 UNDO = (
     Step("maintenance", "Stop writers", 10),
     Step("swap", "Put back what was there before", 50),
@@ -139,7 +140,7 @@ def of_restore(operation: RestoreOperation, now: datetime, state: RestoreProgres
             can_cancel=state.can_cancel and not operation.cancel_requested,
         )
     if is_rows(operation):
-        shown = _describe(facts, ROWS, now)
+        shown = _describe(facts, UNDO_ROWS if undoing else ROWS, now)
         return replace(shown, until="the rows are written", afterwards="All of it happens, or nothing.")
     shown = _describe(facts, UNDO if undoing else RESTORE, now)
     afterwards = "If a check fails, everything goes back by itself."

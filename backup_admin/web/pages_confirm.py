@@ -46,7 +46,9 @@ _OUTCOMES = {
 _ROWS_OUTCOMES = {
     **_OUTCOMES,
     "restored": ("The rows are restored", "They were written in one transaction, while the app went on."),
-    "interrupted": ("The restore was interrupted", "Nobody finishes it or takes it back; nothing has to be."),
+    "rolled_back": ("Nothing was restored", "It ended before its transaction did; nothing live was changed."),
+    "interrupted": ("The restore was interrupted", "Whether the rows are there is found out by the worker."),
+    "undone": ("The restore was undone", "Its rows are as they were before it; everything else stayed."),
 }
 
 

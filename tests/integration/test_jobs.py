@@ -37,7 +37,6 @@ from backup_admin.control import (
 from backup_admin.control.journals import is_closed
 from backup_admin.control.restores import Confirmation, Origin
 from backup_admin.control.rows_choice import RowsChoice
-from backup_admin.control.rows_ended import ALL_OR_NOTHING
 from backup_admin.control.runs import NewRun
 from backup_admin.control.schedules import ScheduleForm
 from backup_admin.control.wizard import Choice, RestoreType
@@ -384,16 +383,16 @@ def test_a_killed_restore_is_brought_to_an_end_by_the_next_worker(
     assert client.get("/").status_code == 404
 
 
-def test_a_restore_of_rows_whose_process_is_killed_ends_as_interrupted(site: Site) -> None:
+def test_a_restore_of_rows_whose_process_is_killed_is_found_out_about(site: Site) -> None:
     operation_id = confirmed_restore(site, RowsChoice("main", rows="photos:1"))
     site.start_worker()
     with closing(sqlite3.connect(site.folder / "app.db")) as busy:
         busy.execute("BEGIN IMMEDIATE")  # so it waits at the very place where it would write
         site.wait_for(lambda: site.restore(operation_id).stage == "swap")
         os.kill(int(site.restore(operation_id).worker.rpartition(":")[2]), signal.SIGKILL)
-        done = site.wait_for_restore(operation_id)
-    assert done.status is RestoreStatus.INTERRUPTED
-    assert done.error_message.endswith(ALL_OR_NOTHING)
+        site.wait_for(lambda: site.restore(operation_id).status is not RestoreStatus.RUNNING)
+    site.wait_for(lambda: site.restore(operation_id).status is RestoreStatus.ROLLED_BACK)
+    assert "Nothing live was changed." in site.restore(operation_id).error_message
     assert contents(site) == ("changed", ["b", "c"])
     again = confirmed_restore(site, RowsChoice("main", rows="photos:1"))
     done = site.wait_for_restore(again)

@@ -115,8 +115,9 @@ def _keep_written(bench: Workbench, kept: Kept, work: Work) -> None:
     key = ", ".join(work.live(work.table.key, "l"))
     bench.engine.run(
         f"INSERT INTO {kept.after.name} (digest, was, remains, {own}) "
-        f"SELECT {kept.live_digest(bench.engine, 'l')}, CASE WHEN w.act = {INSERT} THEN 0 ELSE 1 END, 1, {key} "
-        f"FROM {work.table.reading} AS l JOIN {work.name} AS w ON w.{WRITTEN} AND {work.key_matches('l', 'w')}"
+        f"SELECT {kept.live_digest(bench.engine, 'l')}, CASE w.act WHEN {INSERT} THEN 0 ELSE 1 END, 1, {key} "
+        f"FROM {work.table.reading} AS l JOIN {work.name} AS w "
+        f"ON w.{WRITTEN} AND {work.key_matches('l', 'w')}"
     )
 
 

@@ -57,8 +57,8 @@ def _compare_by_key(engine: MergeEngine, kept: Kept) -> None:
     digest = kept.live_digest(engine, "l")
     engine.run(f"UPDATE {before.name} AS b SET digest = {kept.own_digest(engine, 'b')}")
     engine.run(
-        f"UPDATE {after.name} AS a SET state = CASE WHEN {digest} = a.digest THEN {_LEFT} ELSE {_CHANGED} END "
-        f"FROM {live} AS l WHERE {after.key_matches('l', 'a')}"
+        f"UPDATE {after.name} AS a SET state = CASE {digest} WHEN a.digest THEN {_LEFT} "
+        f"ELSE {_CHANGED} END FROM {live} AS l WHERE {after.key_matches('l', 'a')}"
     )
     # A new row that is gone is as before; one that was written over is not.
     engine.run(
@@ -75,7 +75,8 @@ def _compare_by_key(engine: MergeEngine, kept: Kept) -> None:
         f"WHERE b.state = {_ALREADY} AND {kept.same_key('b', 'a')}"
     )
     engine.run(
-        f"UPDATE {before.name} AS b SET state = a.state FROM {after.name} AS a WHERE {kept.same_key('b', 'a')}"
+        f"UPDATE {before.name} AS b SET state = a.state FROM {after.name} AS a "
+        f"WHERE {kept.same_key('b', 'a')}"
     )
     engine.run(f"UPDATE {before.name} SET state = {_LEFT} WHERE state = {_UNKNOWN}")
 

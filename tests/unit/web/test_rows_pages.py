@@ -85,15 +85,44 @@ def test_the_whole_way_and_what_is_said_on_it(host: Host) -> None:
     assert "events 12 rows" in words(step)
     assert "No live row is changed or deleted" in words(review)
     assert "Table New events 1" in words(review)
-    assert "There is no undo button afterwards." in words(review)
+    assert "It can be undone for 24 hours: exactly these rows go back" in words(review)
     assert "The app goes on meanwhile" in words(review)
     assert re.search(r"flask backup restore [0-9a-z]{26} --rows gallery\.events:5", review.text)
     assert "it can be cancelled until the rows are written" in words(waiting)
     assert title(result) == "The rows are restored"
     assert "events 1 new 1 new As planned" in words(result)
-    assert "There is no undo of single rows." in words(result)
-    assert "Undo this restore" not in result.text
+    assert "The undo below takes back exactly what this restore did." in words(result)
+    assert "If somebody has changed one of them since, nothing is touched" in words(result)
     assert rows(host, "SELECT name FROM events WHERE id = 5") == [("events 4",)]
+
+
+def test_the_undo_takes_the_rows_away_again(host: Host) -> None:
+    client = host.client()
+    codes = enrol(client)
+    path = begin(client)
+    ask(client, path, rows="events:5")
+    confirm(client, path, codes[0])
+    host.work()
+    fields = {"reason": "it was wrong", "code": codes[1]}
+
+    wrong = post(client, f"{path}/undo", reason="it was wrong", code="000000")
+    rows(host, "UPDATE events SET name = 'since' WHERE id = 5")
+    waiting = follow(client, post(client, f"{path}/undo", **fields))
+    host.work()
+    refused = get(client, f"{path}/verify")
+    rows(host, "UPDATE events SET name = 'events 4' WHERE id = 5")
+    post(client, f"{path}/undo", reason="it was wrong", code=codes[2])
+    host.work()
+    undone = get(client, f"{path}/verify")
+
+    assert wrong.status_code == 422
+    assert "Put the rows back as they were, in one transaction" in words(waiting)
+    assert title(refused) == "The rows are restored"
+    assert "these rows are no longer what it left: events 5. Nothing was changed." in words(refused)
+    assert "Undo this restore" in refused.text
+    assert title(undone) == "The restore was undone"
+    assert "Undo this restore" not in undone.text
+    assert rows(host, "SELECT name FROM events WHERE id = 5") == []
 
 
 def test_a_wrong_answer_comes_back_as_it_was_typed(host: Host) -> None:
@@ -192,7 +221,7 @@ def test_only_who_prepares_it_sees_the_draft(host: Host) -> None:
     assert ask(host.client("restorer"), path, rows="events:5").status_code == 404
 
 
-def test_an_interrupted_one_says_that_nobody_finishes_it(host: Host) -> None:
+def test_an_interrupted_one_says_who_finds_out_how_it_ended(host: Host) -> None:
     client = host.client()
     path = begin(client)
     with host.app.app_context():
@@ -208,7 +237,7 @@ def test_an_interrupted_one_says_that_nobody_finishes_it(host: Host) -> None:
     page = get(client, f"{path}/verify")
 
     assert title(page) == "The restore was interrupted"
-    assert "Nobody finishes it or takes it back; nothing has to be." in words(page)
+    assert "Whether the rows are there is found out by the worker." in words(page)
     assert "Asked for events:5, in gallery" in words(page)
 
 
