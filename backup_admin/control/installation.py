@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 BACKUP_JOB = "backup_admin.jobs.run_backup"
 VERIFY_JOB = "backup_admin.jobs.run_verify"
 RESTORE_JOB = "backup_admin.jobs.run_restore"
+PLAN_JOB = "backup_admin.jobs.run_plan"
 UNDO_JOB = "backup_admin.jobs.run_undo"
 STORAGE_TEST_JOB = "backup_admin.jobs.run_storage_test"
 

@@ -144,11 +144,14 @@ def undo_rows(journal: Journal, state: StateFolder, servers: Sequence[PostgresSo
         raise
     journal.write(Step.UNDONE)
     remove_rows_record(journal, state)
+    checks = tuple(_check_lines(found, files))
+    done = "; ".join(f"{line.topic}: {line.found}" for line in checks)
     return RestoreReport(
         journal.restore_id,
         "undone",
-        f"The rows are as they were before the restore of {journal.lines[0].time:%Y-%m-%d %H:%M} UTC.",
-        tuple(_check_lines(found, files)),
+        f"The rows are as they were before the restore of {journal.lines[0].time:%Y-%m-%d %H:%M} UTC"
+        f"{f' ({done})' if done else ''}.",
+        checks,
         notices=(*found.notes, *files.problems),
     )
 

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from backup_admin.control.destinations import MIRROR_STAGE
+from backup_admin.control.planning import is_planning
 from backup_admin.control.rows_ended import is_rows
 from backup_admin.records import ACTIVE_RESTORES, ACTIVE_RUNS, BackupRun, RestoreOperation, RunKind
 from backup_admin.web.formats import count, size
@@ -52,6 +53,8 @@ ROWS = (
     Step("safety_backup", "Make a safety backup of the database", 60),
     Step("swap", "Write the rows in one transaction, and the files that follow them", 40),
 )
+PLAN = (Step("plan", "Compare the backup with what is live", 100),)
+PLAN_ROWS = (Step("plan", "Do all of it in one transaction of the database, and take it back", 100),)
 UNDO_ROWS = (Step("swap", "Put the rows back as they were, in one transaction, and the files", 100),)
 UNDO = (
     Step("maintenance", "Stop writers", 10),
@@ -120,6 +123,20 @@ def of_run(run: BackupRun, now: datetime) -> Progress:
     is_mirrored = run.stage == MIRROR_STAGE or len(run.storages or ()) > 1
     steps = VERIFY if verifying else MIRRORED if is_mirrored else BACKUP
     return _describe(facts, (LOOK, *steps) if run.if_changed else steps, now)
+
+
+def of_plan(operation: RestoreOperation, now: datetime) -> Progress:
+    """Describe the plan that a draft waits for."""
+    finished = not is_planning(operation)
+    begun = operation.heartbeat_at is not None
+    facts = replace(
+        _facts(operation, "plan", "Plan", now, finished=finished),
+        status="done" if finished else "running" if begun else "queued",
+        begun=begun,
+        since=operation.updated_at or operation.created_at,
+        can_cancel=False,
+    )
+    return _describe(facts, PLAN_ROWS if is_rows(operation) else PLAN, now)
 
 
 def of_restore(operation: RestoreOperation, now: datetime, state: RestoreProgress | None = None) -> Progress:

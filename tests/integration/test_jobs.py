@@ -27,6 +27,7 @@ from backup_admin.access.step_up import Act, Purpose
 from backup_admin.control import (
     onboarding,
     perform,
+    planning,
     restores,
     runs,
     schedules,
@@ -398,6 +399,36 @@ def test_a_restore_of_rows_whose_process_is_killed_is_found_out_about(site: Site
     done = site.wait_for_restore(again)
     assert (done.status, done.error_message) == (RestoreStatus.RESTORED, "")
     assert contents(site) == ("changed", ["a", "b", "c"])
+
+
+def test_a_plan_is_made_by_the_worker_and_given_up_when_its_process_is_killed(site: Site) -> None:
+    operation_id = confirmed_restore(site, RowsChoice("main", rows="photos:1"))
+    site.start_worker()
+    assert site.wait_for_restore(operation_id).status is RestoreStatus.RESTORED
+    with closing(sqlite3.connect(site.folder / "app.db")) as connection, connection:
+        connection.execute("DELETE FROM photos WHERE title = 'a'")
+    installation = site.installation
+
+    def ask() -> str:
+        with installation.database.new_session() as session:
+            draft = wizard.create_draft(session, installation, ADMIN).id
+            wizard.choose_snapshot(session, installation, draft, site.restore(operation_id).snapshot_id)
+            wizard.choose_type(session, installation, draft, RestoreType.ROWS)
+            held = wizard.held_rows(session, installation, draft)
+            wizard.choose_rows(session, installation, draft, RowsChoice("main", rows="photos:1"), held)
+            planning.ask_for_plan(session, installation, draft)
+        return draft
+
+    good = ask()
+    site.wait_for(lambda: not planning.is_planning(site.restore(good)))
+    assert (site.restore(good).error_message, site.restore(good).plan != "") == ("", True)
+    with closing(sqlite3.connect(site.folder / "app.db")) as busy:
+        busy.execute("BEGIN IMMEDIATE")  # so it waits where it would write
+        killed = ask()
+        site.wait_for(lambda: site.restore(killed).stage == "plan")
+        os.kill(int(site.restore(killed).worker.rpartition(":")[2]), signal.SIGKILL)
+        site.wait_for(lambda: not planning.is_planning(site.restore(killed)))
+    assert site.restore(killed).error_message.startswith("The plan was not made:")
 
 
 def confirmed_restore(site: Site, rows: RowsChoice | None = None) -> str:

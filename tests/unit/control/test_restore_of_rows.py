@@ -185,6 +185,7 @@ def test_the_undo_takes_back_rows_and_files_and_nothing_else(desk: Desk) -> None
 
     sql(desk.host, "DELETE FROM events WHERE id = 7")
     assert (undone.status, undone.error_message, undone.warnings) == (RestoreStatus.UNDONE, "", [])
+    assert "(events: 1 put back; photos: 2 deleted; files that came with them: 2 files" in undone.message
     assert everything(desk.host) == harmed
     assert sorted(path.name for path in desk.host.uploads.iterdir()) == ["two.txt"]
     assert (desk.host.uploads / "two.txt").read_bytes() == b"mine"
