@@ -9,6 +9,7 @@ from backup_admin.core.errors import RestoreRefused
 from backup_admin.core.shown import columns, count_of, show_text, show_time
 from backup_admin.operations.answers import Answer
 from backup_admin.operations.rows_plan import describe_merge
+from backup_admin.sources.merging.merge_model import OnConflict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +25,8 @@ def rows_plan_lines(plan: RowsPlan, snapshot: Snapshot) -> Iterator[str]:
     yield f"Rows of snapshot {plan.snapshot_id} of {show_time(snapshot.created_at)}"
     yield f"into {show_text(plan.place)}:"
     yield from _merge_lines(plan.report, plan.linked)
+    if plan.report.clashes:
+        yield f"  {clash_advice(plan.selection.on_conflict)}"
 
 
 def answer_rows_plan(plan: RowsPlan, snapshot: Snapshot) -> Answer:
@@ -85,6 +88,16 @@ def _merge_lines(report: MergeReport, linked: tuple[LinkedFiles, ...]) -> Iterat
 def clash_words(clash: Clash) -> str:
     """Return why a row cannot go in."""
     return f"{clash.table} {clash.row}: the live row {clash.live_row} has the same {clash.unique}"
+
+
+def clash_advice(policy: OnConflict) -> str:
+    """Return what can be done about rows that cannot go in."""
+    if policy is OnConflict.COPY:
+        return (
+            "A copy would have what may be there once only: choose to leave alone or to overwrite what is "
+            "live, or give the live row another value first."
+        )
+    return "Change or delete that one first."
 
 
 def merge_counts(table: TableMerge) -> str:

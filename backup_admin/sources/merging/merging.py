@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from backup_admin.sources.merging.graph import Graph
     from backup_admin.sources.merging.merge_model import MergeEngine, MergeRequest, TableMerge
 
+_LARGE_OBJECTS = ("oid", "lo")
 TellLink = Callable[[int, str], object]
 """Is told the number of a link in the request, and a path that a row holds."""
 
@@ -74,6 +75,7 @@ def merge(  # noqa: PLR0913 - into what, what of it, and how
             write_record(record, engine, kept, made)
     _tell_links(bench, request, tell_link)
     _tell_triggers(bench, tables)
+    _tell_large_objects(bench, tables)
     return MergeReport(tables, clashes, refusals, tuple(bench.notes))
 
 
@@ -96,3 +98,14 @@ def _tell_triggers(bench: Workbench, tables: tuple[TableMerge, ...]) -> None:
     fired = [one.table for one in tables if one.changes and bench.works[one.table].table.has_triggers]
     if fired:
         bench.notes.append(f"Triggers of the app fire for what is written to {', '.join(fired)}.")
+
+
+def _tell_large_objects(bench: Workbench, tables: tuple[TableMerge, ...]) -> None:
+    for one in tables:
+        columns = bench.works[one.table].columns if one.changes else ()
+        names = [column.name for column in columns if column.type.rpartition(".")[2] in _LARGE_OBJECTS]
+        if names:
+            bench.notes.append(
+                f"{one.table}: where {', '.join(names)} has the number of a large object, that object does "
+                "not come with the row. Restore the database with --to to get it."
+            )
