@@ -21,6 +21,7 @@ from backup_admin.control import (
     app_clusters,
     perform,
     perform_restore,
+    planning,
     recovery,
     runs,
     schedules,
@@ -30,6 +31,7 @@ from backup_admin.control.companions import Companions, die_with
 from backup_admin.control.installation import (
     BACKUP_JOB,
     CLUSTER_JOB,
+    PLAN_JOB,
     RESTORE_JOB,
     STORAGE_TEST_JOB,
     UNDO_JOB,
@@ -55,7 +57,7 @@ logger = logging.getLogger(__name__)
 
 INSTALLATION = "backup_admin.installation"
 """Under this name `app.extensions` holds the `Installation`."""
-_ALLOWED = (BACKUP_JOB, VERIFY_JOB, CLUSTER_JOB, RESTORE_JOB, UNDO_JOB, STORAGE_TEST_JOB)
+_ALLOWED = (BACKUP_JOB, VERIFY_JOB, CLUSTER_JOB, PLAN_JOB, RESTORE_JOB, UNDO_JOB, STORAGE_TEST_JOB)
 _FAILURE_TTL = 86_400
 _WORKER_TTL = 20
 _MONITORING_SECONDS = 5
@@ -94,6 +96,12 @@ def run_cluster(run_id: str) -> None:
     """Take the base backup a row of `backup_runs` asks for."""
     with _installation() as installation:
         perform.perform_cluster(installation, run_id)
+
+
+def run_plan(operation_id: str) -> None:
+    """Make the plan that a draft of `restore_operations` asks for."""
+    with _installation() as installation:
+        planning.perform_plan(installation, operation_id)
 
 
 def run_restore(operation_id: str) -> None:
@@ -288,7 +296,8 @@ def tick_once(installation: Installation, *, with_reconcile: bool = True) -> tup
     with installation.database.new_session() as session:
         started = schedules.tick(session, installation)
         if with_reconcile:
-            for said in runs.reconcile(session, installation):
+            given_up = planning.give_up_plans(session, installation, runs.SILENT_AFTER)
+            for said in (*runs.reconcile(session, installation), *given_up):
                 logger.warning("reconciled", extra={"what": said})
             if recovery.needs_recovery(session, installation):
                 recovery.recover_restores(installation)
@@ -322,7 +331,8 @@ def _worker(installation: Installation) -> BackupWorker:
 def _killed_handler(installation: Installation) -> Callable[[Job, int, int, Any], None]:
     def note(job: Job, _pid: int, status: int, _usage: Any) -> None:
         with installation.database.new_session() as session:
-            runs.give_up(session, installation, job.id, f"its process was killed (wait status {status})")
+            if not planning.give_up_plan(session, job.id, installation.clock.now()):
+                runs.give_up(session, installation, job.id, f"its process was killed (wait status {status})")
 
     return note
 

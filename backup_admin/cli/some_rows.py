@@ -75,7 +75,7 @@ def restore_some(
         tools = RestoreTools(state, reporter, surroundings.clock)
         restore_id = RestoreId(new_ulid(surroundings.clock.now()))
         report = carry_out_rows(plan, repository, targets, restore_id=restore_id, actor=actor(), tools=tools)
-    return answer_rows(report, plan)
+    return answer_rows(report, plan, "backup-admin")
 
 
 def select_from(chosen: Chosen, targets: SourceSet) -> RowsSelection:

@@ -24,6 +24,7 @@ BACKUP_JOB = "backup_admin.jobs.run_backup"
 VERIFY_JOB = "backup_admin.jobs.run_verify"
 CLUSTER_JOB = "backup_admin.jobs.run_cluster"
 RESTORE_JOB = "backup_admin.jobs.run_restore"
+PLAN_JOB = "backup_admin.jobs.run_plan"
 UNDO_JOB = "backup_admin.jobs.run_undo"
 STORAGE_TEST_JOB = "backup_admin.jobs.run_storage_test"
 

@@ -206,7 +206,8 @@ def _values(installation: Installation, operation: RestoreOperation, report: Rep
         "error_message": "" if good else report.message,
     }
     if operation.action == "undo":  # what the restore itself did stays as it was noted
-        return {**said, "undone_at": installation.clock.now()} if good else said
+        undone = {"undone_at": installation.clock.now(), "warnings": list(report.notices)}
+        return {**said, **undone} if good else said
     return {
         **said,
         "warnings": list(report.notices),
@@ -221,9 +222,9 @@ def _failed(installation: Installation, operation: RestoreOperation, error: Base
     said: Values = {"error_message": "It was ended at once, by a signal."}
     if isinstance(error, Exception):
         said = failure(installation, error, f"restore {operation.id}")
-    if is_rows(operation):
-        return failed_rows(error, said)
     journal = journal_of(installation, operation.id)
+    if is_rows(operation) and operation.action != "undo":
+        return failed_rows(error, said, journal)
     status = status_of(operation, journal)
     if operation.action == "undo" and (journal is None or journal.finished):
         status = RestoreStatus.RESTORED if status is RestoreStatus.RUNNING else status
@@ -258,7 +259,8 @@ def _end(session: Session, installation: Installation, operation: RestoreOperati
 
 
 def _audit(installation: Installation, operation: RestoreOperation, values: Values) -> None:
-    good = values["status"] in (RestoreStatus.RESTORED, RestoreStatus.UNDONE)
+    wanted = RestoreStatus.UNDONE if operation.action == "undo" else RestoreStatus.RESTORED
+    good = values["status"] is wanted
     try:
         installation.audit().append(
             Actor(operation.restored_by, operation.restored_by_name),

@@ -42,8 +42,8 @@ class _Notes:
 class RowReporter:
     """A reporter whose thread writes the row, says "alive" and reads the cancel flag.
 
-    The work itself never waits for the database. The heartbeat comes from the
-    process that does the work: it ends when that process does.
+    `status` is what the row has meanwhile, if not that it runs. The work itself never waits for the
+    database. The heartbeat comes from the process that does the work: it ends when that process does.
     """
 
     def __init__(
@@ -54,12 +54,14 @@ class RowReporter:
         row_id: str,
         *,
         heartbeat_seconds: float,
+        status: RunStatus | RestoreStatus | None = None,
     ) -> None:
         self._database = database
         self._clock = clock
         self._table = table
         self._row_id = row_id
         self._heartbeat_seconds = heartbeat_seconds
+        self._status = _RUNNING[table] if status is None else status
         self._lock = threading.Lock()
         self._counts = _Counts()
         self._notes = _Notes()
@@ -155,7 +157,7 @@ class RowReporter:
         now = self._clock.now()
         change = (
             update(self._table)
-            .where(self._table.id == self._row_id, self._table.status == _RUNNING[self._table])
+            .where(self._table.id == self._row_id, self._table.status == self._status)
             .values(**values, heartbeat_at=now, updated_at=now)
             .returning(self._table.cancel_requested)
         )

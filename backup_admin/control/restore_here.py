@@ -26,6 +26,7 @@ from backup_admin.control.wizard import (
 )
 from backup_admin.core.errors import Busy, RestoreRefused
 from backup_admin.core.ids import RestoreId, new_ulid
+from backup_admin.core.progress import QuietReporter
 from backup_admin.operations.plans import RestorePlan, Selection
 from backup_admin.operations.restore_answers import blocks
 from backup_admin.operations.restore_report import RestoreReport
@@ -56,7 +57,7 @@ def plan_here(
     """Plan and validate a restore; an empty selection means all there is. Writes nothing."""
     if not selection.files and not selection.databases:
         selection = Selection()
-    return make_review(session, installation, repository, snapshot_id, selection)
+    return make_review(session, installation, repository, snapshot_id, selection, QuietReporter())
 
 
 def plan_rows_here(
@@ -68,7 +69,8 @@ def plan_rows_here(
 ) -> Review[RowsPlan]:
     """Try a restore of tables or rows out and take it back; raises `UsageError` for what cannot be meant."""
     names = engine.source_set(session, installation).database_names()
-    return make_rows_review(session, installation, repository, snapshot_id, select_rows(asked, names))
+    selection = select_rows(asked, names)
+    return make_rows_review(session, installation, repository, snapshot_id, selection, QuietReporter())
 
 
 def carry_out_here(

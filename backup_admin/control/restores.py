@@ -294,8 +294,8 @@ def _mark_queued(
 def _is_untouched(operation: RestoreOperation, journal: JournalSummary | None) -> bool:
     if operation.action == "undo":
         return False
-    if is_rows(operation):  # it has no journal
-        return operation.stage != WRITES
+    if is_rows(operation):
+        return operation.stage != WRITES and (journal is None or journal.step in _STILL_UNTOUCHED)
     return journal is None or journal.step in _STILL_UNTOUCHED
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.errors import UsageError
 from backup_admin.operations.issues import Issue, Level
-from backup_admin.operations.rows_answers import clash_words, file_counts
+from backup_admin.operations.rows_answers import clash_advice, clash_words, file_counts
 from backup_admin.operations.rows_asked import read_link, read_row
 from backup_admin.operations.rows_plan import RowsSelection
 from backup_admin.operations.validate import look_at_journals, look_at_storage
@@ -167,7 +167,7 @@ def _look_at_trial(plan: RowsPlan) -> Iterator[Issue]:
     for sentence in plan.report.refusals:
         yield Issue(Level.BLOCK, "Refused", sentence)
     for clash in plan.report.clashes:
-        yield Issue(Level.BLOCK, "Clash", f"{clash_words(clash)}. Change or delete that one first.")
+        yield Issue(Level.BLOCK, "Clash", f"{clash_words(clash)}. {clash_advice(plan.selection.on_conflict)}")
     if plan.report.is_refused:
         return
     if plan.is_empty:

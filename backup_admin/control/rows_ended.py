@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from backup_admin.core.errors import BackupAdminError, Cancelled
+from backup_admin.core.errors import Cancelled
 from backup_admin.operations.databases import CheckLine
+from backup_admin.operations.journal import Step
 from backup_admin.operations.rows_answers import clash_words, file_counts, merge_counts
 from backup_admin.operations.rows_plan import KIND
 from backup_admin.records import RestoreOperation, RestoreStatus
@@ -14,13 +15,13 @@ from backup_admin.records import RestoreOperation, RestoreStatus
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from backup_admin.operations.journal import JournalSummary
     from backup_admin.operations.linked_files import LinkedFiles
     from backup_admin.operations.rows_plan import RowsPlan, RowsReport
 
 ALL_OR_NOTHING = (
-    "The rows were written in one transaction, so all of them are there or none is; files that follow "
-    "them may be missing. Plan the same again: it shows what is there already. Look into the app before "
-    "you copy rows again."
+    "The rows were to be written in one transaction, so all of them are there or none is. The worker finds "
+    "out which within seconds, and whether there is something to undo; files that follow them may be missing."
 )
 WRITES = "swap"
 """The stage in which it can no longer be stopped."""
@@ -40,7 +41,12 @@ def rows_values(plan: RowsPlan, report: RowsReport) -> dict[str, Any]:
         warnings.append(
             "What was live changed after this was planned, so not all of it is as it was planned."
         )
-    said = {"message": report.message, "safety_snapshot_id": report.safety_snapshot, "warnings": warnings}
+    said = {
+        "message": report.message,
+        "safety_snapshot_id": report.safety_snapshot,
+        "warnings": warnings,
+        "undo_until": report.undo_until,
+    }
     if report.outcome == "refused":
         reasons = [*report.report.refusals, *map(clash_words, report.report.clashes)]
         message = " ".join([report.message, *(f"{one}." for one in reasons[:_SHOWN_REASONS])])
@@ -60,17 +66,18 @@ def remarks_of(report: RowsReport) -> list[str]:
     return [*report.report.notes, *problems]
 
 
-def failed_rows(error: BaseException, said: dict[str, Any]) -> dict[str, Any]:
+def failed_rows(error: BaseException, said: dict[str, Any], journal: JournalSummary | None) -> dict[str, Any]:
     """Return what a row says of a restore that raised.
 
-    What we raise says that nothing live was changed. Of anything else nobody knows when it came.
+    Its journal says whether the rows were written. While that is open, whoever recovers finds it out.
     """
-    if isinstance(error, Cancelled):
-        return {**said, "status": RestoreStatus.CANCELLED}
-    if isinstance(error, BackupAdminError):
-        return {**said, "status": RestoreStatus.FAILED}
-    message = f"{said['error_message']} {ALL_OR_NOTHING}"
-    return {**said, "status": RestoreStatus.INTERRUPTED, "error_message": message}
+    if journal is not None and not journal.finished:
+        message = f"{said['error_message']} {ALL_OR_NOTHING}"
+        return {**said, "status": RestoreStatus.INTERRUPTED, "error_message": message}
+    if journal is not None and journal.step is Step.COMMITTED:
+        return {**said, "status": RestoreStatus.RESTORED}
+    cancelled = isinstance(error, Cancelled)
+    return {**said, "status": RestoreStatus.CANCELLED if cancelled else RestoreStatus.FAILED}
 
 
 def _done(plan: RowsPlan, report: RowsReport) -> Iterator[CheckLine]:

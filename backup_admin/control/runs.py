@@ -275,7 +275,7 @@ def _gone(heartbeat: datetime | None, worker: str) -> str:
 
 
 def _with_what_is_left(message: str, kind: str) -> str:
-    """Add what nobody will finish or take back: a restore of rows has no journal, and needs none."""
+    """Add what is certain of a restore of rows, until its journal says how it ended."""
     return f"{message} {ALL_OR_NOTHING}" if kind == KIND else message
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from backup_admin.access.permissions import Actor
     from backup_admin.control.installation import Installation
+    from backup_admin.core.progress import Reporter
     from backup_admin.operations.rows_plan import RowsSelection
     from backup_admin.repository.repository import Repository
 
@@ -128,7 +129,7 @@ def choose_snapshot(
     if operation.snapshot_id != snapshot_id:
         operation.snapshot_id = snapshot_id
         operation.source_backup_id = known.backup_run_id
-        _void_plan(operation)
+        void_plan(operation)
     operation.step = max(operation.step, 2)
     _save(session, installation, operation)
 
@@ -141,7 +142,7 @@ def choose_type(
     if operation.restore_type != restore_type.value:
         operation.restore_type = restore_type.value
         operation.selection = {}
-        _void_plan(operation)
+        void_plan(operation)
     operation.step = max(operation.step, 3)
     _save(session, installation, operation)
 
@@ -172,7 +173,7 @@ def choose_components(
     selection = {"files": list(choice.files), "databases": list(choice.databases)}
     if operation.selection != selection:
         operation.selection = selection
-        _void_plan(operation)
+        void_plan(operation)
     operation.step = max(operation.step, 4)
     _save(session, installation, operation)
 
@@ -194,7 +195,7 @@ def choose_rows(
     selection = choice.to_plain()
     if operation.selection != selection:
         operation.selection = selection
-        _void_plan(operation)
+        void_plan(operation)
     problems = problems_of(choice, held)
     if not problems:
         operation.step = max(operation.step, 4)
@@ -204,22 +205,39 @@ def choose_rows(
 
 def review(session: Session, installation: Installation, operation_id: str) -> Review[AnyPlan]:
     """Step 4: make the plan anew, validate it, and keep it with its digest."""
+    operation = draft_to_plan(session, operation_id)
+    found = find_review(session, installation, operation, QuietReporter())
+    keep_review(operation, found, installation.clock.now())
+    operation.step = 4
+    _save(session, installation, operation)
+    return found
+
+
+def draft_to_plan(session: Session, operation_id: str) -> RestoreOperation:
+    """Return a draft of which a plan can be made; raise `UsageError`."""
     operation = _draft(session, operation_id)
     if not operation.snapshot_id:
         raise UsageError("Choose a backup first.")
+    if operation.restore_type == RestoreType.ROWS:
+        RowsChoice.from_plain(operation.selection).selection()
+    return operation
+
+
+def find_review(
+    session: Session, installation: Installation, operation: RestoreOperation, reporter: Reporter
+) -> Review[AnyPlan]:
+    """Make the plan of a draft and validate it; keeps nothing."""
     repository, why_mirror = open_for_restore(session, installation)
     snapshot_id = SnapshotId(operation.snapshot_id)
     found: Review[AnyPlan]
     if operation.restore_type == RestoreType.ROWS:
         rows = RowsChoice.from_plain(operation.selection).selection()
-        found = make_rows_review(session, installation, repository, snapshot_id, rows)
+        found = make_rows_review(session, installation, repository, snapshot_id, rows, reporter)
     else:
-        found = make_review(session, installation, repository, snapshot_id, selection_of(operation))
+        selection = selection_of(operation)
+        found = make_review(session, installation, repository, snapshot_id, selection, reporter)
     if why_mirror:
         found = replace(found, issues=(Issue(Level.WARN, "storage", why_mirror), *found.issues))
-    keep_review(operation, found, installation.clock.now())
-    operation.step = 4
-    _save(session, installation, operation)
     return found
 
 
@@ -229,13 +247,13 @@ def make_review(
     repository: Repository,
     snapshot_id: SnapshotId,
     selection: Selection,
+    reporter: Reporter,
 ) -> Review[RestorePlan]:
     """Plan a restore onto what the app protects, and validate it; keeps nothing."""
     targets = engine.source_set(session, installation)
     session.commit()  # hold no transaction while files are compared
-    plan = plan_restore(
-        repository, snapshot_id, targets, selection, state=installation.state, reporter=QuietReporter()
-    )
+    state = installation.state
+    plan = plan_restore(repository, snapshot_id, targets, selection, state=state, reporter=reporter)
     issues = validate_restore(plan, repository, targets, state=installation.state, clock=installation.clock)
     return Review(plan, issues, plan.digest)
 
@@ -246,22 +264,31 @@ def make_rows_review(
     repository: Repository,
     snapshot_id: SnapshotId,
     selection: RowsSelection,
+    reporter: Reporter,
 ) -> Review[RowsPlan]:
     """Try a restore of tables or rows out and take it back; keeps nothing, and nothing live has changed."""
     targets = engine.source_set(session, installation)
     session.commit()  # hold no transaction while the other database works
-    plan = plan_rows(
-        repository, snapshot_id, targets, selection, state=installation.state, reporter=QuietReporter()
-    )
+    state = installation.state
+    plan = plan_rows(repository, snapshot_id, targets, selection, state=state, reporter=reporter)
     return Review(plan, issues_of(plan, repository, targets, installation), plan.digest)
 
 
 def keep_review(operation: RestoreOperation, review: Review[AnyPlan], now: datetime) -> None:
     """Write a plan and what was found into its row; the caller commits."""
-    operation.plan = dump_canonical(review.plan.to_json()).decode()
-    operation.plan_digest = review.digest
-    operation.planned_at = now
-    operation.issues = [{**asdict(issue), "level": issue.level.value} for issue in review.issues]
+    for name, value in review_values(review, now).items():
+        setattr(operation, name, value)
+
+
+def review_values(review: Review[AnyPlan], now: datetime) -> dict[str, Any]:
+    """Return what a row says of a plan."""
+    return {
+        "plan": dump_canonical(review.plan.to_json()).decode(),
+        "plan_digest": review.digest,
+        "planned_at": now,
+        "issues": [{**asdict(issue), "level": issue.level.value} for issue in review.issues],
+        "error_message": "",
+    }
 
 
 def stored_review(operation: RestoreOperation) -> Review[AnyPlan] | None:
@@ -310,7 +337,9 @@ def _draft(session: Session, operation_id: str) -> RestoreOperation:
     return operation
 
 
-def _void_plan(operation: RestoreOperation) -> None:
+def void_plan(operation: RestoreOperation) -> None:
+    """Forget the plan of a draft, and one that is being made."""
+    operation.action, operation.error_message = "restore", ""
     operation.plan, operation.plan_digest, operation.planned_at, operation.issues = "", "", None, []
 
 

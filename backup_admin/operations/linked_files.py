@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import stat
 import uuid
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -16,21 +16,22 @@ from backup_admin.core.durable import write_all
 from backup_admin.core.errors import BackupAdminError, Damaged, RestoreRefused, UsageError
 from backup_admin.core.paths import check_path, show_path
 from backup_admin.operations.captured import iterate_bytes
+from backup_admin.operations.linked_undo import has_digest
 from backup_admin.repository.lookup import branch_entries
 from backup_admin.sources.base import STAGING_PREFIX
 from backup_admin.sources.beneath import FOLDER_FLAGS, open_beneath, open_parent, rename_beneath, stat_beneath
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from backup_admin.operations.linked_undo import LinkRecord
     from backup_admin.operations.results import SourceSet
     from backup_admin.repository.reader import ChunkReader
     from backup_admin.repository.types import FileEntry, FilesRoot, Manifest
 
 _BATCH = 500
 _SHOWN_PROBLEMS = 20
-_BLOCK_BYTES = 1 << 20
 _KEPT_BITS = 0o777
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
@@ -101,10 +102,12 @@ def follow_links(  # noqa: PLR0913 - what, where, and how
     dry: bool,
     overwrite: bool,
     aside: str,
+    record: LinkRecord | None = None,
 ) -> tuple[LinkedFiles, ...]:
     """Put files back that rows name (`told` has a line for each), or only count them.
 
-    A file that is there and different stays, or goes aside under a name that ends with `aside`.
+    A file that is there and different stays, or goes aside under a name that ends with `aside`. What comes
+    back is told to `record` before.
     """
     found = []
     for number, link in enumerate(links):
@@ -120,7 +123,10 @@ def follow_links(  # noqa: PLR0913 - what, where, and how
             found.append(result)
             continue
         try:
-            run = _Following(root, handle, reader, result, dry=dry, overwrite=overwrite, aside=aside)
+            note = None if record is None else partial(record.note, target.root.resolve())
+            run = _Following(
+                root, handle, reader, result, dry=dry, overwrite=overwrite, aside=aside, note=note
+            )
             paths = _read_paths(told, number, link, result)
             while batch := list(islice(paths, _BATCH)):
                 run.follow(batch)
@@ -162,6 +168,7 @@ class _Following:
         dry: bool,
         overwrite: bool,
         aside: str,
+        note: Callable[[bytes, str, bytes], None] | None,
     ) -> None:
         self._root = root
         self._handle = handle
@@ -170,6 +177,7 @@ class _Following:
         self._dry = dry
         self._overwrite = overwrite
         self._aside = os.fsencode(aside)
+        self._note = note
 
     def follow(self, paths: list[bytes]) -> None:
         wanted = set(paths)
@@ -208,13 +216,9 @@ class _Following:
         self._result.kept_aside += live is not None
 
     def _is_same(self, entry: FileEntry, live: os.stat_result) -> bool:
-        if not stat.S_ISREG(live.st_mode) or live.st_size != entry.size or entry.content is None:
+        if live.st_size != entry.size or entry.content is None:
             return False
-        digest = hashlib.sha256()
-        with os.fdopen(open_beneath(self._handle, entry.path, os.O_RDONLY), "rb") as file:
-            while block := file.read(_BLOCK_BYTES):
-                digest.update(block)
-        return digest.hexdigest() == entry.content.sha256
+        return has_digest(self._handle, entry.path, entry.content.sha256)
 
     def _put_back(self, entry: FileEntry, folders: dict[bytes, int], *, replaces: bool) -> None:
         """Write a file beside its place, and move it there when it is whole."""
@@ -224,6 +228,8 @@ class _Following:
         staged = b"/".join(part for part in (parent, name) if part)
         try:
             self._write(entry, staged)
+            if self._note is not None and entry.content is not None:
+                self._note(entry.path, entry.content.sha256, entry.path + self._aside if replaces else b"")
             if replaces:
                 rename_beneath(self._handle, entry.path, self._handle, entry.path + self._aside)
             rename_beneath(self._handle, staged, self._handle, entry.path)

@@ -14,6 +14,7 @@ from backup_admin.operations.journal import Journal, Step, open_journals
 from backup_admin.operations.maintenance import reopen
 from backup_admin.operations.postgres_part import PostgresPart
 from backup_admin.operations.put_back import journal_parts, put_back, swap_again
+from backup_admin.operations.rows_undo import is_rows_journal, recover_rows
 from backup_admin.operations.undo import finish_undo
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ def recover(
 def _recover(
     journal: Journal, state: StateFolder, *, hooks: RestoreHooks, reporter: Reporter, clock: Clock
 ) -> Recovered:
+    if is_rows_journal(journal):
+        outcome, message = recover_rows(journal, state, hooks.servers, clock)
+        return Recovered(journal.restore_id, outcome, message)
     if journal.has(Step.UNDOING):
         report = finish_undo(journal, state, hooks=hooks, reporter=reporter, clock=clock)
         return Recovered(journal.restore_id, report.outcome, report.message)

@@ -109,6 +109,12 @@ def _report_lines(report: RestoreReport, command: str) -> Iterator[str]:
 def undo_lines(choice: Undoable) -> Iterator[str]:
     """Yield what an undo would put back, for people."""
     yield f"Undo of restore {choice.restore_id} of {show_time(choice.restored_at)}."
+    if choice.tables is not None:
+        yield f"What it did to rows of {show_text(choice.places[0])} is taken back, and its files with them:"
+        for table in choice.tables:
+            yield f"  {show_text(table)}"
+        yield "If somebody changed one of those rows since, they are named and nothing is touched."
+        return
     yield "What was live before it comes back to:"
     for place in choice.places:
         yield f"  {show_text(place)}"

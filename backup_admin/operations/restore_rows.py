@@ -11,19 +11,30 @@ import os
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from backup_admin.core.errors import RestoreRefused, UsageError, VerificationFailed
+from backup_admin.core.errors import BackupAdminError, RestoreRefused, UsageError, VerificationFailed
 from backup_admin.operations.base_backups import refuse_cluster
 from backup_admin.operations.captured import iterate_bytes, write_content
 from backup_admin.operations.databases import compare_database
-from backup_admin.operations.journal import refuse_unfinished
+from backup_admin.operations.journal import Step, new_journal, refuse_unfinished
 from backup_admin.operations.linked_files import check_links, follow_links
+from backup_admin.operations.linked_undo import LinkRecord
 from backup_admin.operations.pinning import pinned
 from backup_admin.operations.planned import planned_manifest
 from backup_admin.operations.results import SourceSet
-from backup_admin.operations.rows_plan import RowsPlan, RowsReport
-from backup_admin.operations.safety_backup import keep_safe, no_backups
+from backup_admin.operations.rows_answers import merge_counts
+from backup_admin.operations.rows_plan import KIND, RowsPlan, RowsReport
+from backup_admin.operations.rows_undo import (
+    commit_rows,
+    files_path,
+    give_up_rows,
+    place_to_json,
+    record_path,
+    settle_rows,
+    undo_until,
+)
+from backup_admin.operations.safety_backup import Safety, keep_safe, no_backups
 from backup_admin.repository.lookup import find_entry
 from backup_admin.sources.merging.merge_model import OnConflict
 from backup_admin.sources.sqlite import SqliteSource
@@ -31,10 +42,12 @@ from backup_admin.sources.sqlite_rows import merge_into_sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
     from backup_admin.core.ids import RestoreId, SnapshotId
     from backup_admin.core.progress import Reporter
     from backup_admin.core.state import StateFolder
+    from backup_admin.operations.journal import Journal
     from backup_admin.operations.linked_files import LinkedFiles
     from backup_admin.operations.restore_report import RestoreTools
     from backup_admin.operations.rows_plan import RowsSelection
@@ -42,6 +55,7 @@ if TYPE_CHECKING:
     from backup_admin.repository.repository import Repository
     from backup_admin.repository.types import DatabaseEntry, Manifest
     from backup_admin.sources.merging.merge_model import MergeReport
+    from backup_admin.sources.merging.merging import TellLink
     from backup_admin.sources.postgres.source import PostgresSource
 
 _WAIT_SECONDS = 600.0
@@ -102,28 +116,87 @@ def carry_out_rows(
     pin = pinned(repository, plan.snapshot_id, actor=actor, clock=tools.clock, warn=tools.reporter.warn)
     with state.lock("restore"), pin:
         refuse_unfinished(state, tools.clock)
+        journal = new_journal(state, restore_id, tools.clock)
+        journal.write(
+            Step.PLANNED,
+            plan=plan.to_json(),
+            actor=actor,
+            digest=plan.digest,
+            undo_hours=tools.undo_hours,
+            place=place_to_json(run.target, restore_id, state),
+        )
+        return _carry_out(plan, run, journal, repository, tools)
+
+
+def _carry_out(
+    plan: RowsPlan, run: _Rows, journal: Journal, repository: Repository, tools: RestoreTools
+) -> RowsReport:
+    """Do it, with its journal begun; however that ends, the journal says how."""
+    restore_id = journal.restore_id
+    kept = Safety("", (), {})
+    try:
         with no_backups(tools):
             tools.reporter.stage("safety_backup")
+            actor = str((journal.find(Step.PLANNED) or {})["actor"])
             sources = _sources(run.target)
             kept = keep_safe(repository, sources, restore_id=restore_id, actor=actor, tools=tools)
+            journal.write(Step.SAFETY_BACKUP, snapshot=kept.snapshot, usable={})
             tools.reporter.check_cancelled()
             tools.reporter.stage("swap")
-            report, linked = run.merge(dry=False)
+            journal.write(Step.SWAPPING, kind=KIND, name=plan.selection.database)
+            report, linked = run.merge(dry=False, restore_id=restore_id)
+            if report.is_refused:
+                give_up_rows(journal, tools.state, _why_refused(report))
+            else:
+                until = commit_rows(journal, tools.clock, _done(report))
+    except BaseException as error:
+        if not (_stands(journal, run, tools, error) and isinstance(error, Exception)):
+            raise
+        return _interrupted(plan, journal, kept, error)
     if report.is_refused:
         return RowsReport(
             restore_id, "refused", _why_refused(report), report, (), kept.snapshot, kept.notices, exit_code=1
         )
-    day = manifest.snapshot.created_at
     return RowsReport(
         restore_id,
         "restored",
-        f"Restored from the backup of {day:%Y-%m-%d %H:%M} UTC into {plan.place}.",
+        f"Restored from the backup of {run.day:%Y-%m-%d %H:%M} UTC into {plan.place}.",
         report,
         linked,
         kept.snapshot,
         kept.notices,
         exit_code=_code_of(linked),
+        undo_until=until,
     )
+
+
+def _stands(journal: Journal, run: _Rows, tools: RestoreTools, error: BaseException) -> bool:
+    """Say whether the rows are there all the same; where that cannot be asked now, recovery will."""
+    if journal.finished:
+        return journal.step is Step.COMMITTED
+    servers = () if isinstance(run.target, SqliteSource) else (run.target,)
+    try:
+        return settle_rows(journal, tools.state, servers, tools.clock, str(error))
+    except (BackupAdminError, OSError):
+        return False
+
+
+def _interrupted(plan: RowsPlan, journal: Journal, kept: Safety, error: Exception) -> RowsReport:
+    return RowsReport(
+        journal.restore_id,
+        "restored",
+        f"The rows are restored into {plan.place}, but what follows them may be missing: {error}",
+        plan.report,
+        (),
+        kept.snapshot,
+        kept.notices,
+        exit_code=_INCOMPLETE,
+        undo_until=undo_until(journal),
+    )
+
+
+def _done(report: MergeReport) -> list[tuple[str, str]]:
+    return [(table.table, merge_counts(table)) for table in report.tables if table.changes]
 
 
 def end_at_once(plan: RowsPlan, restore_id: RestoreId) -> RowsReport | None:
@@ -166,8 +239,16 @@ class _Rows:
             return str(self.target.path.resolve())
         return self.target.address.label
 
-    def merge(self, *, dry: bool) -> tuple[MergeReport, tuple[LinkedFiles, ...]]:
-        """Restore the rows and their files, or take the rows back and only count the files."""
+    @property
+    def day(self) -> datetime:
+        """When the backup was made."""
+        return self._manifest.snapshot.created_at
+
+    def merge(self, *, dry: bool, restore_id: str = "") -> tuple[MergeReport, tuple[LinkedFiles, ...]]:
+        """Restore the rows and their files, or take the rows back and only count the files.
+
+        In earnest, what an undo needs is kept under the id of the restore.
+        """
         self._need_room()
         with TemporaryDirectory(prefix="rows-", dir=self._state.scratch) as folder:
             told = Path(folder) / "told"
@@ -176,7 +257,8 @@ class _Rows:
                 def tell_link(number: int, path: str) -> None:
                     file.write(json.dumps([number, path]) + "\n")
 
-                report = self._merge_rows(Path(folder), tell_link, dry=dry)
+                record = record_path(self._state, restore_id) if restore_id else None
+                report = self._merge_rows(Path(folder), tell_link, record, dry=dry)
             linked: tuple[LinkedFiles, ...] = ()
             if not report.is_refused:
                 linked = follow_links(
@@ -188,6 +270,7 @@ class _Rows:
                     dry=dry,
                     overwrite=self._selection.on_conflict is OnConflict.OVERWRITE,
                     aside=self._aside,
+                    record=LinkRecord(files_path(self._state, restore_id)) if restore_id else None,
                 )
         return report, linked
 
@@ -202,7 +285,9 @@ class _Rows:
                     "Nothing was touched. Name another with --state-dir."
                 )
 
-    def _merge_rows(self, folder: Path, tell_link: Any, *, dry: bool) -> MergeReport:
+    def _merge_rows(
+        self, folder: Path, tell_link: TellLink, record: Path | None, *, dry: bool
+    ) -> MergeReport:
         request = self._selection.request()
         if isinstance(self.target, SqliteSource):
             copy = folder / "snapshot.db"
@@ -210,7 +295,8 @@ class _Rows:
             wrong = [line for line in compare_database(self._entry, copy) if not line.ok]
             if wrong:
                 raise VerificationFailed(f"{wrong[0].topic}: {wrong[0].found}. Nothing live was touched.")
-            return merge_into_sqlite(copy, self.target.path, request, dry=dry, tell_link=tell_link)
+            live = self.target.path
+            return merge_into_sqlite(copy, live, request, dry=dry, tell_link=tell_link, record=record)
         from backup_admin.sources.postgres.merge_rows import (  # noqa: PLC0415 - needs psycopg
             CapturedParts,
             merge_into_postgres,
@@ -220,7 +306,8 @@ class _Rows:
             b"".join(iterate_bytes(self._reader, self._entry.content)),
             partial(_read_part, self._reader, self._entry),
         )
-        return merge_into_postgres(self.target.address, parts, request, dry=dry, tell_link=tell_link)
+        address = self.target.address
+        return merge_into_postgres(address, parts, request, dry=dry, tell_link=tell_link, record=record)
 
 
 def _read_part(reader: ChunkReader, entry: DatabaseEntry, name: str) -> Iterator[memoryview]:

@@ -13,6 +13,7 @@ from backup_admin.sources.merging.merge_model import MergeRequest, OnConflict, r
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from backup_admin.core.ids import RestoreId
     from backup_admin.sources.merging.merge_model import MergeReport
@@ -107,6 +108,7 @@ class RowsReport:
     safety_snapshot: str = ""
     notices: tuple[str, ...] = ()
     exit_code: int = 0
+    undo_until: datetime | None = None
 
 
 def describe_merge(report: MergeReport, linked: tuple[LinkedFiles, ...]) -> dict[str, Any]:

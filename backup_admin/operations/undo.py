@@ -13,6 +13,14 @@ from backup_admin.operations.journal import Journal, Step, open_journal, open_jo
 from backup_admin.operations.maintenance import close, reopen
 from backup_admin.operations.put_back import journal_parts, unswap_all
 from backup_admin.operations.restore_report import RestoreHooks, RestoreReport
+from backup_admin.operations.rows_undo import (
+    is_beneath_another,
+    is_rows_journal,
+    place_of,
+    remove_rows_record,
+    restored_at,
+    undo_rows,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,14 +40,21 @@ class Undoable:
     restored_at: datetime
     until: datetime
     places: tuple[str, ...]
+    tables: tuple[str, ...] | None = None
+    """What a restore of tables or rows did to each; None for one of whole databases and folders."""
 
 
 def undoable(state: StateFolder, clock: Clock) -> tuple[Undoable, ...]:
     """Return the restores that can be undone now, newest first."""
     found: list[Undoable] = []
     taken: set[str] = set()
-    for journal in reversed(list(open_journals(state, clock))):
+    journals = list(open_journals(state, clock))
+    for journal in reversed(journals):
         if journal.step is not Step.COMMITTED:
+            continue
+        if is_rows_journal(journal):
+            if _until(journal) > clock.now() and not is_beneath_another(journal, journals):
+                found.append(_undoable_rows(journal))
             continue
         places = tuple(part.live for part in journal_parts(journal))
         until = _until(journal)
@@ -47,6 +62,12 @@ def undoable(state: StateFolder, clock: Clock) -> tuple[Undoable, ...]:
             found.append(Undoable(journal.restore_id, journal.lines[-1].time, until, places))
         taken.update(places)
     return tuple(found)
+
+
+def _undoable_rows(journal: Journal) -> Undoable:
+    tables = (journal.find(Step.COMMITTED) or {}).get("tables", ())
+    done = tuple(f"{table}: {words}" for table, words in tables)
+    return Undoable(journal.restore_id, restored_at(journal), _until(journal), (place_of(journal),), done)
 
 
 def find_undoable(state: StateFolder, beginning: str, clock: Clock) -> Undoable:
@@ -75,13 +96,17 @@ def undo_restore(
     """Put back what was live before a restore, the newest one by default.
 
     What was written since the restore is not merged: databases as they are now
-    are kept beside the live ones until the restore's undo time is over. Raises
+    are kept beside the live ones until the restore's undo time is over. Of a restore of rows exactly those
+    rows are put back, and only if nobody changed them since. Raises
     `RestoreRefused` when there is nothing to undo, or a newer restore of the same
     place stands in between, `SourceError` when a server cannot be reached, and `Busy`.
     """
     with state.lock("restore"), state.lock("backup"):
         refuse_unfinished(state, clock)
         journal = _choose(state, restore_id, clock)
+        if is_rows_journal(journal):
+            reporter.stage("swap")
+            return undo_rows(journal, state, hooks.servers)
         for part in journal_parts(journal, hooks.servers):
             if not isinstance(part, parts.TreePart):
                 part.check()
@@ -138,6 +163,8 @@ def remove_expired(
         for journal in open_journals(state, clock):
             if _keeps_in_vain(journal, clock):
                 with suppress(BackupAdminError, OSError):
+                    if is_rows_journal(journal):
+                        remove_rows_record(journal, state)
                     for part in journal_parts(journal, servers):
                         parts.remove_staging(part)
                     _write_removed(journal)

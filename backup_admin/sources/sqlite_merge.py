@@ -6,17 +6,18 @@ live database is journalled, so the one transaction is as atomic as any.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sqlite3
 import time
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote as quote_address
 
-from backup_admin.core.errors import BackupAdminError, RestoreRefused, UsageError, VerificationFailed
+from backup_admin.core.errors import BackupAdminError, Damaged, RestoreRefused, UsageError, VerificationFailed
 from backup_admin.sources.merging.graph import literal, quote
 from backup_admin.sources.merging.merge_model import LoadedTable, request_from_json
 from backup_admin.sources.merging.merging import merge
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from backup_admin.sources.merging.graph import LiveColumn, LiveTable, Reference
     from backup_admin.sources.merging.merge_model import MergeReport, MergeRequest
+    from backup_admin.sources.merging.merging import TellLink
 
 _PAUSE_SECONDS = 0.005
 _BACK = "Everything was taken back; nothing live was changed."
@@ -41,47 +43,69 @@ def merge_copy(  # noqa: PLR0913 - what the caller asks by name
     links: str,
     request: dict[str, Any],
     dry: bool,
+    record: str | None,
     deadline_seconds: float,
 ) -> dict[str, Any]:
     """Merge rows of a copy into a live database, or do the same and take it back.
 
-    Paths that rows hold go to the file `links`, a line of JSON each.
+    Paths that rows hold go to the file `links`, a line of JSON each; what an undo needs goes to `record`.
     """
     need_database(copy)
     need_database(live)
     deadline = Deadline(deadline_seconds, live)
+    with (
+        explained(),
+        closing(open_live(live, deadline)) as connection,
+        Path(links).open("x", encoding="ascii") as told,
+    ):
+        address = f"file:{quote_address(os.fsencode(copy))}?mode=ro&immutable=1"
+        prepare(connection, work)
+        connection.execute("ATTACH ? AS snap", (address,))
+
+        def tell_link(number: int, path: str) -> None:
+            told.write(json.dumps([number, path]) + "\n")
+
+        kept = None if record is None else Path(record)
+        asked = request_from_json(request)
+        return asdict(_merge(connection, asked, deadline, dry=dry, tell_link=tell_link, record=kept))
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Translate what the live database refuses, and what we raise, for who asked."""
     try:
-        with (
-            closing(open_live(live, deadline)) as connection,
-            Path(links).open("x", encoding="ascii") as told,
-        ):
-            _attach(connection, copy, work)
-
-            def tell_link(number: int, path: str) -> None:
-                told.write(json.dumps([number, path]) + "\n")
-
-            return asdict(_merge(connection, request_from_json(request), deadline, dry, tell_link))
+        yield
     except sqlite3.IntegrityError as error:
         raise Failure("refused", f"The live database refuses a row: {error}. {_BACK}") from error
     except BackupAdminError as error:
-        kinds = {UsageError: "usage", VerificationFailed: "unverified"}
+        kinds = {UsageError: "usage", VerificationFailed: "unverified", Damaged: "damaged"}
         raise Failure(kinds.get(type(error), "refused"), str(error)) from error
 
 
-def _attach(connection: sqlite3.Connection, copy: str, work: str) -> None:
+def prepare(connection: sqlite3.Connection, work: str) -> None:
+    """Set up a connection to the live database, with an empty file for tables of ours beside it."""
     connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
+    connection.create_function("backup_admin_digest", 1, _digest, deterministic=True)
     # Keys are checked by us: so no key changes or deletes a row that was not decided about.
     for pragma in ("foreign_keys=OFF", "trusted_schema=OFF", "cell_size_check=ON"):
         connection.execute(f"PRAGMA {pragma}")
-    address = f"file:{quote_address(os.fsencode(copy))}?mode=ro&immutable=1"
-    connection.execute("ATTACH ? AS snap", (address,))
     connection.execute("ATTACH ? AS work", (f"file:{quote_address(os.fsencode(work))}",))
     for pragma in ("journal_mode=OFF", "synchronous=OFF"):
         connection.execute(f"PRAGMA work.{pragma}").fetchall()
 
 
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
 def _merge(
-    connection: sqlite3.Connection, request: MergeRequest, deadline: Deadline, dry: bool, tell_link: Any
+    connection: sqlite3.Connection,
+    request: MergeRequest,
+    deadline: Deadline,
+    *,
+    dry: bool,
+    tell_link: TellLink,
+    record: Path | None,
 ) -> MergeReport:
     engine = SqliteMerge(connection, deadline)
     made = _missing_tables(connection, request)
@@ -90,7 +114,9 @@ def _merge(
         for statement in made.values():
             connection.execute(statement)
     try:
-        report = merge(engine, read_graph(connection), request, dry=dry, tell_link=tell_link)
+        graph = read_graph(connection)
+        tables = [name for name in made if name in graph.tables]
+        report = merge(engine, graph, request, dry=dry, tell_link=tell_link, record=record, made=tables)
         engine.end("ROLLBACK" if dry or report.is_refused else "COMMIT")
     except BaseException:
         with suppress(sqlite3.Error):
@@ -169,6 +195,39 @@ class SqliteMerge:
             if names and len(own_names) == len(names):  # what others refer to
                 self.run(f"CREATE INDEX work.w{number}_{place} ON w{number} ({', '.join(own_names)})")
         return LoadedTable(f"work.w{number}", common, left_out)
+
+    def make(
+        self, name: str, own: Sequence[str], columns: Sequence[LiveColumn], key: Sequence[LiveColumn]
+    ) -> str:
+        """Make a table of ours in the file for them."""
+        parts = ["n INTEGER PRIMARY KEY", *own]
+        parts += [f"c{column.number} {column.type}{column.collation}" for column in columns]
+        self.run(f"CREATE TABLE work.{name} ({', '.join(parts)})")
+        searched = ", ".join(f"c{column.number}" for column in key) or "digest"
+        self.run(f"CREATE INDEX work.{name}_key ON {name} ({searched})")
+        return f"work.{name}"
+
+    def fill(self, name: str, columns: Sequence[str], rows: Iterator[Sequence[Any]]) -> None:
+        """Insert rows; text that is no UTF-8 goes in by its bytes."""
+        for row in rows:
+            values = [_bound(value) for value in row]
+            marks = ", ".join(mark for mark, _ in values)
+            if marks:
+                statement = f"INSERT INTO {name} ({', '.join(columns)}) VALUES ({marks})"
+                self._connection.execute(statement, [value for _, value in values])
+
+    def kept(self, value: str) -> str:
+        """Keep a value as it is: each has its own type."""
+        return value
+
+    def digest(self, values: Sequence[str]) -> str:
+        """Write the digest of a row as one text."""
+        return f"backup_admin_digest({self.whole(values)})"
+
+    def place_of(self, table: LiveTable, alias: str) -> list[str]:
+        """Write the number of a row, under a name of it that no column has."""
+        taken = {column.name.lower() for column in table.columns}
+        return [f"{alias}.{next(name for name in ('_rowid_', 'rowid', 'oid') if name not in taken)}"]
 
     def part_of(self, partition: str) -> int:
         """Refuse: there are no partitions."""
@@ -251,6 +310,16 @@ class SqliteMerge:
                 return
             self._deadline.check()
             time.sleep(_PAUSE_SECONDS)
+
+
+def _bound(value: Any) -> tuple[str, Any]:
+    """Return how a value is written into a statement, and what is bound there."""
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            return "CAST(? AS TEXT)", value.encode("utf-8", "surrogateescape")
+    return "?", value
 
 
 def _missing_tables(connection: sqlite3.Connection, request: MergeRequest) -> dict[str, str]:

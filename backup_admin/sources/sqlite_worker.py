@@ -80,6 +80,7 @@ def main() -> None:
             "check_thoroughly": check_thoroughly,
             "write": write,
             "merge": merge,
+            "undo_merge": undo_merge,
             "table_digest": table_digest,
             "triggers_install": sqlite_triggers.install,
             "triggers_show": sqlite_triggers.show,
@@ -260,6 +261,13 @@ def merge(**arguments: Any) -> dict[str, Any]:
     from backup_admin.sources.sqlite_merge import merge_copy  # noqa: PLC0415 - nothing else needs it
 
     return merge_copy(**arguments)
+
+
+def undo_merge(**arguments: Any) -> dict[str, Any]:
+    """Take back what a merge did to a live database."""
+    from backup_admin.sources.sqlite_undo import undo_merge as take_back  # noqa: PLC0415 - only for this
+
+    return take_back(**arguments)
 
 
 def table_digest(path: str, table: str, deadline_seconds: float) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def restore_command(  # noqa: PLR0913  one parameter for each option
     SNAPSHOT is an id, the beginning of one, or `latest`. In place everything is
     restored, or what --files and --database name; the app answers 503 meanwhile,
     the state from before is kept, and `undo` brings it back. Tables and rows go into
-    the live database in one transaction while the app goes on; `undo` does not know them.
+    the live database in one transaction while the app goes on; `undo` takes exactly that back.
     """
     if parts["table"] or parts["rows"]:
         others = {"to": target, "in_place": in_place, "only": only, "files": files, "database": database}
@@ -179,4 +179,4 @@ def _restore_rows(named: tuple[str, str], asked: AskedRows, *, yes: bool, dry_ru
         if not yes and not review.blocked:
             ask("Restore this now?")
         report = restore_here.carry_out_rows_here(session, installation, repository, review, actor())
-    return answer_rows(report, review.plan)
+    return answer_rows(report, review.plan, NAME)

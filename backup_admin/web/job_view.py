@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from backup_admin.control.destinations import MIRROR_STAGE
+from backup_admin.control.planning import is_planning
 from backup_admin.control.rows_ended import is_rows
 from backup_admin.records import ACTIVE_RESTORES, ACTIVE_RUNS, BackupRun, RestoreOperation, RunKind
 from backup_admin.web.formats import count, size
@@ -58,6 +59,9 @@ ROWS = (
     Step("safety_backup", "Make a safety backup of the database", 60),
     Step("swap", "Write the rows in one transaction, and the files that follow them", 40),
 )
+PLAN = (Step("plan", "Compare the backup with what is live", 100),)
+PLAN_ROWS = (Step("plan", "Do all of it in one transaction of the database, and take it back", 100),)
+UNDO_ROWS = (Step("swap", "Put the rows back as they were, in one transaction, and the files", 100),)
 UNDO = (
     Step("maintenance", "Stop writers", 10),
     Step("swap", "Put back what was there before", 50),
@@ -127,6 +131,20 @@ def of_run(run: BackupRun, now: datetime) -> Progress:
     return _describe(facts, (LOOK, *steps) if run.if_changed else steps, now)
 
 
+def of_plan(operation: RestoreOperation, now: datetime) -> Progress:
+    """Describe the plan that a draft waits for."""
+    finished = not is_planning(operation)
+    begun = operation.heartbeat_at is not None
+    facts = replace(
+        _facts(operation, "plan", "Plan", now, finished=finished),
+        status="done" if finished else "running" if begun else "queued",
+        begun=begun,
+        since=operation.updated_at or operation.created_at,
+        can_cancel=False,
+    )
+    return _describe(facts, PLAN_ROWS if is_rows(operation) else PLAN, now)
+
+
 def of_restore(operation: RestoreOperation, now: datetime, state: RestoreProgress | None = None) -> Progress:
     """Describe a restore; what its journal says counts before its row."""
     status = state.status if state is not None else operation.status
@@ -145,7 +163,7 @@ def of_restore(operation: RestoreOperation, now: datetime, state: RestoreProgres
             can_cancel=state.can_cancel and not operation.cancel_requested,
         )
     if is_rows(operation):
-        shown = _describe(facts, ROWS, now)
+        shown = _describe(facts, UNDO_ROWS if undoing else ROWS, now)
         return replace(shown, until="the rows are written", afterwards="All of it happens, or nothing.")
     shown = _describe(facts, UNDO if undoing else RESTORE, now)
     afterwards = "If a check fails, everything goes back by itself."

@@ -9,7 +9,7 @@ from flask import Blueprint, redirect, request, url_for
 from backup_admin.access import second_factor
 from backup_admin.access.permissions import Permission
 from backup_admin.access.step_up import Act, Purpose
-from backup_admin.control import overview, restores, wizard
+from backup_admin.control import overview, planning, restores
 from backup_admin.control.restores import Confirmation
 from backup_admin.control.rows_choice import RowsChoice
 from backup_admin.control.rows_ended import is_rows
@@ -18,7 +18,7 @@ from backup_admin.records import ACTIVE_RESTORES, RestoreOperation
 from backup_admin.web import current
 from backup_admin.web.flashes import say
 from backup_admin.web.guards import requires
-from backup_admin.web.job_view import of_restore
+from backup_admin.web.job_view import of_plan, of_restore
 from backup_admin.web.pages_restore import find, find_draft, steps, type_label
 from backup_admin.web.plan_view import PlanView, view_plan
 from backup_admin.web.proof import prove
@@ -46,7 +46,9 @@ _OUTCOMES = {
 _ROWS_OUTCOMES = {
     **_OUTCOMES,
     "restored": ("The rows are restored", "They were written in one transaction, while the app went on."),
-    "interrupted": ("The restore was interrupted", "Nobody finishes it or takes it back; nothing has to be."),
+    "rolled_back": ("Nothing was restored", "It ended before its transaction did; nothing live was changed."),
+    "interrupted": ("The restore was interrupted", "Whether the rows are there is found out by the worker."),
+    "undone": ("The restore was undone", "Its rows are as they were before it; everything else stayed."),
 }
 
 
@@ -56,6 +58,7 @@ def register(blueprint: Blueprint) -> None:
     add("/restore/<operation_id>/review", "restore_review", review)
     add("/restore/<operation_id>/review", "restore_confirm", confirm, methods=["POST"])
     add("/restore/<operation_id>/plan", "restore_replan", replan, methods=["POST"])
+    add("/restore/<operation_id>/planning", "restore_planning", plan_progress)
     add("/restore/<operation_id>/monitor", "restore_monitor", monitor)
     add("/restore/<operation_id>/progress", "restore_progress", progress)
     add("/restore/<operation_id>/cancel", "restore_cancel", cancel, methods=["POST"])
@@ -66,15 +69,32 @@ def register(blueprint: Blueprint) -> None:
 @requires(Permission.PLAN_RESTORE)
 def review(operation_id: str) -> ResponseReturnValue:
     """Step 4: what would change, what speaks against it, and the confirmation."""
-    return _show_review(find_draft(operation_id))
+    operation = find_draft(operation_id)
+    if planning.is_planning(operation):
+        shown = of_plan(operation, current.now())
+        return render_page("restore_planning", steps=steps(operation, 4), progress=shown, **_facts(operation))
+    if operation.error_message and is_rows(operation):
+        return redirect(url_for("backup_admin.restore_rows", operation_id=operation.id))
+    return _show_review(operation, error=operation.error_message)
+
+
+@requires(Permission.PLAN_RESTORE)
+def plan_progress(operation_id: str) -> ResponseReturnValue:
+    """Return the progress of the plan alone; the finished one leads to the review."""
+    operation = find(operation_id)
+    shown = of_plan(operation, current.now())
+    response = render_fragment("progress", progress=shown)
+    if shown.finished and "HX-Request" in request.headers:
+        response.headers["HX-Redirect"] = url_for("backup_admin.restore_show", operation_id=operation.id)
+    return response
 
 
 @requires(Permission.PLAN_RESTORE)
 def replan(operation_id: str) -> ResponseReturnValue:
-    """Make and check the plan anew."""
+    """Let the plan be made and checked anew."""
     operation = find_draft(operation_id)
     try:
-        wizard.review(current.session(), current.installation(), operation.id)
+        planning.ask_for_plan(current.session(), current.installation(), operation.id)
     except BackupAdminError as error:
         if not is_rows(operation):
             raise

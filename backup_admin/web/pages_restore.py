@@ -9,7 +9,7 @@ from flask import Blueprint, redirect, request, url_for
 
 from backup_admin.access import second_factor
 from backup_admin.access.permissions import Permission
-from backup_admin.control import overview, restore_points, wizard
+from backup_admin.control import overview, planning, restore_points, wizard
 from backup_admin.control.wizard import Choice, RestoreType
 from backup_admin.core.errors import SnapshotMissing, UsageError
 from backup_admin.records import ACTIVE_RESTORES, RestoreOperation, RestoreStatus
@@ -188,7 +188,7 @@ def components(operation_id: str) -> ResponseReturnValue:
 
 @requires(Permission.PLAN_RESTORE)
 def save_components(operation_id: str) -> ResponseReturnValue:
-    """Keep which parts, and make the plan of what would change."""
+    """Keep which parts, and let the plan be made of what would change."""
     operation = find_draft(operation_id)
     session, installation = current.session(), current.installation()
     choice = Choice(
@@ -199,7 +199,7 @@ def save_components(operation_id: str) -> ResponseReturnValue:
         wizard.choose_components(session, installation, operation.id, choice)
     except UsageError as error:
         return _show_components(operation, error=str(error))
-    wizard.review(session, installation, operation.id)
+    planning.ask_for_plan(session, installation, operation.id)
     return redirect(url_for("backup_admin.restore_review", operation_id=operation.id), code=303)
 
 
@@ -269,4 +269,5 @@ def _endpoint(operation: RestoreOperation) -> str:
         return "backup_admin.restore_verify"
     if not operation.snapshot_id:
         return "backup_admin.restore_select"
-    return "backup_admin.restore_review" if operation.plan else "backup_admin.restore_type"
+    seen = operation.plan or operation.error_message or planning.is_planning(operation)
+    return "backup_admin.restore_review" if seen else "backup_admin.restore_type"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from flask import Blueprint, redirect, request, url_for
 
 from backup_admin.access.permissions import Permission
-from backup_admin.control import overview, wizard
+from backup_admin.control import overview, planning, wizard
 from backup_admin.control.rows_choice import RowsChoice
 from backup_admin.control.wizard import RestoreType
 from backup_admin.core.errors import BackupAdminError
@@ -37,12 +37,13 @@ def show(operation_id: str) -> ResponseReturnValue:
     operation = find_draft(operation_id)
     if operation.restore_type != RestoreType.ROWS:
         return redirect(url_for("backup_admin.restore_components", operation_id=operation.id))
-    return _show(operation, _held(operation), RowsChoice.from_plain(operation.selection))
+    choice = RowsChoice.from_plain(operation.selection)
+    return _show(operation, _held(operation), choice, problem=operation.error_message, status=200)
 
 
 @requires(Permission.PLAN_RESTORE)
 def save(operation_id: str) -> ResponseReturnValue:
-    """Keep what was asked for, try it out, and take it back."""
+    """Keep what was asked for, and let it be tried out and taken back."""
     operation = find_draft(operation_id)
     session, installation = current.session(), current.installation()
     held = _held(operation)
@@ -51,7 +52,7 @@ def save(operation_id: str) -> ResponseReturnValue:
     if errors:
         return _show(operation, held, choice, errors=errors)
     try:
-        wizard.review(session, installation, operation.id)
+        planning.ask_for_plan(session, installation, operation.id)
     except BackupAdminError as error:
         return _show(operation, held, choice, problem=str(error))
     return redirect(url_for("backup_admin.restore_review", operation_id=operation.id), code=303)
@@ -83,11 +84,12 @@ def _show(
     *,
     errors: dict[str, str] | None = None,
     problem: str = "",
+    status: int = 0,
 ) -> ResponseReturnValue:
     tables = [table.name for one in held.databases for table in one.tables]
     return render_page(
         "restore_rows",
-        status=422 if errors or problem else 200,
+        status=status or (422 if errors or problem else 200),
         steps=steps(operation, 3),
         operation=operation,
         label=type_label(operation),

@@ -27,6 +27,7 @@ from backup_admin.access.step_up import Act, Purpose
 from backup_admin.control import (
     onboarding,
     perform,
+    planning,
     restores,
     runs,
     schedules,
@@ -37,7 +38,6 @@ from backup_admin.control import (
 from backup_admin.control.journals import is_closed
 from backup_admin.control.restores import Confirmation, Origin
 from backup_admin.control.rows_choice import RowsChoice
-from backup_admin.control.rows_ended import ALL_OR_NOTHING
 from backup_admin.control.runs import NewRun
 from backup_admin.control.schedules import ScheduleForm
 from backup_admin.control.wizard import Choice, RestoreType
@@ -384,21 +384,51 @@ def test_a_killed_restore_is_brought_to_an_end_by_the_next_worker(
     assert client.get("/").status_code == 404
 
 
-def test_a_restore_of_rows_whose_process_is_killed_ends_as_interrupted(site: Site) -> None:
+def test_a_restore_of_rows_whose_process_is_killed_is_found_out_about(site: Site) -> None:
     operation_id = confirmed_restore(site, RowsChoice("main", rows="photos:1"))
     site.start_worker()
     with closing(sqlite3.connect(site.folder / "app.db")) as busy:
         busy.execute("BEGIN IMMEDIATE")  # so it waits at the very place where it would write
         site.wait_for(lambda: site.restore(operation_id).stage == "swap")
         os.kill(int(site.restore(operation_id).worker.rpartition(":")[2]), signal.SIGKILL)
-        done = site.wait_for_restore(operation_id)
-    assert done.status is RestoreStatus.INTERRUPTED
-    assert done.error_message.endswith(ALL_OR_NOTHING)
+        site.wait_for(lambda: site.restore(operation_id).status is not RestoreStatus.RUNNING)
+    site.wait_for(lambda: site.restore(operation_id).status is RestoreStatus.ROLLED_BACK)
+    assert "Nothing live was changed." in site.restore(operation_id).error_message
     assert contents(site) == ("changed", ["b", "c"])
     again = confirmed_restore(site, RowsChoice("main", rows="photos:1"))
     done = site.wait_for_restore(again)
     assert (done.status, done.error_message) == (RestoreStatus.RESTORED, "")
     assert contents(site) == ("changed", ["a", "b", "c"])
+
+
+def test_a_plan_is_made_by_the_worker_and_given_up_when_its_process_is_killed(site: Site) -> None:
+    operation_id = confirmed_restore(site, RowsChoice("main", rows="photos:1"))
+    site.start_worker()
+    assert site.wait_for_restore(operation_id).status is RestoreStatus.RESTORED
+    with closing(sqlite3.connect(site.folder / "app.db")) as connection, connection:
+        connection.execute("DELETE FROM photos WHERE title = 'a'")
+    installation = site.installation
+
+    def ask() -> str:
+        with installation.database.new_session() as session:
+            draft = wizard.create_draft(session, installation, ADMIN).id
+            wizard.choose_snapshot(session, installation, draft, site.restore(operation_id).snapshot_id)
+            wizard.choose_type(session, installation, draft, RestoreType.ROWS)
+            held = wizard.held_rows(session, installation, draft)
+            wizard.choose_rows(session, installation, draft, RowsChoice("main", rows="photos:1"), held)
+            planning.ask_for_plan(session, installation, draft)
+        return draft
+
+    good = ask()
+    site.wait_for(lambda: not planning.is_planning(site.restore(good)))
+    assert (site.restore(good).error_message, site.restore(good).plan != "") == ("", True)
+    with closing(sqlite3.connect(site.folder / "app.db")) as busy:
+        busy.execute("BEGIN IMMEDIATE")  # so it waits where it would write
+        killed = ask()
+        site.wait_for(lambda: site.restore(killed).stage == "plan")
+        os.kill(int(site.restore(killed).worker.rpartition(":")[2]), signal.SIGKILL)
+        site.wait_for(lambda: not planning.is_planning(site.restore(killed)))
+    assert site.restore(killed).error_message.startswith("The plan was not made:")
 
 
 def confirmed_restore(site: Site, rows: RowsChoice | None = None) -> str:

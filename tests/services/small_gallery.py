@@ -20,8 +20,9 @@ from backup_admin.sources.postgres.capture import capturing
 from backup_admin.sources.postgres.clients import find_clients
 from backup_admin.sources.postgres.merge_rows import CapturedParts, merge_into_postgres
 from backup_admin.sources.postgres.parts import TablePart
+from backup_admin.sources.postgres.undo_rows import undo_in_postgres
 from backup_admin.sources.sqlite import SqliteSource
-from backup_admin.sources.sqlite_rows import merge_into_sqlite
+from backup_admin.sources.sqlite_rows import merge_into_sqlite, undo_in_sqlite
 from examples.gallery import models
 from examples.gallery.models import Base
 from tests.services.postgres_oracle import dump_text
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from backup_admin.sources.merging.merge_model import MergeReport, MergeRequest
+    from backup_admin.sources.merging.merge_model import MergeReport, MergeRequest, UndoReport
     from tests.services.postgres import PostgresServer
 
 _NOW = datetime(2026, 5, 1, 12, tzinfo=UTC).replace(tzinfo=None)
@@ -55,8 +56,11 @@ class Database(Protocol):
     def capture(self) -> None:
         """Keep the state it has now, to be restored from."""
 
-    def merge(self, request: MergeRequest, *, dry: bool = False) -> MergeReport:
-        """Restore rows of what was captured."""
+    def merge(self, request: MergeRequest, *, dry: bool = False, record: Path | None = None) -> MergeReport:
+        """Restore rows of what was captured; keep what an undo needs."""
+
+    def undo(self, record: Path, *, dry: bool = False) -> UndoReport:
+        """Take back a restore."""
 
 
 def table_hash(database: Database, table: str, where: str = "TRUE") -> str:
@@ -105,9 +109,13 @@ class PostgresDatabase:
             contents = captured.contents(parts)
         self.captured = CapturedParts(contents, lambda name: [data[name]])
 
-    def merge(self, request: MergeRequest, *, dry: bool = False) -> MergeReport:
+    def merge(self, request: MergeRequest, *, dry: bool = False, record: Path | None = None) -> MergeReport:
         assert self.captured is not None
-        return merge_into_postgres(parse_postgres_address(self.address), self.captured, request, dry=dry)
+        address = parse_postgres_address(self.address)
+        return merge_into_postgres(address, self.captured, request, dry=dry, record=record)
+
+    def undo(self, record: Path, *, dry: bool = False) -> UndoReport:
+        return undo_in_postgres(parse_postgres_address(self.address), record, dry=dry)
 
 
 @dataclass
@@ -137,9 +145,12 @@ class SqliteDatabase:
         scratch.mkdir(exist_ok=True)
         self.copy = SqliteSource("app", self.path).capture(scratch).path
 
-    def merge(self, request: MergeRequest, *, dry: bool = False) -> MergeReport:
+    def merge(self, request: MergeRequest, *, dry: bool = False, record: Path | None = None) -> MergeReport:
         assert self.copy is not None
-        return merge_into_sqlite(self.copy, self.path, request, dry=dry)
+        return merge_into_sqlite(self.copy, self.path, request, dry=dry, record=record)
+
+    def undo(self, record: Path, *, dry: bool = False) -> UndoReport:
+        return undo_in_sqlite(self.path, record, self.path.parent, dry=dry)
 
 
 def sqlite_database(folder: Path, *statements: str) -> SqliteDatabase:

@@ -166,7 +166,15 @@ def find_clashes(bench: Workbench, policy: OnConflict, replaced: list[Work]) -> 
                 stays = f" AND NOT ({gone_condition(work)})" if work in replaced else ""
                 for row in bench.engine.rows(_clash_query(work, unique, stays)):
                     keys = len(work.table.key)
-                    yield Clash(work.table.name, unique.name, _shown(row[:keys]), _shown(row[keys:]))
+                    yield Clash(
+                        work.table.name, _unique_words(unique), _shown(row[:keys]), _shown(row[keys:])
+                    )
+
+
+def _unique_words(unique: UniqueKey) -> str:
+    """Name the columns, and the index where it is called otherwise."""
+    columns = ", ".join(unique.columns)
+    return columns if unique.name == columns else f"{columns} ({unique.name})"
 
 
 def _taken_keys(bench: Workbench, work: Work) -> Iterator[Clash]:

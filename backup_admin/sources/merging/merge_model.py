@@ -107,6 +107,57 @@ def report_from_json(value: Mapping[str, Any]) -> MergeReport:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class TableUndo:
+    """Rows of one table that an undo deleted, put back as they were, or brought back."""
+
+    table: str
+    deleted: int = 0
+    put_back: int = 0
+    brought_back: int = 0
+
+    @property
+    def changes(self) -> int:
+        """How many rows of the live table are touched."""
+        return self.deleted + self.put_back + self.brought_back
+
+
+@dataclass(frozen=True, slots=True)
+class UndoReport:
+    """What an undo did, or would do. With `changed` or `refusals` it did nothing.
+
+    `changed` names rows that are no longer what the restore left, `already` counts those that are as they
+    were before it.
+    """
+
+    tables: tuple[TableUndo, ...]
+    changed: tuple[str, ...] = ()
+    refusals: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    already: int = 0
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether something keeps it from being carried out."""
+        return bool(self.changed or self.refusals)
+
+    @property
+    def left(self) -> int:
+        """How many rows are still what the restore left."""
+        return sum(table.changes for table in self.tables)
+
+
+def undo_report_from_json(value: Mapping[str, Any]) -> UndoReport:
+    """Read a report; raise `KeyError` or `TypeError`."""
+    return UndoReport(
+        tuple(TableUndo(**row) for row in value["tables"]),
+        tuple(map(str, value["changed"])),
+        tuple(map(str, value["refusals"])),
+        tuple(map(str, value["notes"])),
+        int(value["already"]),
+    )
+
+
 class LoadedTable(NamedTuple):
     """A table of ours: its name, the columns that both sides have, and those that only the snapshot has."""
 
@@ -139,6 +190,26 @@ class MergeEngine(Protocol):
 
     def load(self, number: int, table: LiveTable) -> LoadedTable | None:
         """Make a table of the snapshot's rows; None if the snapshot does not have it."""
+
+    def make(
+        self, name: str, own: Sequence[str], columns: Sequence[LiveColumn], key: Sequence[LiveColumn]
+    ) -> str:
+        """Make an empty table of ours with columns of these definitions beside; return what it is called.
+
+        It has the column `n` as well, and is quickly searched by `key`.
+        """
+
+    def fill(self, name: str, columns: Sequence[str], rows: Iterator[Sequence[Any]]) -> None:
+        """Put rows into a table of ours, with values as `kept` gave them."""
+
+    def kept(self, value: str) -> str:
+        """Write the expression for a value in the form in which it is kept outside of the database."""
+
+    def digest(self, values: Sequence[str]) -> str:
+        """Write the expression for a digest of all values of a row."""
+
+    def place_of(self, table: LiveTable, alias: str) -> list[str]:
+        """Write what tells one row of a table without a key from another, for as long as it stays there."""
 
     def part_of(self, partition: str) -> int:
         """Return the number that rows of a partition carry in `part`."""

@@ -16,25 +16,40 @@ from backup_admin.sources.merging.deciding import (
     find_referred,
     require_parents,
 )
+from backup_admin.sources.merging.keeping import keep_after, keep_before
 from backup_admin.sources.merging.merge_model import MergeReport, OnConflict
+from backup_admin.sources.merging.record import write_record
 from backup_admin.sources.merging.renumbering import renumber
 from backup_admin.sources.merging.walking import load_tables, mark_owned, mark_selected, select
 from backup_admin.sources.merging.working import OWNED, Workbench
 from backup_admin.sources.merging.writing import count_rows, write
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from backup_admin.sources.merging.graph import Graph
     from backup_admin.sources.merging.merge_model import MergeEngine, MergeRequest, TableMerge
 
+_LARGE_OBJECTS = ("oid", "lo")
 TellLink = Callable[[int, str], object]
 """Is told the number of a link in the request, and a path that a row holds."""
 
 
-def merge(
-    engine: MergeEngine, graph: Graph, request: MergeRequest, *, dry: bool, tell_link: TellLink
+def merge(  # noqa: PLR0913 - into what, what of it, and how
+    engine: MergeEngine,
+    graph: Graph,
+    request: MergeRequest,
+    *,
+    dry: bool,
+    tell_link: TellLink,
+    record: Path | None = None,
+    made: Sequence[str] = (),
 ) -> MergeReport:
     """Walk, decide and write; writes nothing when the report says that it is refused.
 
+    In earnest, what it changes is kept in the file `record`, and is on disk when this returns; `made` are
+    tables that were made for it.
     Raises `RestoreRefused` or `UsageError` for what cannot be meant, and `VerificationFailed`.
     """
     bench = Workbench(engine, graph)
@@ -53,9 +68,14 @@ def merge(
     clashes = tuple(find_clashes(bench, policy, replaced))
     tables = count_rows(bench, replaced)
     if not refusals and not clashes:
+        kept = keep_before(bench, tables, replaced) if record is not None and not dry else []
         write(bench, tables, replaced)
+        if record is not None and not dry:
+            keep_after(bench, kept)
+            write_record(record, engine, kept, made)
     _tell_links(bench, request, tell_link)
     _tell_triggers(bench, tables)
+    _tell_large_objects(bench, tables)
     return MergeReport(tables, clashes, refusals, tuple(bench.notes))
 
 
@@ -78,3 +98,14 @@ def _tell_triggers(bench: Workbench, tables: tuple[TableMerge, ...]) -> None:
     fired = [one.table for one in tables if one.changes and bench.works[one.table].table.has_triggers]
     if fired:
         bench.notes.append(f"Triggers of the app fire for what is written to {', '.join(fired)}.")
+
+
+def _tell_large_objects(bench: Workbench, tables: tuple[TableMerge, ...]) -> None:
+    for one in tables:
+        columns = bench.works[one.table].columns if one.changes else ()
+        names = [column.name for column in columns if column.type.rpartition(".")[2] in _LARGE_OBJECTS]
+        if names:
+            bench.notes.append(
+                f"{one.table}: where {', '.join(names)} has the number of a large object, that object does "
+                "not come with the row. Restore the database with --to to get it."
+            )

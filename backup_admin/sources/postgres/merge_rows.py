@@ -24,6 +24,7 @@ from backup_admin.sources.postgres.parts import ARCHIVE_FORMAT, FORMAT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from backup_admin.sources.merging.graph import Graph, LiveColumn, LiveTable, Reference
     from backup_admin.sources.merging.merge_model import MergeReport, MergeRequest
@@ -59,20 +60,22 @@ def merge_into_postgres(
     *,
     dry: bool,
     tell_link: TellLink = lambda _number, _path: None,
+    record: Path | None = None,
 ) -> MergeReport:
     """Merge rows into a live database, or do the same and take it back.
 
-    All or nothing, also when this process is killed. Raises `RestoreRefused`, `Busy`, `NotPermitted`,
+    All or nothing, also when this process is killed. What an undo needs is in the file `record` before it is
+    committed. Raises `RestoreRefused`, `Busy`, `NotPermitted`,
     `Damaged`, `VerificationFailed`, `SourceMissing` or `SourceError`; nothing live was changed then.
     """
     rows = _tables_of(parts.contents)
-    with connected(address) as connection, _explained(address):
+    with connected(address) as connection, explained(address):
         connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
         connection.execute("SET LOCAL standard_conforming_strings = on")  # as `literal` writes them
         connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_WAIT}'")
         graph = read_graph(connection)
         engine = PostgresMerge(connection, graph, rows, parts, dry=dry)
-        report = merge(engine, graph, request, dry=dry, tell_link=tell_link)
+        report = merge(engine, graph, request, dry=dry, tell_link=tell_link, record=record)
         connection.execute("ROLLBACK" if dry or report.is_refused else "COMMIT")
     return report
 
@@ -138,6 +141,41 @@ class PostgresMerge:
             self._copy_in(own, row, [names[name] for name in row["columns"]])
         self.run(f"ANALYZE {own}")
         return LoadedTable(own, common, tuple(left_out))
+
+    def make(
+        self, name: str, own: Sequence[str], columns: Sequence[LiveColumn], key: Sequence[LiveColumn]
+    ) -> str:
+        """Make a temporary table of ours."""
+        del key  # tables are joined as wholes
+        parts = ["n bigint GENERATED ALWAYS AS IDENTITY", *own]
+        parts += [f"c{column.number} {column.type}{column.collation}" for column in columns]
+        self.run(f"CREATE TEMPORARY TABLE {name} ({', '.join(parts)}) ON COMMIT DROP")
+        return f"pg_temp.{name}"
+
+    def fill(self, name: str, columns: Sequence[str], rows: Iterator[Sequence[Any]]) -> None:
+        """Copy rows in."""
+        if not columns:
+            for _ in rows:
+                self.run(f"INSERT INTO {name} (state) VALUES (0)")
+            return
+        statement = f"COPY {name} ({', '.join(columns)}) FROM STDIN"
+        with self._connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+            for row in rows:
+                copy.write_row(row)
+        self.run(f"ANALYZE {name}")
+
+    def kept(self, value: str) -> str:
+        """Keep the text of a value, which is exact."""
+        return f"{value}::text"
+
+    def digest(self, values: Sequence[str]) -> str:
+        """Write the digest of a row as one text."""
+        return f"encode(sha256(convert_to({self.whole(values)}, 'UTF8')), 'hex')"
+
+    def place_of(self, table: LiveTable, alias: str) -> list[str]:
+        """Write where a row lies; rows of two partitions may lie at the same place of each."""
+        del table
+        return [f"{alias}.tableoid", f"{alias}.ctid"]
 
     def part_of(self, partition: str) -> int:
         """Return the number that rows of a partition carry."""
@@ -280,7 +318,7 @@ def _tables_of(contents: bytes) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _explained(address: PostgresAddress) -> Iterator[None]:
+def explained(address: PostgresAddress) -> Iterator[None]:
     """Translate what the server refuses into what it means for a merge."""
     try:
         yield

@@ -45,6 +45,19 @@ class Site:
         self.good("run", world.storage, *self.source, *self.files)
 
     @property
+    def restores(self) -> Path:
+        return self.world.state / "restores"
+
+    @property
+    def password(self) -> tuple[str, ...]:
+        """What undo and recover need of a server, besides what libpq finds."""
+        return self.source if isinstance(self.database, PostgresDatabase) else ()
+
+    def content(self) -> list[str]:
+        """Return all of the database but where its sequences are, which do not go back."""
+        return [line for line in self.database.dump() if "setval" not in line]
+
+    @property
     def files(self) -> tuple[str, str]:
         return "--files", f"files={self.world.files}"
 
@@ -225,8 +238,82 @@ def test_killed_in_the_middle_it_leaves_the_live_database_as_it_was(site: Site) 
     wait_until(site.database, None, busy=False)
 
     assert site.database.dump() == before
+    again = site.restore("--rows", "app.events:2", "--yes")
+    assert (again.status, "run `backup-admin recover` first" in again.error["message"]) == (1, True)
+    (recovered,) = site.good("recover", *site.password).result["restores"]
+    assert recovered["outcome"] == "rolled_back"
     assert site.restore("--rows", "app.events:2", "--yes").status == 0
     assert site.database.rows("SELECT count(*) FROM photos WHERE event_id = 2") == [(4,)]
+
+
+def test_undo_takes_back_rows_and_files_and_names_what_was_changed_since(site: Site) -> None:
+    site.database.run("DELETE FROM events WHERE id = 2", "UPDATE photos SET caption = 'mine' WHERE id = 100")
+    photos = site.world.files / "photos" / "event-2"
+    (photos / "0.jpg").unlink()
+    (photos / "1.jpg").write_bytes(b"another since")
+    before = site.content()
+    done = site.restore(
+        *("--rows", "app.events:2", "--rows", "app.photos:100", "--on-conflict", "overwrite", "--yes"),
+        *("--linked", "app.photos.path=files/photos", *site.files),
+    )
+    assert (done.status, done.result["outcome"]) == (0, "restored"), done.out
+    assert done.result["undo_until"] is not None
+    assert (photos / "1.jpg").read_bytes() == b"2-1"
+    site.database.run("UPDATE photos SET caption = 'since' WHERE id = 201")
+    after = site.content()
+
+    refused = site.call("undo", "--yes", *site.password)
+    site.database.run(
+        "UPDATE photos SET caption = (SELECT caption FROM photos WHERE id = 202) WHERE id = 201"
+    )
+    undone = site.call("undo", done.result["restore"][:20], "--yes", *site.password)
+
+    assert (
+        refused.status,
+        "these rows are no longer what it left: photos 201." in refused.error["message"],
+    ) == (
+        1,
+        True,
+    )
+    assert after != before
+    assert (undone.status, undone.result["outcome"]) == (0, "undone"), undone.out
+    assert site.content() == before
+    assert sorted(path.name for path in photos.iterdir()) == ["1.jpg", "2.jpg", "3.jpg"]
+    assert (photos / "1.jpg").read_bytes() == b"another since"
+    assert site.call("undo", "--yes", *site.password).status == 1
+
+
+def test_killed_between_its_record_and_its_commit_nothing_is_there_and_nothing_to_undo(
+    world: World, tmp_path: Path
+) -> None:
+    world.database.unlink()
+    database = SqliteDatabase(tmp_path / "app.db")
+    site = Site(world, database)
+    database.run("DELETE FROM events WHERE id = 2")
+    before = site.content()
+    with closing(sqlite3.connect(database.path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")  # in rollback mode a commit waits for who reads
+        reader.execute("SELECT count(*) FROM events").fetchall()
+        process = world.start(
+            *("restore", "latest", world.storage, *site.source, "--rows", "app.events:2", "--yes"),
+            alone=False,
+        )
+        end = time.monotonic() + 60
+        while not (records := list(site.restores.glob("rows-*.record"))):
+            assert time.monotonic() < end
+            assert process.poll() is None
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    wait_until(database, None, busy=False)
+    assert [record.stat().st_mode & 0o777 for record in records] == [0o600]
+
+    assert site.call("undo", "--yes").status == 1
+    (recovered,) = site.good("recover").result["restores"]
+
+    assert recovered["outcome"] == "rolled_back"
+    assert site.content() == before
+    assert not records[0].exists()
 
 
 def slow_down(database: Database) -> None:

@@ -85,6 +85,9 @@ def test_the_wizard_by_keyboard_alone(browser_page: OpenPage, host: Host, addres
     keyboard.press(".ba-actions button")
     keyboard.press(".ba-actions button")
     keyboard.press(".ba-actions button")
+    assert page.locator("h1").inner_text() == "The plan is being made"
+    host.work()
+    page.wait_for_selector("h1:text('Review and confirm')")  # the page noticed by itself
     keyboard.write("input[name=reason]", "rows are gone")
     keyboard.write("input[name=app_name]", APP_NAME)
     keyboard.write("input[name=code]", codes[0])
@@ -112,6 +115,8 @@ def test_the_wizard_without_javascript(browser_page: OpenPage, host: Host, addre
     page.get_by_role("button", name="Go on to the type").click()
     page.get_by_role("button", name="Go on to the components").click()
     page.get_by_role("button", name="Review what will change").click()
+    host.work()
+    page.get_by_role("link", name="Refresh").click()
     page.get_by_label("Reason").fill("rows are gone")
     page.get_by_label(f"Type the name of the app: {APP_NAME}").fill(APP_NAME)
     page.get_by_label("Code from your authenticator app").fill(codes[0])

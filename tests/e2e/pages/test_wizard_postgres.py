@@ -53,6 +53,8 @@ def test_a_database_on_a_server_is_restored_and_undone(
         page.get_by_role("button", name="Go on to the type").click()
         page.get_by_role("button", name="Go on to the components").click()
         page.get_by_role("button", name="Review what will change").click()
+        host.work()
+        page.wait_for_selector("h1:text('Review and confirm')")
         show(page, "review")
         assert page.get_by_text("then takes its name").count() == 1
         page.get_by_label("Reason").fill("rows are gone")

@@ -477,3 +477,35 @@ def test_text_that_is_none_is_shown_when_it_clashes(tmp_path: Path) -> None:
 
     ((clash,),) = (report.clashes,)
     assert (clash.row, clash.live_row) == (r"a\udcff", r"b\udcff")
+
+
+def test_rows_with_large_objects_say_that_those_do_not_come(debian_postgres: PostgresServer) -> None:
+    database = postgres_database(
+        debian_postgres,
+        "CREATE TABLE doc (id int PRIMARY KEY, body oid)",
+        "INSERT INTO doc VALUES (1, lo_from_bytea(0, 'x'))",
+    )
+    database.capture()
+    database.run("DELETE FROM doc")
+
+    for dry in (True, False):
+        (note,) = database.merge(MergeRequest(tables=("doc",)), dry=dry).notes
+        assert note.startswith("doc: where body has the number of a large object, that object does not come")
+    assert database.merge(MergeRequest(tables=("doc",))).notes == ()
+
+
+def test_a_copy_that_clashes_names_the_unique_columns(database: Database) -> None:
+    database.run(
+        "CREATE TABLE page (id int PRIMARY KEY, site int, slug text, UNIQUE (site, slug))",
+        "INSERT INTO page VALUES (1, 7, 'home')",
+    )
+    database.capture()
+    before = database.dump()
+
+    report = database.merge(MergeRequest(rows=(("page", "1"),), on_conflict=OnConflict.COPY))
+
+    (clash,) = report.clashes
+    assert (clash.table, clash.row, clash.live_row) == ("page", "2", "1")
+    assert "site" in clash.unique
+    assert "slug" in clash.unique
+    assert database.dump() == before

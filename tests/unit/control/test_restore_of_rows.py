@@ -6,6 +6,7 @@ import sqlite3
 import time
 from contextlib import closing
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,10 +21,12 @@ from backup_admin.control.wizard import RestoreType
 from backup_admin.core.canonical import dump_canonical
 from backup_admin.core.errors import Busy, NotPermitted, RestoreRefused, StorageUnavailable, UsageError
 from backup_admin.operations.issues import Level
+from backup_admin.operations.journal import Journal, Step
 from backup_admin.operations.plans import RestorePlan
 from backup_admin.operations.rows_asked import AskedRows
 from backup_admin.operations.rows_plan import RowsPlan
 from backup_admin.records import BackupManifest, RestoreOperation, RestoreStatus
+from backup_admin.sources.sqlite_rows import undo_in_sqlite
 from tests.installations import ADMIN, FakeClock, Host, back_up
 from tests.unit.control.test_restores import Person, confirmation
 
@@ -91,6 +94,12 @@ class Desk(Person):
         perform_restore.perform_restore(self.installation, operation_id)
         return self.row(operation_id)
 
+    def undo(self, operation_id: str) -> RestoreOperation:
+        self.prove(Purpose.UNDO, operation_id)
+        restores.undo(self.session, self.installation, operation_id, confirmation())
+        perform_restore.perform_undo(self.installation, operation_id)
+        return self.row(operation_id)
+
     def row(self, operation_id: str) -> RestoreOperation:
         self.session.expire_all()
         return wizard.find_operation(self.session, operation_id)
@@ -133,7 +142,7 @@ def test_a_deleted_row_comes_back_with_what_belonged_to_it(desk: Desk) -> None:
     assert start.details["asked"] == "events:1, in main"
 
 
-def test_its_safety_backup_holds_the_database_as_it_was_and_there_is_no_undo(desk: Desk) -> None:
+def test_its_safety_backup_holds_the_database_as_it_was(desk: Desk) -> None:
     sql(desk.host, "DELETE FROM events WHERE id = 1", "UPDATE events SET title = 'changed'")
     harmed = everything(desk.host)
     done = desk.carry_out(desk.ask(EVENT_1))
@@ -141,13 +150,161 @@ def test_its_safety_backup_holds_the_database_as_it_was_and_there_is_no_undo(des
 
     seen = restores.progress(desk.session, desk.installation, done.id)
     kept = desk.session.query(BackupManifest).filter_by(snapshot_id=done.safety_snapshot_id).one()
-    assert (seen.can_undo, seen.undo_until, kept.kind) == (False, None, "safety")
+    assert (seen.can_undo, seen.undo_until, kept.kind) == (True, done.undo_until, "safety")
     back = wizard.create_draft(desk.session, desk.installation, ADMIN).id
     wizard.choose_snapshot(desk.session, desk.installation, back, kept.snapshot_id)
     wizard.choose_type(desk.session, desk.installation, back, RestoreType.DATABASE_ONLY)
     wizard.review(desk.session, desk.installation, back)
     assert desk.carry_out(back).status is RestoreStatus.RESTORED
     assert everything(desk.host) == harmed
+    # What the rows went into is another database now, until that is undone.
+    assert desk.undo(done.id).error_message.startswith(f"Restore {done.id} cannot be undone")
+    assert everything(desk.host) == harmed
+    assert desk.undo(back).status is RestoreStatus.UNDONE
+    assert desk.undo(done.id).status is RestoreStatus.UNDONE
+    assert everything(desk.host) == harmed
+
+
+def test_the_undo_takes_back_rows_and_files_and_nothing_else(desk: Desk) -> None:
+    sql(desk.host, "DELETE FROM events WHERE id = 1", "INSERT INTO events VALUES (1, 'one', 'mine')")
+    (desk.host.uploads / "one.txt").unlink()
+    two = (desk.host.uploads / "two.txt").read_bytes()
+    (desk.host.uploads / "two.txt").write_bytes(b"mine")
+    harmed = everything(desk.host)
+    choice = replace(EVENT_1, linked="photos.path=uploads", on_conflict="overwrite")
+    done = desk.carry_out(desk.ask(choice))
+    assert (everything(desk.host), done.undo_until) == (
+        desk.before,
+        desk.host.clock.now() + timedelta(hours=24),
+    )
+    assert (desk.host.uploads / "two.txt").read_bytes() == two
+    sql(desk.host, "INSERT INTO events VALUES (7, 'seven', 'since')")
+    kept = sorted(path.name for path in desk.installation.state.restores.iterdir())
+
+    undone = desk.undo(done.id)
+
+    sql(desk.host, "DELETE FROM events WHERE id = 7")
+    assert (undone.status, undone.error_message, undone.warnings) == (RestoreStatus.UNDONE, "", [])
+    assert "(events: 1 put back; photos: 2 deleted; files that came with them: 2 files" in undone.message
+    assert everything(desk.host) == harmed
+    assert sorted(path.name for path in desk.host.uploads.iterdir()) == ["two.txt"]
+    assert (desk.host.uploads / "two.txt").read_bytes() == b"mine"
+    assert kept == [f"restore-{done.id}.journal", f"rows-{done.id}.files", f"rows-{done.id}.record"]
+    assert [path.name for path in desk.installation.state.restores.iterdir()] == kept[:1]
+    (finish,) = desk.installation.audit().read_page(action="undo.")
+    assert (finish.action, finish.outcome) == ("undo.finish", AuditOutcome.DONE)
+
+
+def test_a_row_or_file_that_somebody_changed_since_is_not_touched_by_the_undo(desk: Desk) -> None:
+    sql(desk.host, "DELETE FROM events WHERE id = 1")
+    (desk.host.uploads / "one.txt").unlink()
+    done = desk.carry_out(desk.ask(replace(EVENT_1, linked="photos.path=uploads")))
+    sql(desk.host, "UPDATE photos SET path = 'since' WHERE id = 11")
+    (desk.host.uploads / "one.txt").write_bytes(b"since")
+    after = everything(desk.host)
+
+    refused = desk.undo(done.id)
+
+    assert (refused.status, everything(desk.host)) == (RestoreStatus.RESTORED, after)
+    assert "no longer what it left: photos 11. Nothing was changed." in refused.error_message
+    assert restores.progress(desk.session, desk.installation, done.id).can_undo
+    (finish,) = desk.installation.audit().read_page(action="undo.")
+    assert (finish.action, finish.outcome) == ("undo.finish", AuditOutcome.FAILED)
+    sql(desk.host, "UPDATE photos SET path = 'one.txt' WHERE id = 11")
+    undone = desk.undo(done.id)
+    assert undone.status is RestoreStatus.UNDONE
+    assert undone.warnings == ["one.txt: it was changed since, and stays"]
+    assert (desk.host.uploads / "one.txt").read_bytes() == b"since"
+
+
+def test_what_is_kept_for_an_undo_goes_with_its_time(desk: Desk) -> None:
+    sql(desk.host, "DELETE FROM events WHERE id = 1")
+    done = desk.carry_out(desk.ask(EVENT_1))
+    assert recovery.remove_old_states(desk.installation) == ()
+    desk.host.clock.advance(hours=25)
+
+    assert recovery.remove_old_states(desk.installation) == (done.id,)
+
+    assert [path.suffix for path in desk.installation.state.restores.iterdir()] == [".journal"]
+    with pytest.raises(RestoreRefused, match="no longer kept"):
+        desk.undo(done.id)
+    assert everything(desk.host) == desk.before
+
+
+@pytest.mark.parametrize("moment", ["before its record", "before its commit", "after its commit"])
+def test_after_a_crash_it_is_found_out_whether_the_rows_are_there(
+    desk: Desk, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sql(desk.host, "DELETE FROM events WHERE id = 1")
+    harmed, operation_id = everything(desk.host), desk.ask(EVENT_1)
+    desk.start(operation_id)
+    steps = Journal.write
+
+    def die_first(journal: Journal, step: Step, **data: object) -> None:
+        if step is not Step.PLANNED and moment == "before its record":
+            raise SystemExit
+        if step in (Step.COMMITTED, Step.ROLLED_BACK):
+            raise SystemExit
+        steps(journal, step, **data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "write", die_first)
+        with pytest.raises(SystemExit):
+            perform_restore.perform_restore(desk.installation, operation_id)
+    assert (everything(desk.host) == desk.before) == (moment != "before its record")
+    if moment == "before its commit":  # as the transaction of a dead process: gone, with its record there
+        record = desk.installation.state.restores / f"rows-{operation_id}.record"
+        assert undo_in_sqlite(desk.host.database_file, record, desk.host.folder, dry=False).left == 3
+        assert everything(desk.host) == harmed
+    desk.host.clock.advance(minutes=2)
+    runs.reconcile(desk.session, desk.installation)
+    assert recovery.needs_recovery(desk.session, desk.installation)
+
+    recovery.recover_restores(desk.installation)
+
+    done = desk.row(operation_id)
+    if moment == "after its commit":
+        assert (done.status, done.error_message) == (RestoreStatus.RESTORED, "")
+        assert everything(desk.host) == desk.before
+        assert desk.undo(operation_id).status is RestoreStatus.UNDONE
+    else:
+        assert done.status is RestoreStatus.ROLLED_BACK
+        assert "Nothing live was changed." in done.error_message
+    assert everything(desk.host) == harmed
+    assert [path.suffix for path in desk.installation.state.restores.iterdir()] == [".journal"]
+    assert desk.carry_out(desk.ask(EVENT_1)).status is RestoreStatus.RESTORED
+
+
+def test_an_undo_that_died_after_its_transaction_is_finished(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sql(desk.host, "DELETE FROM events WHERE id = 1")
+    (desk.host.uploads / "one.txt").unlink()
+    harmed = everything(desk.host)
+    done = desk.carry_out(desk.ask(replace(EVENT_1, linked="photos.path=uploads")))
+    steps = Journal.write
+
+    def die_first(journal: Journal, step: Step, **data: object) -> None:
+        if step is not Step.UNDOING:
+            raise SystemExit
+        steps(journal, step, **data)
+
+    def die(_path: object) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "write", die_first)
+        patch.setattr("backup_admin.operations.rows_undo.undo_links", die)
+        with pytest.raises(SystemExit):
+            desk.undo(done.id)
+    assert (everything(desk.host), (desk.host.uploads / "one.txt").exists()) == (harmed, True)
+    desk.host.clock.advance(minutes=2)
+    runs.reconcile(desk.session, desk.installation)
+
+    recovery.recover_restores(desk.installation)
+
+    assert desk.row(done.id).status is RestoreStatus.UNDONE
+    assert (everything(desk.host), (desk.host.uploads / "one.txt").exists()) == (harmed, False)
 
 
 @pytest.mark.parametrize(
@@ -312,7 +469,7 @@ def test_a_cancelled_one_has_written_nothing(desk: Desk) -> None:
     assert everything(desk.host) == harmed
 
 
-def test_a_process_that_is_told_to_end_says_what_may_be_there(
+def test_a_process_that_is_told_to_end_says_that_the_rows_are_there(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sql(desk.host, "DELETE FROM events WHERE id = 1")
@@ -327,8 +484,8 @@ def test_a_process_that_is_told_to_end_says_what_may_be_there(
         perform_restore.perform_restore(desk.installation, operation_id)
 
     done = desk.row(operation_id)
-    assert (done.status, everything(desk.host)) == (RestoreStatus.INTERRUPTED, desk.before)
-    assert done.error_message.endswith(ALL_OR_NOTHING)
+    assert (done.status, everything(desk.host)) == (RestoreStatus.RESTORED, desk.before)
+    assert done.error_message == "It was ended at once, by a signal."
 
 
 def test_files_that_cannot_be_read_any_more_take_no_row_back(

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask, request, session, url_for
 
 from backup_admin import BackupAdmin, jobs
-from backup_admin.control import onboarding, perform, perform_restore, storage_tests
+from backup_admin.control import onboarding, perform, perform_restore, planning, storage_tests
 from backup_admin.control.installation import (
     BACKUP_JOB,
+    PLAN_JOB,
     RESTORE_JOB,
     STORAGE_TEST_JOB,
     UNDO_JOB,
     VERIFY_JOB,
     Installation,
+    QueueUnavailable,
 )
 from backup_admin.core.clock import SystemClock
 from backup_admin.records.upgrade import upgrade
@@ -54,9 +56,12 @@ class ListQueue:
     """A queue that keeps what it is given, until a test works it off."""
 
     waiting: list[tuple[str, str]] = field(default_factory=list)
+    broken: bool = False
 
     def enqueue(self, job: str, row_id: str) -> None:
         """Keep a job."""
+        if self.broken:
+            raise QueueUnavailable("The queue server does not answer.")
         self.waiting.append((job, row_id))
 
     def knows(self, row_id: str) -> bool:
@@ -131,10 +136,7 @@ class Host:
 
     def work(self) -> None:
         """Do what waits in the queue."""
-        while self.queue.waiting:
-            job, row_id = self.queue.waiting.pop(0)
-            with self.app.app_context():
-                _WORKERS[job](self.installation, row_id)
+        work_for(self.app)
 
     def set_up(self, actor: Actor) -> None:
         """Make the repository and confirm its recovery key."""
@@ -145,9 +147,21 @@ class Host:
             onboarding.confirm_recovery_key(session_, installation, typed, actor)
 
 
+def work_for(app: Flask) -> None:
+    """Do what waits in the queue of an app."""
+    installation = jobs.installation_of(app)
+    queue = installation.queue
+    assert isinstance(queue, ListQueue)
+    while queue.waiting:
+        job, row_id = queue.waiting.pop(0)
+        with app.app_context():
+            _WORKERS[job](installation, row_id)
+
+
 _WORKERS: dict[str, Callable[[Installation, str], None]] = {
     BACKUP_JOB: perform.perform_backup,
     VERIFY_JOB: perform.perform_verify,
+    PLAN_JOB: planning.perform_plan,
     RESTORE_JOB: perform_restore.perform_restore,
     UNDO_JOB: perform_restore.perform_undo,
     STORAGE_TEST_JOB: lambda installation, _: storage_tests.perform_test(installation),

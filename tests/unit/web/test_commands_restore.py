@@ -212,6 +212,9 @@ def test_rows_come_back_with_the_files_they_name(shell: Shell) -> None:
     code, _ = shell.json("restore", "latest", "--table", "main.photos", "--on-conflict", "replace", "--yes")
     assert (code, live(shell)[1]) == (0, BEFORE[1])
     assert rows(shell) == ["restored", "restored"]
+    assert (shell.json("undo", "--yes")[0], live(shell)[1]) == (0, ["a", "changed", "c"])
+    assert shell.document("undo", "--yes")["error"] is None
+    assert (live(shell), sorted(rows(shell))) == (changed, ["undone", "undone"])
     assert shell.document("undo", "--yes")["error"]["code"] == "restore_refused"
 
 

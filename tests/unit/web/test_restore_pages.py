@@ -14,7 +14,7 @@ import pytest
 from backup_admin.records import BackupManifest, RestoreStatus
 from tests.unit.web import seeds
 from tests.unit.web.forms import follow, get, post, title
-from tests.unit.web.host import APP_NAME, PREFIX, Host
+from tests.unit.web.host import APP_NAME, PREFIX, Host, work_for
 
 if TYPE_CHECKING:
     from flask.testing import FlaskClient
@@ -63,6 +63,7 @@ def plan(client: FlaskClient, restore_type: str = "full", **parts: str) -> str:
     post(client, f"{path}/type", restore_type=restore_type)
     answer = post(client, f"{path}/components", **parts)
     assert answer.status_code == 303, answer.text
+    work_for(client.application)
     return path
 
 
@@ -198,9 +199,14 @@ def test_looking_at_the_review_makes_no_plan(backed_up: Host) -> None:
     post(client, f"{path}/type", restore_type="files_only")
 
     before = get(client, f"{path}/review").text
-    after = follow(client, post(client, f"{path}/plan")).text
+    asked = post(client, f"{path}/plan")
+    waiting = follow(client, asked).text
+    work_for(client.application)
+    after = follow(client, asked).text
 
     assert "There is no plan yet" in before
+    assert "The plan is being made" in waiting
+    assert "Waiting for a worker." in waiting
     assert "Can it be carried out?" in after
 
 

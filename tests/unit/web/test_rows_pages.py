@@ -18,7 +18,7 @@ from backup_admin.sources.merging.merge_model import MergeReport, OnConflict, Ta
 from backup_admin.web.rows_view import view_rows
 from tests.unit.web.conftest import ADMIN
 from tests.unit.web.forms import follow, get, post, title
-from tests.unit.web.host import PREFIX, Host, create_host
+from tests.unit.web.host import PREFIX, Host, create_host, work_for
 from tests.unit.web.test_restore_pages import confirm, enrol
 
 if TYPE_CHECKING:
@@ -64,6 +64,14 @@ def ask(client: FlaskClient, path: str, /, **fields: str) -> TestResponse:
     return post(client, f"{path}/rows", **{"database": "gallery", "on_conflict": "skip", **fields})
 
 
+def reviewed(client: FlaskClient, path: str, /, **fields: str) -> TestResponse:
+    """Send step 3, let the worker make the plan, and return what is shown then."""
+    asked = ask(client, path, **fields)
+    work_for(client.application)
+    shown = follow(client, asked)
+    return shown if shown.status_code == 200 else follow(client, shown)
+
+
 def words(answer: TestResponse) -> str:
     """Return the text of a page."""
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", answer.text)).split())
@@ -75,25 +83,58 @@ def test_the_whole_way_and_what_is_said_on_it(host: Host) -> None:
     path = begin(client)
 
     step = get(client, f"{path}/rows")
-    review = follow(client, ask(client, path, rows="events:5"))
+    planning = follow(client, ask(client, path, rows="events:5"))
+    host.work()
+    review = get(client, f"{path}/review")
     where = confirm(client, path, codes[0])
     waiting = client.get(where)
     host.work()
     result = follow(client, client.get(where))
 
     assert title(step) == "Which tables or rows?"
+    assert title(planning) == "The plan is being made"
+    assert "events:5, in gallery, from the backup of" in words(planning)
     assert "events 12 rows" in words(step)
     assert "No live row is changed or deleted" in words(review)
     assert "Table New events 1" in words(review)
-    assert "There is no undo button afterwards." in words(review)
+    assert "It can be undone for 24 hours: exactly these rows go back" in words(review)
     assert "The app goes on meanwhile" in words(review)
     assert re.search(r"flask backup restore [0-9a-z]{26} --rows gallery\.events:5", review.text)
     assert "it can be cancelled until the rows are written" in words(waiting)
     assert title(result) == "The rows are restored"
     assert "events 1 new 1 new As planned" in words(result)
-    assert "There is no undo of single rows." in words(result)
-    assert "Undo this restore" not in result.text
+    assert "The undo below takes back exactly what this restore did." in words(result)
+    assert "If somebody has changed one of them since, nothing is touched" in words(result)
     assert rows(host, "SELECT name FROM events WHERE id = 5") == [("events 4",)]
+
+
+def test_the_undo_takes_the_rows_away_again(host: Host) -> None:
+    client = host.client()
+    codes = enrol(client)
+    path = begin(client)
+    reviewed(client, path, rows="events:5")
+    confirm(client, path, codes[0])
+    host.work()
+    fields = {"reason": "it was wrong", "code": codes[1]}
+
+    wrong = post(client, f"{path}/undo", reason="it was wrong", code="000000")
+    rows(host, "UPDATE events SET name = 'since' WHERE id = 5")
+    waiting = follow(client, post(client, f"{path}/undo", **fields))
+    host.work()
+    refused = get(client, f"{path}/verify")
+    rows(host, "UPDATE events SET name = 'events 4' WHERE id = 5")
+    post(client, f"{path}/undo", reason="it was wrong", code=codes[2])
+    host.work()
+    undone = get(client, f"{path}/verify")
+
+    assert wrong.status_code == 422
+    assert "Put the rows back as they were, in one transaction" in words(waiting)
+    assert title(refused) == "The rows are restored"
+    assert "these rows are no longer what it left: events 5. Nothing was changed." in words(refused)
+    assert "Undo this restore" in refused.text
+    assert title(undone) == "The restore was undone"
+    assert "Undo this restore" not in undone.text
+    assert rows(host, "SELECT name FROM events WHERE id = 5") == []
 
 
 def test_a_wrong_answer_comes_back_as_it_was_typed(host: Host) -> None:
@@ -125,9 +166,10 @@ def test_what_the_database_refuses_is_said_on_the_form(host: Host) -> None:
     client = host.client()
     path = begin(client)
 
-    answer = ask(client, path, rows="events:77")
+    answer = reviewed(client, path, rows="events:77")
 
-    assert answer.status_code == 422
+    assert title(answer) == "Which tables or rows?"
+    assert 'role="alert"' in answer.text
     assert "The snapshot has no row of events with the key '77'" in words(answer)
     assert ">events:77</textarea>" in answer.text
 
@@ -152,8 +194,8 @@ def test_losses_are_said_before_and_a_blocked_plan_has_no_form(host: Host) -> No
     path = begin(client)
     rows(host, "INSERT INTO guests (name) VALUES ('late')")
 
-    losing = follow(client, ask(client, path, **{"rows": "", "tables-0": "guests", "on_conflict": "replace"}))
-    same = follow(client, ask(client, path, rows="photos:1"))
+    losing = reviewed(client, path, **{"rows": "", "tables-0": "guests", "on_conflict": "replace"})
+    same = reviewed(client, path, rows="photos:1")
 
     assert "This is live now and will be gone guests: 1 row that the backup does not have" in words(losing)
     assert 'name="digest"' in losing.text
@@ -165,14 +207,71 @@ def test_losses_are_said_before_and_a_blocked_plan_has_no_form(host: Host) -> No
 def test_checking_again_says_what_is_in_the_way(host: Host) -> None:
     client = host.client()
     path = begin(client)
-    ask(client, path, rows="events:5")
+    reviewed(client, path, rows="events:5")
     rows(host, "DROP TABLE events")
     rows(host, "CREATE TABLE events (name TEXT)")
 
-    answer = post(client, f"{path}/plan")
+    asked = post(client, f"{path}/plan")
+    host.work()
+    answer = follow(client, follow(client, asked))
+
+    assert title(answer) == "Which tables or rows?"
+    assert "has no primary key" in words(answer)
+
+
+def test_the_fragment_of_the_plan_ends_itself_and_leads_on(host: Host) -> None:
+    client = host.client()
+    path = begin(client)
+    ask(client, path, rows="events:5")
+
+    waiting = client.get(f"{PREFIX}{path}/planning", headers={"HX-Request": "true"})
+    host.work()
+    done = client.get(f"{PREFIX}{path}/planning", headers={"HX-Request": "true"})
+
+    ask(client, path, rows="events:77")
+    host.work()
+    wrong = client.get(f"{PREFIX}{path}/planning", headers={"HX-Request": "true"})
+    page = get(client, path)
+    while page.status_code == 302:
+        page = client.get(str(page.location))
+
+    assert "HX-Redirect" not in waiting.headers
+    assert wrong.headers["HX-Redirect"] == f"{PREFIX}{path}"
+    assert "The snapshot has no row of events with the key '77'" in words(page)
+    assert f'hx-get="{PREFIX}{path}/planning"' in waiting.text
+    assert "Do all of it in one transaction" in words(waiting)
+    assert done.headers["HX-Redirect"] == f"{PREFIX}{path}"
+    assert "hx-get" not in done.text
+
+
+def test_what_is_chosen_while_the_plan_is_made_counts(host: Host) -> None:
+    client = host.client()
+    path = begin(client)
+    rows(host, "DELETE FROM events WHERE id = 6")
+    ask(client, path, rows="events:5")
+    ask(client, path, rows="events:6")
+    host.work()
+
+    review = get(client, f"{path}/review")
+
+    assert "--rows gallery.events:6" in review.text
+    ask(client, path, rows="events:5")
+    post(client, f"{path}/type", restore_type="files_only")
+    host.work()
+    assert "There is no plan yet" in get(client, f"{path}/review").text
+
+
+def test_a_queue_that_is_away_is_said_on_the_form(host: Host) -> None:
+    client = host.client()
+    path = begin(client)
+    host.queue.broken = True
+
+    answer = ask(client, path, rows="events:5")
 
     assert answer.status_code == 422
-    assert "has no primary key" in words(answer)
+    assert "queue" in words(answer)
+    host.queue.broken = False
+    assert title(reviewed(client, path, rows="events:5")) == "Review and confirm"
 
 
 def test_the_step_of_parts_leads_to_rows_and_back(host: Host) -> None:
@@ -192,7 +291,7 @@ def test_only_who_prepares_it_sees_the_draft(host: Host) -> None:
     assert ask(host.client("restorer"), path, rows="events:5").status_code == 404
 
 
-def test_an_interrupted_one_says_that_nobody_finishes_it(host: Host) -> None:
+def test_an_interrupted_one_says_who_finds_out_how_it_ended(host: Host) -> None:
     client = host.client()
     path = begin(client)
     with host.app.app_context():
@@ -208,7 +307,7 @@ def test_an_interrupted_one_says_that_nobody_finishes_it(host: Host) -> None:
     page = get(client, f"{path}/verify")
 
     assert title(page) == "The restore was interrupted"
-    assert "Nobody finishes it or takes it back; nothing has to be." in words(page)
+    assert "Whether the rows are there is found out by the worker." in words(page)
     assert "Asked for events:5, in gallery" in words(page)
 
 
