@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
-from backup_admin.core.errors import Damaged, NewerVersion, RestoreRefused, SourceError
+from backup_admin.core.errors import BackupAdminError, Damaged, NewerVersion, RestoreRefused, SourceError
 from backup_admin.sources.postgres.archives import Archives
 from backup_admin.sources.postgres.carry import give_captured
 from backup_admin.sources.postgres.catalog import database_from_json, read_catalog, sequences_from_json
@@ -58,12 +58,13 @@ class LoadOptions:
     """How a database is loaded: without owners and rights it belongs to who loads it.
 
     So many tables are filled, and indexes made, side by side. `belongings` are the settings,
-    rights and comment of the database itself.
+    rights and comment of the database itself. What `stays` when it fails, a person has to drop.
     """
 
     no_owner: bool = False
     jobs: int = 2
     belongings: bool = True
+    stays: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def load(
     then what was loaded so far is there, and the database is to be dropped.
     """
     contents = read_contents(folder)
-    with connected(address) as connection:
+    with _entered(address) as connection:
         server = connection.info.server_version // 10_000
         made_by = int(str(contents["client_version"]).partition(".")[0])
         client = choose_for_restore(clients, archive_major=made_by, server_major=server)
@@ -99,10 +100,37 @@ def load(
             needs = needs_from_json(contents["needs"])
             refuse_lacking(connection, needs, address.label, no_owner=chosen.no_owner)
         archives = Archives(folder, address, client, connection, chosen.no_owner, chosen.jobs)
-        loaded = _Load(archives).run(contents)
+        with _telling_what_stays(address.label if chosen.stays else ""):
+            loaded = _Load(archives).run(contents)
         if chosen.no_owner or not chosen.belongings:
             return loaded
         return replace(loaded, notices=give_captured(connection, database_from_json(contents["database"])))
+
+
+@contextmanager
+def _entered(address: PostgresAddress) -> Iterator[psycopg.Connection]:
+    with ExitStack() as stack:
+        try:
+            connection = stack.enter_context(connected(address))
+        except BackupAdminError as error:
+            raise type(error)(f"{error} Nothing was loaded.") from None
+        yield connection
+
+
+@contextmanager
+def _telling_what_stays(label: str) -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as error:
+        raise SourceError(f"{label}: {explain(error)} {_stays(label)}".lstrip(": ")) from error
+    except BackupAdminError as error:
+        raise type(error)(f"{error} {_stays(label)}".strip()) from error
+
+
+def _stays(label: str) -> str:
+    if not label:
+        return ""
+    return f"What was loaded so far is in {label}: drop that database, and load into a new one."
 
 
 class _Load:

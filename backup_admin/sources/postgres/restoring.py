@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from backup_admin.core.durable import sync_folder
-from backup_admin.core.errors import RestoreRefused, SourceError
+from backup_admin.core.errors import NotExchanged, RestoreRefused, SourceError
 from backup_admin.sources.postgres import server
 from backup_admin.sources.postgres.carry import facts_as_belongings, give, read_belongings
 from backup_admin.sources.postgres.catalog import database_from_json, read_catalog, tables_from_json
@@ -61,6 +61,11 @@ class LiveDatabase:
         self._names = names
         self._way = way
 
+    @property
+    def undone_name(self) -> str:
+        """The database that an undo keeps; empty where it keeps none on the server."""
+        return self._names.undone if self._way is Way.RENAME else ""
+
     def check(self) -> None:
         """Raise what `connected` does when the server cannot be reached."""
         with connected(self._address) if self._way is Way.IN_PLACE else self._beside():
@@ -87,8 +92,8 @@ class LiveDatabase:
             if belongings is None:
                 belongings = facts_as_belongings(connection, facts)
         kind = live or _kind_of(facts)
-        server.create_like(self._address, self._names.staged, kind)
-        options = LoadOptions(belongings=False)
+        server.create_staged(self._address, self._names, kind)
+        options = LoadOptions(belongings=False, stays=False)
         load(folder, self._address.at(self._names.staged), find_clients(self._source.programs), options)
         with self._beside() as connection:
             return give(connection, self._names.staged, belongings, shown=self._names.live)
@@ -101,12 +106,18 @@ class LiveDatabase:
         with self._beside() as connection:
             return server.exists(connection, self._names.live)
 
-    def swap(self, folder: Path) -> None:
+    def swap(self, folder: Path, *, was_there: bool) -> None:
         """Exchange; `folder` holds the parts of the new state."""
-        if self._way is Way.RENAME:
-            server.exchange(self._address, self._names)
-        else:
-            replace_content(folder, self._address, find_clients(self._source.programs))
+        if self._way is Way.IN_PLACE:
+            self._replace(folder)
+            return
+        try:
+            server.exchange(self._address, self._names, was_there=was_there)
+        except NotExchanged:
+            raise
+        except SourceError:
+            # The connection may have broken when all was done: the second call asks before it does anything.
+            server.exchange(self._address, self._names, was_there=was_there)
 
     def swap_again(self) -> None:
         """Make sure of an exchange that was carried out."""
@@ -116,7 +127,7 @@ class LiveDatabase:
     def unswap(self, folder: Path, *, was_there: bool) -> None:
         """Put back what was live, the parts of which are in `folder` when it was replaced in place."""
         if self._way is Way.IN_PLACE:
-            replace_content(folder, self._address, find_clients(self._source.programs))
+            self._replace(folder)
         elif was_there:
             server.exchange_back(self._address, self._names)
         else:
@@ -134,6 +145,10 @@ class LiveDatabase:
             rows = {table.shown: _rows(connection, table.quoted()) for table in catalog.tables}
             return Counted(rows, len(catalog.sequences), catalog.large_objects)
 
+    def drop_staged(self) -> str:
+        """Drop what is made and not in use after an undone exchange; return the database that was undone."""
+        return server.drop_staged(self._address, self._names) if self._way is Way.RENAME else ""
+
     def drop_kept(self) -> None:
         """Drop the databases a restore left beside the live one."""
         if self._way is Way.RENAME:
@@ -142,13 +157,21 @@ class LiveDatabase:
     def _beside(self) -> AbstractContextManager[psycopg.Connection]:
         return server.at_server(self._address, away_from=self._names.live)
 
+    def _replace(self, folder: Path) -> None:
+        clients = find_clients(self._source.programs)
+        replace_content(folder, self._address, clients, mark=self._names.mark)
+
     def _write(self, folder: Path) -> None:
         """Write the parts of what is live; a folder that is there is whole."""
         if folder.exists():
             return
         begun = folder.with_name(f"{folder.name}.part")
         shutil.rmtree(begun, ignore_errors=True)
-        write_parts(self._source, begun)
+        try:
+            write_parts(self._source, begun)
+        except BaseException:
+            shutil.rmtree(begun, ignore_errors=True)  # it may have filled the disk of the journal
+            raise
         begun.rename(folder)
         sync_folder(folder.parent)
 
