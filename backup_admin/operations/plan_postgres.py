@@ -42,7 +42,10 @@ def plan_postgres(entry: DatabaseEntry, source: PostgresSource) -> DatabasePart:
         )
     from backup_admin.sources.postgres.survey import read_tables, survey  # noqa: PLC0415 - needs psycopg
 
-    found = survey(source)
+    try:
+        found = survey(source)
+    except SourceError as error:
+        raise type(error)(f"{error} Nothing was touched.") from error
     now, is_readable = {}, found.found
     try:
         now = {table.name: table for table in read_tables(source)} if found.found else {}

@@ -7,11 +7,11 @@ to know what was done has to end it before asking.
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from backup_admin.core.errors import Busy, SourceMissing
+from backup_admin.core.errors import Busy, NotExchanged, SourceError, SourceMissing
 from backup_admin.sources.postgres.connect import connected
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from backup_admin.sources.postgres.address import PostgresAddress
 
+    Enter: TypeAlias = Callable[[], AbstractContextManager[psycopg.Connection]]
+
+Result = TypeVar("Result")
 # Locks count in one database, but all are listed: a session of ours may be in another than we are.
 _HOLDERS = """
 SELECT l.pid FROM pg_locks l WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.pid <> pg_backend_pid()
@@ -37,6 +40,7 @@ SELECT set_config('tcp_keepalives_idle', '30', false), set_config('tcp_keepalive
 _ROUNDS = 300
 _ROUND_SECONDS = 0.1
 _START_SECONDS = 60.0
+_LOSSES = 5
 _STARTS = ("starting up", "in recovery mode", "not yet accepting", "shutting down")
 
 
@@ -64,26 +68,51 @@ def be_alone(connection: psycopg.Connection, mark: int) -> None:
     )
 
 
+def insist(work: Callable[[], Result]) -> Result:
+    """Call what may be repeated once more, and again, when it is not known what came of it.
+
+    A server that lost a process ends all others, those too that only ask what was done.
+    """
+    for _ in range(_LOSSES):
+        try:
+            return work()
+        except (SourceMissing, NotExchanged):
+            raise
+        except SourceError:
+            time.sleep(_ROUND_SECONDS)
+    return work()
+
+
 @contextmanager
 def connected_alone(address: PostgresAddress, mark: int) -> Iterator[psycopg.Connection]:
-    """Give a connection as `connected` does, alone with a mark, and wait for a server that is starting."""
-    wait_until_started(lambda: connected(address))
-    with connected(address) as connection:
-        be_alone(connection, mark)
+    """Give a connection as `connected` does, alone with a mark (`alone`)."""
+    with alone(lambda: connected(address), mark) as connection:
         yield connection
 
 
-def wait_until_started(enter: Callable[[], AbstractContextManager[psycopg.Connection]]) -> None:
-    """Wait while a server says that it starts: after one of its processes was killed it does so by itself.
+@contextmanager
+def alone(enter: Enter, mark: int) -> Iterator[psycopg.Connection]:
+    """Give a connection that is alone with a mark (`be_alone`), and wait for a server that is starting.
 
-    Raises what `enter` does.
+    After one of its processes was killed a server ends all others and starts anew by itself. Raises what
+    `enter` and `be_alone` do.
     """
     deadline = time.monotonic() + _START_SECONDS
+    losses = 0
     while True:
         try:
-            with enter():
-                return
+            with ExitStack() as entering:
+                connection = entering.enter_context(enter())
+                be_alone(connection, mark)
+                entered = entering.pop_all()
+            break
         except SourceMissing as error:
             if time.monotonic() > deadline or not any(sign in str(error) for sign in _STARTS):
                 raise
-            time.sleep(_ROUND_SECONDS)
+        except SourceError:
+            losses += 1
+            if losses > _LOSSES:
+                raise
+        time.sleep(_ROUND_SECONDS)
+    with entered:
+        yield connection

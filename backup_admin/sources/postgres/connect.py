@@ -56,6 +56,10 @@ _SIGNS = (
         "The server has no TLS, and the address wants it: turn it on there (ssl = on), or change sslmode.",
     ),
     ("permission denied for database", "The user may not enter it: its owner can GRANT CONNECT."),
+    (
+        "certificate verify failed",
+        "The certificate of the server is out of date, or nobody that sslrootcert trusts has signed it.",
+    ),
     ("root certificate file", "sslmode needs that file: name it by sslrootcert in the address."),
     ("does not exist", "Check the names in the address."),
     ("no space left on device", "Make room on the disk of the server, then try again."),

@@ -23,7 +23,7 @@ from backup_admin.core.errors import (
     VerificationFailed,
 )
 from backup_admin.core.programs import run_program
-from backup_admin.sources.postgres.alone import connected_alone
+from backup_admin.sources.postgres.alone import connected_alone, insist
 from backup_admin.sources.postgres.catalog import sequences_from_json, tables_from_json
 from backup_admin.sources.postgres.clients import choose_for_restore, why
 from backup_admin.sources.postgres.connect import connected, explain
@@ -129,6 +129,11 @@ def _number_of(connection: psycopg.Connection) -> str:
     return "" if row is None else str(row[0])
 
 
+def _status_of(address: PostgresAddress, mark: int, transaction: str) -> tuple[object, ...] | None:
+    with connected_alone(address, mark) as connection:
+        return connection.execute("SELECT pg_xact_status(%s::text::xid8)", (transaction,)).fetchone()
+
+
 def _let_go(address: PostgresAddress, mark: int) -> None:
     """End a session whose connection broke: the server may not know, and keep all tables locked for it."""
     with suppress(BackupAdminError), connected_alone(address, mark):
@@ -139,8 +144,7 @@ def _need_committed(address: PostgresAddress, mark: int, transaction: str, error
     """Ask how a transaction ended, of which we did not hear; raise when it was not committed."""
     said = f"{address.label}: {explain(error)}"
     try:
-        with connected_alone(address, mark) as connection:
-            row = connection.execute("SELECT pg_xact_status(%s::text::xid8)", (transaction,)).fetchone()
+        row = insist(lambda: _status_of(address, mark, transaction))
     except BackupAdminError as why_not:
         raise SourceError(f"{said} Whether it was replaced could not be asked: {why_not}") from error
     if row != ("committed",):

@@ -8,15 +8,18 @@ drops and loads everything, and all who use the database wait for it.
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+import psycopg
 from psycopg import sql
 
 from backup_admin.core.durable import sync_folder
-from backup_admin.core.errors import NotExchanged, RestoreRefused, SourceError
+from backup_admin.core.errors import RestoreRefused, SourceError
 from backup_admin.sources.postgres import server
+from backup_admin.sources.postgres.alone import connected_alone, insist
 from backup_admin.sources.postgres.carry import facts_as_belongings, give, read_belongings
 from backup_admin.sources.postgres.catalog import database_from_json, read_catalog, tables_from_json
 from backup_admin.sources.postgres.clients import find_clients
@@ -28,8 +31,6 @@ from backup_admin.sources.postgres.replacing import replace_content, write_parts
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
-
-    import psycopg
 
     from backup_admin.sources.postgres.catalog import DatabaseFacts
     from backup_admin.sources.postgres.server import Names
@@ -111,13 +112,8 @@ class LiveDatabase:
         if self._way is Way.IN_PLACE:
             self._replace(folder)
             return
-        try:
-            server.exchange(self._address, self._names, was_there=was_there)
-        except NotExchanged:
-            raise
-        except SourceError:
-            # The connection may have broken when all was done: the second call asks before it does anything.
-            server.exchange(self._address, self._names, was_there=was_there)
+        # A connection may have broken when all was done: each call asks before it does anything.
+        insist(lambda: server.exchange(self._address, self._names, was_there=was_there))
 
     def swap_again(self) -> None:
         """Make sure of an exchange that was carried out."""
@@ -129,20 +125,27 @@ class LiveDatabase:
         if self._way is Way.IN_PLACE:
             self._replace(folder)
         elif was_there:
-            server.exchange_back(self._address, self._names)
+            insist(lambda: server.exchange_back(self._address, self._names))
         else:
-            server.take_away(self._address, self._names)
+            insist(lambda: server.take_away(self._address, self._names))
 
     def keep_undone(self, folder: Path) -> None:
         """Keep what is live before an undo; the exchange by name keeps it anyhow."""
         if self._way is Way.IN_PLACE and not folder.exists():
+            with connected_alone(self._address, self._names.mark):
+                pass  # a session that was left behind may keep all tables locked
             self._write(folder)
 
     def count(self) -> Counted:
         """Count what the live database holds, through its own address."""
         with connected(self._address) as connection:
             catalog = read_catalog(connection)
-            rows = {table.shown: _rows(connection, table.quoted()) for table in catalog.tables}
+            rows = {}
+            for table in catalog.tables:
+                with suppress(
+                    psycopg.errors.UndefinedTable
+                ):  # dropped since by a program, so it is not there
+                    rows[table.shown] = _rows(connection, table.quoted())
             return Counted(rows, len(catalog.sequences), catalog.large_objects)
 
     def drop_staged(self) -> str:

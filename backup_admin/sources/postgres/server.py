@@ -22,7 +22,7 @@ from backup_admin.core.errors import (
     SourceError,
     SourceMissing,
 )
-from backup_admin.sources.postgres.alone import be_alone, mark_of, wait_until_started
+from backup_admin.sources.postgres.alone import alone, mark_of
 from backup_admin.sources.postgres.connect import connected, explain
 
 if TYPE_CHECKING:
@@ -225,9 +225,7 @@ def read_kind(connection: psycopg.Connection, name: str) -> DatabaseKind | None:
 
 @contextmanager
 def _alone_at_server(address: PostgresAddress, names: Names) -> Iterator[psycopg.Connection]:
-    wait_until_started(lambda: at_server(address, away_from=names.live))
-    with at_server(address, away_from=names.live) as connection:
-        be_alone(connection, names.mark)
+    with alone(lambda: at_server(address, away_from=names.live), names.mark) as connection:
         yield connection
 
 
