@@ -40,7 +40,9 @@ SELECT set_config('tcp_keepalives_idle', '30', false), set_config('tcp_keepalive
 _ROUNDS = 300
 _ROUND_SECONDS = 0.1
 _START_SECONDS = 60.0
+_PAUSE_SECONDS = 0.5
 _LOSSES = 5
+_ENDED = "closed the connection"
 _STARTS = ("starting up", "in recovery mode", "not yet accepting", "shutting down")
 
 
@@ -79,7 +81,7 @@ def insist(work: Callable[[], Result]) -> Result:
         except (SourceMissing, NotExchanged):
             raise
         except SourceError:
-            time.sleep(_ROUND_SECONDS)
+            time.sleep(_PAUSE_SECONDS)
     return work()
 
 
@@ -106,13 +108,20 @@ def alone(enter: Enter, mark: int) -> Iterator[psycopg.Connection]:
                 be_alone(connection, mark)
                 entered = entering.pop_all()
             break
-        except SourceMissing as error:
-            if time.monotonic() > deadline or not any(sign in str(error) for sign in _STARTS):
+        except SourceError as error:
+            losses += _is_loss(error)
+            is_missing = isinstance(error, SourceMissing) and not (_is_loss(error) or _is_starting(error))
+            if is_missing or losses > _LOSSES or time.monotonic() > deadline:
                 raise
-        except SourceError:
-            losses += 1
-            if losses > _LOSSES:
-                raise
-        time.sleep(_ROUND_SECONDS)
+        time.sleep(_PAUSE_SECONDS)
     with entered:
         yield connection
+
+
+def _is_starting(error: SourceError) -> bool:
+    return any(sign in str(error) for sign in _STARTS)
+
+
+def _is_loss(error: SourceError) -> bool:
+    """Say whether a connection was ended, also while it was being made."""
+    return not isinstance(error, SourceMissing) or _ENDED in str(error)
