@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -38,6 +38,7 @@ PINNED = {
     "synchronize_seqscans": "off",
 }
 PINNED_SINCE = {170_000: {"transaction_timeout": "0"}}
+_TIMEOUTS_LIFTED = 100
 _PIN = "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS pinned (name, value)"
 _NO_HOST = "The name of the host leads nowhere. Check how it is spelled, and DNS."
 _SIGNS = (
@@ -94,6 +95,11 @@ def connected(address: PostgresAddress, *, label: str = "") -> Iterator[psycopg.
 
 def pin_settings(connection: psycopg.Connection) -> None:
     """Set all that is pinned, as far as the server knows it."""
+    # A database may give a statement so little time that even this one is cancelled when the server is busy.
+    for _ in range(_TIMEOUTS_LIFTED):
+        with suppress(psycopg.errors.QueryCanceled):
+            connection.execute("SET statement_timeout = 0")
+            break
     settings = dict(PINNED)
     for version, more in PINNED_SINCE.items():
         settings |= more if connection.info.server_version >= version else {}
