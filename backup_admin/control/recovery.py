@@ -16,6 +16,7 @@ from backup_admin.core.clock import parse_time
 from backup_admin.core.errors import BackupAdminError, Busy
 from backup_admin.core.progress import QuietReporter
 from backup_admin.operations.journal import Step, open_journal
+from backup_admin.operations.put_back import is_away
 from backup_admin.operations.recover import Recovered, recover
 from backup_admin.operations.undo import remove_expired
 from backup_admin.records import RestoreOperation, RestoreStatus
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from backup_admin.control.installation import Installation
+    from backup_admin.operations.journal import JournalSummary
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +33,21 @@ _NOBODY = Actor("", "recovery")
 
 
 def needs_recovery(session: Session, installation: Installation) -> bool:
-    """Say whether there is something to finish that does not wait for a person."""
+    """Say whether there is something to finish that waits neither for a person nor for a server."""
     row = RestoreOperation
     waiting = select(row.id).where(row.status == RestoreStatus.NEEDS_ATTENTION)
     ids = set(session.scalars(waiting))
-    left = [one for one in unfinished(installation) if one.restore_id not in ids]
-    return bool(left) or (is_closed(installation) and not ids)
+    found = unfinished(installation)
+    waits = [_waits(installation, one, one.restore_id in ids) for one in found]
+    return not all(waits) or (is_closed(installation) and not ids and not found)
+
+
+def _waits(installation: Installation, one: JournalSummary, by_row: bool) -> bool:
+    """Say whether a restore waits: for a server that was away until that answers, else for a person."""
+    if not one.away:
+        return by_row
+    journal = open_journal(installation.state, one.restore_id, installation.clock)
+    return is_away(journal, engine.postgres_sources(installation.settings))
 
 
 def recover_restores(installation: Installation) -> tuple[Recovered, ...]:

@@ -82,6 +82,7 @@ class RestoreProgress:
     undo_until: datetime | None
     checks: tuple[Any, ...]
     journal_step: str
+    waits_for_server: bool
 
 
 def allow_decision(installation: Installation, origin: Origin) -> AllowDecision:
@@ -147,6 +148,7 @@ def progress(session: Session, installation: Installation, operation_id: str) ->
         undo_until=operation.undo_until,
         checks=tuple(operation.checks),
         journal_step=journal.step.value if journal else "",
+        waits_for_server=status is RestoreStatus.NEEDS_ATTENTION and journal is not None and journal.away,
     )
 
 

@@ -90,6 +90,8 @@ class JournalSummary:
     started_at: datetime
     updated_at: datetime
     finished: bool
+    away: bool = False
+    """Whether it waits for a server that did not answer."""
 
 
 class Journal:
@@ -162,6 +164,7 @@ class Journal:
             self._lines[0].time,
             self._lines[-1].time,
             self.finished,
+            away=self._lines[-1].data.get("away") is True,
         )
 
 

@@ -22,9 +22,9 @@ _UNREADABLE = (
     "made of it. As a database of its own it is kept until the undo time is over."
 )
 _HOW = {
-    RENAME: "A new database is made and read back beside it, then takes its name: connections end for a "
+    RENAME: "A new database is made and read back beside {place}, then takes its name: connections end for a "
     "moment, and what is live now stays for an undo.",
-    IN_PLACE: "The role may make no databases, so everything in it is dropped and loaded in one "
+    IN_PLACE: "The role may make no databases, so everything in {place} is dropped and loaded in one "
     "transaction: whoever uses the database waits until that is done.",
 }
 _STAYS = (
@@ -50,7 +50,10 @@ def plan_postgres(entry: DatabaseEntry, source: PostgresSource) -> DatabasePart:
         )
     from backup_admin.sources.postgres.survey import read_tables, survey  # noqa: PLC0415 - needs psycopg
 
-    found = survey(source)
+    try:
+        found = survey(source)
+    except SourceError as error:
+        raise type(error)(f"{error} Nothing was touched.") from error
     now, is_readable = {}, found.found
     try:
         now = {table.name: table for table in read_tables(source)} if found.found else {}
@@ -96,7 +99,7 @@ def look_at_server(part: DatabasePart, targets: SourceSet) -> Iterator[Issue]:
     except BackupAdminError as error:
         yield Issue(Level.BLOCK, topic, str(error))
         return
-    yield Issue(Level.OK if part.way == RENAME else Level.WARN, topic, _HOW[part.way])
+    yield Issue(Level.OK if part.way == RENAME else Level.WARN, topic, _HOW[part.way].format(place=part.path))
     yield from _look_at(part, found, source, topic)
 
 

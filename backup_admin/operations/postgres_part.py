@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backup_admin.core.errors import BackupAdminError, VerificationFailed
+from backup_admin.core.errors import BackupAdminError, SourceError, VerificationFailed
 from backup_admin.core.shown import count_of
 from backup_admin.operations.databases import CheckLine
 from backup_admin.operations.stage_tree import write_tree
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from backup_admin.sources.postgres.restoring import Counted, LiveDatabase
 
 KIND = "postgres"
+_QUICK_SECONDS = "3"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +86,12 @@ class PostgresPart:
         return self._at_work().keep_old(self._old)
 
     def swap(self, *, live_usable: bool) -> None:
-        """Exchange the live database, whether or not there is one."""
-        del live_usable  # found out from the names on the server
-        self._at_work().swap(self._new)
+        """Exchange the live database; refuse when there was none before and is one now, or the other way."""
+        self._at_work().swap(self._new, was_there=live_usable)
 
     def swap_again(self, *, live_usable: bool) -> None:
         """Make sure of what the journal says was swapped."""
-        del live_usable
+        del live_usable  # found out from the names on the server
         self._at_work().swap_again()
 
     def unswap(self, *, live_usable: bool) -> None:
@@ -100,7 +100,7 @@ class PostgresPart:
 
     def keep_undone(self) -> None:
         """Keep what is live now, before an undo replaces it."""
-        self._at_work().keep_undone(Path(self.work) / "undone")
+        self._at_work().keep_undone(self._undone)
 
     def check_live(self, entry: DatabaseEntry, scratch: Path) -> tuple[CheckLine, ...]:
         """Compare what the live database holds with the manifest; its rows were read back before.
@@ -131,6 +131,33 @@ class PostgresPart:
         """Drop what is kept beside the live database on its server."""
         self._at_work().drop_kept()
 
+    def is_reachable(self) -> bool:
+        """Say whether its server answers now; one that says nothing is not waited for."""
+        parameters = {**dict(self.source.address.parameters), "connect_timeout": _QUICK_SECONDS}
+        address = replace(self.source.address, parameters=tuple(sorted(parameters.items())))
+        try:
+            replace(self, source=replace(self.source, address=address)).check()
+        except SourceError:
+            return False
+        return True
+
+    def keep_put_back(self) -> str:
+        """After putting back, give up all but what had been put in its place; return where that is.
+
+        Programs may have written there since, and none of that is anywhere else.
+        """
+        undone = self._at_work().drop_staged()
+        shutil.rmtree(self._new, ignore_errors=True)
+        shutil.rmtree(self._old, ignore_errors=True)
+        return undone or self._kept_undone()
+
+    def undone_place(self) -> str:
+        """Return where an undo keeps what was live until then; empty when it keeps nothing."""
+        return self._at_work().undone_name or self._kept_undone()
+
+    def _kept_undone(self) -> str:
+        return str(self._undone) if self._undone.exists() else ""
+
     @property
     def _new(self) -> Path:
         return Path(self.work) / "new"
@@ -138,6 +165,10 @@ class PostgresPart:
     @property
     def _old(self) -> Path:
         return Path(self.work) / "old"
+
+    @property
+    def _undone(self) -> Path:
+        return Path(self.work) / "undone"
 
     def _at_work(self) -> LiveDatabase:
         from backup_admin.sources.postgres.restoring import LiveDatabase, Way  # noqa: PLC0415 - needs psycopg

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.errors import BackupAdminError, JournalFailed, NeedsAttention
@@ -14,6 +15,7 @@ from backup_admin.operations.postgres_part import PostgresPart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from datetime import datetime
 
     from backup_admin.core.state import StateFolder
     from backup_admin.operations.restore_report import RestoreHooks
@@ -31,22 +33,89 @@ def put_back(journal: Journal, state: StateFolder, hooks: RestoreHooks, *, reaso
     kept out stay out. Safe to repeat, also after a crash of itself at any point.
     """
     touched = bool(swaps(journal))
+    lost: list[str] = []
     try:
         if not touched:
             _make_room(journal, hooks.servers)
         if not journal.has(Step.PUT_BACK):
             journal.write(Step.ROLLING_BACK, reason=reason)
+            lost = _keep_undone(journal, hooks.servers)
             unswap_all(journal, hooks.servers)
             journal.write(Step.PUT_BACK)  # what putting back needs is removed from here on
-        left = [text for part in journal_parts(journal, hooks.servers) for text in _remove(part)]
-        journal.write(Step.ROLLED_BACK, left=left)
+        left, kept = clear(journal, hooks.servers)
+        journal.write(Step.ROLLED_BACK, left=left, kept=kept)
     except (BackupAdminError, OSError) as error:
         said = f"{error.strerror or error}." if isinstance(error, OSError) else str(error)
+        away = is_away(journal, hooks.servers)
         with suppress(JournalFailed):
-            journal.write(Step.ATTENTION, reason=said)
-        return "needs_attention", " ".join(_attention(journal, state, said, touched=touched))
+            journal.write(Step.ATTENTION, reason=said, away=away)
+        end = what_next(state, away=away)
+        return "needs_attention", " ".join((*_attention(journal, said, touched=touched), end))
     reopen(state, hooks.maintenance)
-    return "rolled_back", " ".join((_BACK if touched else _NOTHING, *left))
+    told = (*_tell_kept(journal, kept), *lost, *left)
+    return "rolled_back", " ".join((_BACK if touched else _NOTHING, *told))
+
+
+def clear(journal: Journal, servers: Sequence[PostgresSource]) -> tuple[list[str], list[str]]:
+    """Remove what a restore that was put back does not need; return what could not be, and what is kept.
+
+    Kept are databases that had been put in the place of others: programs may have written there. Raises
+    `NeedsAttention` when what was live does not stand in its place.
+    """
+    left: list[str] = []
+    kept: list[str] = []
+    for part in journal_parts(journal, servers):
+        try:
+            place = part.keep_put_back() if isinstance(part, PostgresPart) else ""
+            if place:
+                kept.append(place)
+            elif isinstance(part, PostgresPart):
+                parts.remove_work(part)
+            else:
+                parts.remove_staging(part)
+        except NeedsAttention:
+            raise
+        except OSError as error:
+            left.append(f"{part.work} could not be removed: {error.strerror}.")
+        except BackupAdminError as error:
+            left.append(f"What was made beside {part.live} could not be removed: {error}")
+    return left, kept
+
+
+def kept_until(journal: Journal) -> datetime:
+    """Return until when a restore that was put back keeps what it had put in the place of others."""
+    line = next(line for line in reversed(journal.lines) if line.step is Step.PUT_BACK)
+    planned = journal.find(Step.PLANNED) or {}
+    return line.time + timedelta(hours=float(planned.get("undo_hours", 0)))
+
+
+def is_away(journal: Journal, servers: Sequence[PostgresSource]) -> bool:
+    """Say whether a server that a restore needs does not answer now."""
+    try:
+        found = journal_parts(journal, servers)
+    except NeedsAttention:
+        return False
+    return not all(part.is_reachable() for part in found if isinstance(part, PostgresPart))
+
+
+def _tell_kept(journal: Journal, kept: Sequence[str]) -> list[str]:
+    if not kept:
+        return []
+    until = f"{kept_until(journal):%Y-%m-%d %H:%M} UTC"
+    return [f"What was live until then is kept as {place} until {until}." for place in kept]
+
+
+def _keep_undone(journal: Journal, servers: Sequence[PostgresSource]) -> list[str]:
+    """Keep what is live before it is put back, as far as that can be; return what could not be."""
+    swapped = {(data["kind"], data["name"]) for data in swaps(journal)}
+    lost = []
+    for part in journal_parts(journal, servers):
+        if isinstance(part, PostgresPart) and (parts.kind_of(part), part.name) in swapped:
+            try:
+                part.keep_undone()
+            except (BackupAdminError, OSError) as error:
+                lost.append(f"What was live in {part.live} until then could not be kept: {error}")
+    return lost
 
 
 def _make_room(journal: Journal, servers: Sequence[PostgresSource]) -> None:
@@ -56,15 +125,22 @@ def _make_room(journal: Journal, servers: Sequence[PostgresSource]) -> None:
             part.forget_staged()
 
 
-def _attention(journal: Journal, state: StateFolder, error: str, *, touched: bool) -> Iterator[str]:
+def _attention(journal: Journal, error: str, *, touched: bool) -> Iterator[str]:
     if touched and not journal.has(Step.PUT_BACK):
         yield f"It could not be put back: {error}"
     else:
         yield f"{_BACK if touched else _NOTHING} It could not be ended: {error}"
-    if state.maintenance_flag.exists():
-        yield "Writers are kept out; mend that, then run `backup-admin recover`."
-    else:
-        yield "Mend that, then run `backup-admin recover`."
+
+
+def what_next(state: StateFolder, *, away: bool) -> str:
+    """Say what a restore that stopped waits for, and who goes on."""
+    kept_out = state.maintenance_flag.exists()
+    if away:
+        goes_on = (
+            "When the server answers again, an app's worker goes on by itself, or `backup-admin recover`."
+        )
+        return f"Writers are kept out. {goes_on}" if kept_out else goes_on
+    return f"{'Writers are kept out; mend' if kept_out else 'Mend'} that, then run `backup-admin recover`."
 
 
 def unswap_all(journal: Journal, servers: Sequence[PostgresSource]) -> None:
@@ -114,13 +190,3 @@ def _parts_by_name(journal: Journal, servers: Sequence[PostgresSource]) -> dict[
 
 def _raw_parts(journal: Journal) -> list[Mapping[str, Any]]:
     return list((journal.find(Step.STAGING) or {}).get("parts", []))
-
-
-def _remove(part: parts.Part) -> list[str]:
-    try:
-        parts.remove_staging(part)
-    except OSError as error:
-        return [f"{part.work} could not be removed: {error.strerror}."]
-    except BackupAdminError as error:
-        return [f"What was made beside {part.live} could not be removed: {error}"]
-    return []

@@ -13,7 +13,7 @@ from backup_admin.operations import restore_parts as parts
 from backup_admin.operations.journal import Journal, Step, open_journals
 from backup_admin.operations.maintenance import reopen
 from backup_admin.operations.postgres_part import PostgresPart
-from backup_admin.operations.put_back import journal_parts, put_back, swap_again
+from backup_admin.operations.put_back import journal_parts, put_back, swap_again, what_next
 from backup_admin.operations.rows_undo import is_rows_journal, recover_rows
 from backup_admin.operations.undo import finish_undo
 
@@ -88,11 +88,10 @@ def _away(journal: Journal, hooks: RestoreHooks) -> str:
 
 def _wait(journal: Journal, state: StateFolder, reason: str) -> Recovered:
     with suppress(JournalFailed):  # it said before that it is not finished
-        journal.write(Step.ATTENTION, reason=reason)
-    kept_out = "Writers are kept out; mend" if state.maintenance_flag.exists() else "Mend"
+        journal.write(Step.ATTENTION, reason=reason, away=True)
     text = (
         f"{reason} The restored state is in place and was not checked; nothing was changed now. "
-        f"{kept_out} that, then run `backup-admin recover`."
+        f"{what_next(state, away=True)}"
     )
     return Recovered(journal.restore_id, "needs_attention", text)
 

@@ -208,6 +208,11 @@ def remove_staging(part: Part) -> None:
     """Remove everything a part keeps beside the live state."""
     if not isinstance(part, TreePart):
         part.leave()
+    remove_work(part)
+
+
+def remove_work(part: Part) -> None:
+    """Remove the folder a part was staged in."""
     folder = Path(part.work).parent
     if folder.is_dir():
         with _same_times(folder):

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from backup_admin.core.clock import Clock, parse_time
-from backup_admin.core.errors import BackupAdminError, RestoreRefused, UsageError
+from backup_admin.core.errors import BackupAdminError, NeedsAttention, RestoreRefused, UsageError
 from backup_admin.operations import restore_parts as parts
 from backup_admin.operations.journal import Journal, Step, open_journal, open_journals, refuse_unfinished
 from backup_admin.operations.maintenance import close, reopen
-from backup_admin.operations.put_back import journal_parts, unswap_all
+from backup_admin.operations.postgres_part import PostgresPart
+from backup_admin.operations.put_back import clear, is_away, journal_parts, kept_until, unswap_all, what_next
 from backup_admin.operations.restore_report import RestoreHooks, RestoreReport
 from backup_admin.operations.rows_undo import (
     is_beneath_another,
@@ -129,25 +130,27 @@ def finish_undo(
         reporter.stage("swap")
         unswap_all(journal, hooks.servers)
     except (BackupAdminError, OSError) as error:
-        journal.write(Step.UNDOING, failed=str(error))
+        away = is_away(journal, hooks.servers)
+        journal.write(Step.UNDOING, failed=str(error), away=away)
         return RestoreReport(
             journal.restore_id,
             "needs_attention",
-            f"The restore could not be undone: {error} Writers are kept out; mend that and run "
-            "`backup-admin recover`.",
+            f"The restore could not be undone: {error} {what_next(state, away=away)}",
             error_code="needs_attention",
             exit_code=1,
         )
     reporter.stage("check")
     checks = tuple(line for part in databases for line in part.compare_with_old())
+    kept = [part.undone_place() for part in databases if isinstance(part, PostgresPart)]
     journal.write(Step.UNDONE)
     reopen(state, hooks.maintenance)
-    return RestoreReport(
-        journal.restore_id,
-        "undone",
-        f"Everything is as it was before the restore of {journal.lines[0].time:%Y-%m-%d %H:%M} UTC.",
-        checks,
-    )
+    back = f"Everything is as it was before the restore of {journal.lines[0].time:%Y-%m-%d %H:%M} UTC."
+    told = [
+        f"What was live until now is kept as {place} until {_until(journal):%Y-%m-%d %H:%M} UTC."
+        for place in kept
+        if place
+    ]
+    return RestoreReport(journal.restore_id, "undone", " ".join((back, *told)), checks)
 
 
 def remove_expired(
@@ -165,23 +168,36 @@ def remove_expired(
                 with suppress(BackupAdminError, OSError):
                     if is_rows_journal(journal):
                         remove_rows_record(journal, state)
-                    for part in journal_parts(journal, servers):
-                        parts.remove_staging(part)
-                    _write_removed(journal)
+                    _remove_kept(journal, clock, servers)
                     removed.append(journal.restore_id)
     return tuple(removed)
 
 
-def _write_removed(journal: Journal) -> None:
-    if journal.step is Step.ROLLED_BACK:  # it says how the restore ended, and goes on to
-        journal.write(Step.ROLLED_BACK, left=[])
+def _remove_kept(journal: Journal, clock: Clock, servers: Sequence[PostgresSource]) -> None:
+    rolled_back = journal.step is Step.ROLLED_BACK
+    kept: list[str] = []
+    if rolled_back:
+        left, kept = clear(journal, servers)
+        if left:
+            raise NeedsAttention(left[0])
+    if not kept or kept_until(journal) <= clock.now():
+        kept = []
+        for part in journal_parts(journal, servers):
+            parts.remove_staging(part)
+    if rolled_back:  # it says how the restore ended, and goes on to
+        journal.write(Step.ROLLED_BACK, left=[], kept=kept)
     else:
         journal.write(Step.CLEANED)
 
 
+def _keeps_put_back(journal: Journal) -> bool:
+    return bool((journal.find(Step.ROLLED_BACK) or {}).get("kept"))
+
+
 def _keeps_in_vain(journal: Journal, clock: Clock) -> bool:
     if journal.step is Step.ROLLED_BACK:
-        return bool((journal.find(Step.ROLLED_BACK) or {}).get("left"))
+        left = bool((journal.find(Step.ROLLED_BACK) or {}).get("left"))
+        return left or (_keeps_put_back(journal) and kept_until(journal) <= clock.now())
     return journal.step in (Step.COMMITTED, Step.UNDONE) and _until(journal) <= clock.now()
 
 

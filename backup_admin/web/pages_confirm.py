@@ -32,7 +32,7 @@ _OUTCOMES = {
     "restored": ("The restore is done and checked", "The app runs on the restored state."),
     "rolled_back": (
         "The restore was taken back",
-        "A check failed, so everything went back to how it was before.",
+        "Everything went back to how it was before.",
     ),
     "needs_attention": (
         "A person has to look",
@@ -43,6 +43,11 @@ _OUTCOMES = {
     "interrupted": ("The restore was interrupted", "The next start of the app finishes it or takes it back."),
     "undone": ("The restore was undone", "The app runs on the state from before the restore."),
 }
+_WAITS = (
+    "The restore waits for its database server",
+    "The server did not answer. The worker asks it every ten seconds, and finishes the restore or takes it "
+    "back by itself as soon as there is an answer.",
+)
 _ROWS_OUTCOMES = {
     **_OUTCOMES,
     "restored": ("The rows are restored", "They were written in one transaction, while the app went on."),
@@ -204,7 +209,8 @@ def _show_result(operation: RestoreOperation, code_error: str = "") -> Response:
     session, installation = current.session(), current.installation()
     state = restores.progress(session, installation, operation.id)
     outcomes = _ROWS_OUTCOMES if is_rows(operation) else _OUTCOMES
-    headline, summary = outcomes.get(state.status.value, ("Restore", ""))
+    waits = state.waits_for_server
+    headline, summary = _WAITS if waits else outcomes.get(state.status.value, ("Restore", ""))
     return render_page(
         "restore_verify",
         status=422 if code_error else 200,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -38,6 +38,7 @@ PINNED = {
     "synchronize_seqscans": "off",
 }
 PINNED_SINCE = {170_000: {"transaction_timeout": "0"}}
+_TIMEOUTS_LIFTED = 100
 _PIN = "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS pinned (name, value)"
 _NO_HOST = "The name of the host leads nowhere. Check how it is spelled, and DNS."
 _SIGNS = (
@@ -51,7 +52,18 @@ _SIGNS = (
     ("timeout expired", "The host does not answer. Check the address and the firewall."),
     ("too many clients", "The server lets in no more connections now. Try again later."),
     ("the database system is", "The server starts or stops just now. Try again later."),
+    (
+        "server does not support ssl",
+        "The server has no TLS, and the address wants it: turn it on there (ssl = on), or change sslmode.",
+    ),
+    ("permission denied for database", "The user may not enter it: its owner can GRANT CONNECT."),
+    (
+        "certificate verify failed",
+        "The certificate of the server is out of date, or nobody that sslrootcert trusts has signed it.",
+    ),
+    ("root certificate file", "sslmode needs that file: name it by sslrootcert in the address."),
     ("does not exist", "Check the names in the address."),
+    ("no space left on device", "Make room on the disk of the server, then try again."),
     ("certificate", "The two ends do not agree about TLS; see sslmode and sslrootcert in the address."),
 )
 # What a statement met, whatever the address is.
@@ -78,31 +90,37 @@ _SIGNS_OF_STATEMENTS = (
 
 
 @contextmanager
-def connected(address: PostgresAddress) -> Iterator[psycopg.Connection]:
+def connected(address: PostgresAddress, *, label: str = "") -> Iterator[psycopg.Connection]:
     """Give a connection in which each statement is a transaction unless one is begun, with `PINNED` settings.
 
-    It is closed with the block. Raises `SourceMissing` when there is none to be had, and `SourceError`
-    for a server that is too old.
+    It is closed with the block. Errors name the address unless there is a `label`. Raises
+    `SourceMissing` when there is none to be had, and `SourceError` for a server that is too old.
     """
+    shown = label or address.label
     try:
         connection = psycopg.connect(**address.keywords(), autocommit=True)
     except psycopg.Error as error:
-        raise SourceMissing(f"{address.label} cannot be reached: {explain(error)}") from None
+        raise SourceMissing(f"{shown} cannot be reached: {explain(error)}") from None
     with connection:
         try:
             major = connection.info.server_version // 10_000
             if major < OLDEST_SERVER:
                 raise SourceError(
-                    f"{address.label} is PostgreSQL {major}; the oldest that is supported is {OLDEST_SERVER}."
+                    f"{shown} is PostgreSQL {major}; the oldest that is supported is {OLDEST_SERVER}."
                 )
             pin_settings(connection)
             yield connection
         except psycopg.Error as error:
-            raise SourceError(f"{address.label}: {explain(error)}") from error
+            raise SourceError(f"{shown}: {explain(error)}") from error
 
 
 def pin_settings(connection: psycopg.Connection) -> None:
     """Set all that is pinned, as far as the server knows it."""
+    # A database may give a statement so little time that even this one is cancelled when the server is busy.
+    for _ in range(_TIMEOUTS_LIFTED):
+        with suppress(psycopg.errors.QueryCanceled):
+            connection.execute("SET statement_timeout = 0")
+            break
     settings = dict(PINNED)
     for version, more in PINNED_SINCE.items():
         settings |= more if connection.info.server_version >= version else {}

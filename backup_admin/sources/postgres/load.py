@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
-from backup_admin.core.errors import Damaged, NewerVersion, RestoreRefused, SourceError
+from backup_admin.core.errors import BackupAdminError, Damaged, NewerVersion, RestoreRefused, SourceError
 from backup_admin.sources.postgres.archives import Archives
 from backup_admin.sources.postgres.carry import give_captured
 from backup_admin.sources.postgres.catalog import database_from_json, read_catalog, sequences_from_json
@@ -65,12 +65,13 @@ class LoadOptions:
     """How a database is loaded: without owners and rights it belongs to who loads it.
 
     So many tables are filled, and indexes made, side by side. `belongings` are the settings,
-    rights and comment of the database itself.
+    rights and comment of the database itself. What `stays` when it fails, a person has to drop.
     """
 
     no_owner: bool = False
     jobs: int = 2
     belongings: bool = True
+    stays: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def load(
     then what was loaded so far is there, and the database is to be dropped.
     """
     contents = read_contents(folder)
-    with connected(address) as connection:
+    with _entered(address) as connection:
         server = connection.info.server_version // 10_000
         made_by = int(str(contents["client_version"]).partition(".")[0])
         client = choose_for_restore(clients, archive_major=made_by, server_major=server)
@@ -112,7 +113,8 @@ def load(
         archives = Archives(
             folder, address, client, connection, chosen.no_owner, chosen.jobs, no_tablespaces=bool(missing)
         )
-        loaded = replace(_Load(archives).run(contents), notices=_in_default(missing))
+        with _telling_what_stays(address.label if chosen.stays else ""):
+            loaded = replace(_Load(archives).run(contents), notices=_in_default(missing))
         if chosen.no_owner or not chosen.belongings:
             return loaded
         given = give_captured(connection, database_from_json(contents["database"]))
@@ -126,6 +128,32 @@ def _in_default(missing: Sequence[str]) -> tuple[str, ...]:
         f"All tables lie in the default tablespace: the server lacks {', '.join(missing)}, or this user may "
         "make nothing there.",
     )
+
+
+@contextmanager
+def _entered(address: PostgresAddress) -> Iterator[psycopg.Connection]:
+    with ExitStack() as stack:
+        try:
+            connection = stack.enter_context(connected(address))
+        except BackupAdminError as error:
+            raise type(error)(f"{error} Nothing was loaded.") from None
+        yield connection
+
+
+@contextmanager
+def _telling_what_stays(label: str) -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as error:
+        raise SourceError(f"{label}: {explain(error)} {_stays(label)}".lstrip(": ")) from error
+    except BackupAdminError as error:
+        raise type(error)(f"{error} {_stays(label)}".strip()) from error
+
+
+def _stays(label: str) -> str:
+    if not label:
+        return ""
+    return f"What was loaded so far is in {label}: drop that database, and load into a new one."
 
 
 class _Load:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any
 
 import psycopg
@@ -23,6 +23,7 @@ from backup_admin.core.errors import (
     VerificationFailed,
 )
 from backup_admin.core.programs import run_program
+from backup_admin.sources.postgres.alone import connected_alone, insist
 from backup_admin.sources.postgres.catalog import sequences_from_json, tables_from_json
 from backup_admin.sources.postgres.clients import choose_for_restore, why
 from backup_admin.sources.postgres.connect import (
@@ -67,6 +68,13 @@ _HOURS = 24 * 3600.0
 _SET_LOCK_WAIT = sql.SQL("SET LOCAL lock_timeout = {}")
 _LOCK_WAIT = "60s"
 _OWN_WAIT = "600s"
+_HOLDERS = """
+SELECT DISTINCT a.pid, a.usename::text, coalesce(a.application_name, '')
+FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+WHERE l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND l.locktype = 'relation' AND l.granted AND a.usesysid IS NOT NULL
+  AND l.pid NOT IN (%s, pg_backend_pid()) ORDER BY a.pid LIMIT 5
+"""
 _LOCK_NUMBER = 0x6261636B75700001
 
 
@@ -90,40 +98,89 @@ def write_parts(source: PostgresSource, folder: Path) -> None:
     sync_folder(folder)
 
 
-def replace_content(folder: Path, address: PostgresAddress, clients: Sequence[ClientPrograms]) -> None:
+def replace_content(
+    folder: Path, address: PostgresAddress, clients: Sequence[ClientPrograms], *, mark: int
+) -> None:
     """Drop what is in a database and load the parts in a folder, read back, in one transaction.
 
-    Live is as it was when anything fails. Raises `Busy` when others keep what is to be dropped locked,
-    `NotExchanged` when anything else goes wrong before the commit, `SourceError` when it is open whether
-    that was done, and what `read_contents` and `connected` do.
+    Live is as it was when anything fails. Sessions with the same `mark` are ended first. Raises `Busy` when
+    others keep what is to be dropped locked, `NotExchanged` when anything else goes wrong before the commit
+    or the server says that there was none, `SourceError` when it cannot be asked, and what `read_contents`
+    and `connected` do.
     """
     contents = read_contents(folder)
-    with connected(address) as connection:
+    transaction = ""
+    with connected_alone(address, mark) as connection:
         server = connection.info.server_version // 10_000
         made_by = int(str(contents["client_version"]).partition(".")[0])
         client = choose_for_restore(clients, archive_major=made_by, server_major=server)
         run = _Replacement(folder, client, connection)
         try:
-            with connection.transaction(), _before_commit(address):
+            with connection.transaction(), _before_commit(address, connection.info.backend_pid):
+                transaction = _number_of(connection)
                 run.run(contents)
         except psycopg.Error as error:
-            raise SourceError(
-                f"{address.label}: {explain(error)} Whether it was replaced, nobody knows."
-            ) from error
-        connection.execute("ANALYZE")
+            _need_committed(address, mark, transaction, error)
+        except NotExchanged:
+            if connection.broken:
+                _let_go(address, mark)
+            raise
+    with suppress(SourceError), connected(address) as connection:
+        connection.execute("ANALYZE")  # what is not counted now, the server counts by itself later
+
+
+def _number_of(connection: psycopg.Connection) -> str:
+    row = connection.execute("SELECT pg_current_xact_id()::text").fetchone()
+    return "" if row is None else str(row[0])
+
+
+def _status_of(address: PostgresAddress, mark: int, transaction: str) -> tuple[object, ...] | None:
+    with connected_alone(address, mark) as connection:
+        return connection.execute("SELECT pg_xact_status(%s::text::xid8)", (transaction,)).fetchone()
+
+
+def _let_go(address: PostgresAddress, mark: int) -> None:
+    """End a session whose connection broke: the server may not know, and keep all tables locked for it."""
+    with suppress(BackupAdminError), connected_alone(address, mark):
+        pass  # where the server cannot be reached, it notices by itself
+
+
+def _need_committed(address: PostgresAddress, mark: int, transaction: str, error: psycopg.Error) -> None:
+    """Ask how a transaction ended, of which we did not hear; raise when it was not committed."""
+    said = f"{address.label}: {explain(error)}"
+    try:
+        row = insist(lambda: _status_of(address, mark, transaction))
+    except BackupAdminError as why_not:
+        raise SourceError(f"{said} Whether it was replaced could not be asked: {why_not}") from error
+    if row != ("committed",):
+        raise NotExchanged(f"{said} The server did not commit it, so it is as it was.") from error
 
 
 @contextmanager
-def _before_commit(address: PostgresAddress) -> Iterator[None]:
+def _before_commit(address: PostgresAddress, own: int) -> Iterator[None]:
     """Say of what fails in the block that nothing stays of it: it can be committed no more."""
     try:
         yield
     except psycopg.errors.LockNotAvailable as error:
-        raise Busy(f"{address.label} is used by others who do not let go: {explain(error)}") from error
+        who = _holders(address, own) or explain(error)
+        raise Busy(
+            f"{address.label} is used by others who do not let go: {who}. It is as it was. "
+            "Stop those programs or end their sessions, and restore again."
+        ) from error
     except psycopg.Error as error:
         raise NotExchanged(f"{address.label}: {explain(error)} It is as it was.") from error
     except (BackupAdminError, OSError) as error:
         raise NotExchanged(f"{error} {address.label} is as it was.") from error
+
+
+def _holders(address: PostgresAddress, own: int) -> str:
+    """Name who has something of a database locked."""
+    try:
+        with connected(address) as connection:
+            found = connection.execute(_HOLDERS, (own,)).fetchall()
+    except BackupAdminError:
+        return ""  # what they are called is not what went wrong
+    return ", ".join(f"{user} ({app or 'no name'}, process {pid} of the server)" for pid, user, app in found)
 
 
 class _Replacement:
@@ -180,7 +237,7 @@ class _Replacement:
         command = [self._client.programs.restore, "--no-password", *options, str(self._folder / name)]
         done = run_program(command, timeout_seconds=_HOURS)
         if done.status != 0:
-            raise SourceError(f"pg_restore of {name} {why(done)}. Nothing live was changed.")
+            raise SourceError(f"pg_restore of {name} {why(done)}.")
         return done
 
     def _copy_in(self, table: Table, row: dict[str, Any]) -> None:

@@ -8,15 +8,18 @@ drops and loads everything, and all who use the database wait for it.
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+import psycopg
 from psycopg import sql
 
 from backup_admin.core.durable import sync_folder
 from backup_admin.core.errors import RestoreRefused, SourceError
 from backup_admin.sources.postgres import server
+from backup_admin.sources.postgres.alone import connected_alone, insist
 from backup_admin.sources.postgres.carry import facts_as_belongings, give, read_belongings
 from backup_admin.sources.postgres.catalog import database_from_json, read_catalog, tables_from_json
 from backup_admin.sources.postgres.clients import find_clients
@@ -28,8 +31,6 @@ from backup_admin.sources.postgres.replacing import replace_content, write_parts
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
-
-    import psycopg
 
     from backup_admin.sources.postgres.catalog import DatabaseFacts
     from backup_admin.sources.postgres.server import Names
@@ -61,6 +62,11 @@ class LiveDatabase:
         self._names = names
         self._way = way
 
+    @property
+    def undone_name(self) -> str:
+        """The database that an undo keeps; empty where it keeps none on the server."""
+        return self._names.undone if self._way is Way.RENAME else ""
+
     def check(self) -> None:
         """Raise what `connected` does when the server cannot be reached."""
         with connected(self._address) if self._way is Way.IN_PLACE else self._beside():
@@ -87,8 +93,8 @@ class LiveDatabase:
             if belongings is None:
                 belongings = facts_as_belongings(connection, facts)
         kind = live or _kind_of(facts)
-        server.create_like(self._address, self._names.staged, kind)
-        options = LoadOptions(belongings=False)
+        server.create_staged(self._address, self._names, kind)
+        options = LoadOptions(belongings=False, stays=False)
         clients = find_clients(self._source.programs)
         loaded = load(folder, self._address.at(self._names.staged), clients, options)
         with self._beside() as connection:
@@ -103,12 +109,13 @@ class LiveDatabase:
         with self._beside() as connection:
             return server.exists(connection, self._names.live)
 
-    def swap(self, folder: Path) -> None:
+    def swap(self, folder: Path, *, was_there: bool) -> None:
         """Exchange; `folder` holds the parts of the new state."""
-        if self._way is Way.RENAME:
-            server.exchange(self._address, self._names)
-        else:
-            replace_content(folder, self._address, find_clients(self._source.programs))
+        if self._way is Way.IN_PLACE:
+            self._replace(folder)
+            return
+        # A connection may have broken when all was done: each call asks before it does anything.
+        insist(lambda: server.exchange(self._address, self._names, was_there=was_there))
 
     def swap_again(self) -> None:
         """Make sure of an exchange that was carried out."""
@@ -118,23 +125,33 @@ class LiveDatabase:
     def unswap(self, folder: Path, *, was_there: bool) -> None:
         """Put back what was live, the parts of which are in `folder` when it was replaced in place."""
         if self._way is Way.IN_PLACE:
-            replace_content(folder, self._address, find_clients(self._source.programs))
+            self._replace(folder)
         elif was_there:
-            server.exchange_back(self._address, self._names)
+            insist(lambda: server.exchange_back(self._address, self._names))
         else:
-            server.take_away(self._address, self._names)
+            insist(lambda: server.take_away(self._address, self._names))
 
     def keep_undone(self, folder: Path) -> None:
         """Keep what is live before an undo; the exchange by name keeps it anyhow."""
         if self._way is Way.IN_PLACE and not folder.exists():
+            with connected_alone(self._address, self._names.mark):
+                pass  # a session that was left behind may keep all tables locked
             self._write(folder)
 
     def count(self) -> Counted:
         """Count what the live database holds, through its own address."""
         with connected(self._address) as connection:
             catalog = read_catalog(connection)
-            rows = {table.shown: _rows(connection, table.rows()) for table in catalog.tables}
+            rows = {}
+            for table in catalog.tables:
+                # One that a program dropped since is not there.
+                with suppress(psycopg.errors.UndefinedTable):
+                    rows[table.shown] = _rows(connection, table.rows())
             return Counted(rows, len(catalog.sequences), catalog.large_objects)
+
+    def drop_staged(self) -> str:
+        """Drop what is made and not in use after an undone exchange; return the database that was undone."""
+        return server.drop_staged(self._address, self._names) if self._way is Way.RENAME else ""
 
     def drop_kept(self) -> None:
         """Drop the databases a restore left beside the live one."""
@@ -144,13 +161,21 @@ class LiveDatabase:
     def _beside(self) -> AbstractContextManager[psycopg.Connection]:
         return server.at_server(self._address, away_from=self._names.live)
 
+    def _replace(self, folder: Path) -> None:
+        clients = find_clients(self._source.programs)
+        replace_content(folder, self._address, clients, mark=self._names.mark)
+
     def _write(self, folder: Path) -> None:
         """Write the parts of what is live; a folder that is there is whole."""
         if folder.exists():
             return
         begun = folder.with_name(f"{folder.name}.part")
         shutil.rmtree(begun, ignore_errors=True)
-        write_parts(self._source, begun)
+        try:
+            write_parts(self._source, begun)
+        except BaseException:
+            shutil.rmtree(begun, ignore_errors=True)  # it may have filled the disk of the journal
+            raise
         begun.rename(folder)
         sync_folder(folder.parent)
 

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
-from backup_admin.core.errors import Busy, NeedsAttention, NotPermitted, SourceError, SourceMissing
+from backup_admin.core.errors import (
+    Busy,
+    NeedsAttention,
+    NotExchanged,
+    NotPermitted,
+    SourceError,
+    SourceMissing,
+)
+from backup_admin.sources.postgres.alone import alone, mark_of
 from backup_admin.sources.postgres.connect import connected, explain
 from backup_admin.sources.postgres.subscriptions import leave_subscriptions
 
@@ -43,6 +51,11 @@ class Names:
     old: str
     undone: str
 
+    @property
+    def mark(self) -> int:
+        """The number that the sessions of this restore hold locked."""
+        return mark_of(self.staged)
+
 
 def names_of(live: str, restore_id: str) -> Names:
     """Return names that tell what each database is; a name has at most 63 bytes."""
@@ -64,7 +77,7 @@ def at_server(address: PostgresAddress, *, away_from: str) -> Iterator[psycopg.C
         if name == away_from:
             continue
         try:
-            with connected(address.at(name)) as connection:
+            with connected(address.at(name), label=f"The server of {address.label}") as connection:
                 yield connection
                 return
         except SourceMissing:
@@ -77,17 +90,22 @@ def exists(connection: psycopg.Connection, name: str) -> bool:
     return connection.execute("SELECT FROM pg_database WHERE datname = %s", (name,)).fetchone() is not None
 
 
-def exchange(address: PostgresAddress, names: Names) -> None:
+def exchange(address: PostgresAddress, names: Names, *, was_there: bool | None = None) -> None:
     """Give the staged database the name of the live one, which is kept under another and takes nobody in.
 
     Both renames are one transaction. Nothing is done when it was done before. Raises `Busy` when
-    others stay connected; live is as it was then.
+    others stay connected, and `NotExchanged` when there is a live one now and there was none, or the
+    other way round; live is as it was then.
     """
-    with at_server(address, away_from=names.live) as connection:
+    with _alone_at_server(address, names) as connection:
+        is_there = exists(connection, names.live)
         if not exists(connection, names.staged):
-            if not exists(connection, names.live):
+            if not is_there:
                 raise NeedsAttention(f"The server has neither {names.live} nor {names.staged}.")
             return
+        if was_there is not None and was_there is not is_there:
+            what = "made" if is_there else "dropped or renamed"
+            raise NotExchanged(f"Database {names.live} was {what} by others meanwhile; plan again.")
         _rename(connection, names.staged, names.live, aside=names.old)
 
 
@@ -96,7 +114,7 @@ def exchange_back(address: PostgresAddress, names: Names) -> None:
 
     What is live now is kept under the name for what was undone.
     """
-    with at_server(address, away_from=names.live) as connection:
+    with _alone_at_server(address, names) as connection:
         if exists(connection, names.old):
             _rename(connection, names.old, names.live, aside=names.undone)
         elif exists(connection, names.live):
@@ -105,7 +123,7 @@ def exchange_back(address: PostgresAddress, names: Names) -> None:
 
 def take_away(address: PostgresAddress, names: Names) -> None:
     """Undo an exchange that had nothing to replace: the name is free again."""
-    with at_server(address, away_from=names.live) as connection:
+    with _alone_at_server(address, names) as connection:
         untouched = exists(connection, names.staged) or exists(connection, names.undone)
         if not untouched and exists(connection, names.live):
             _close(connection, names.live)
@@ -114,21 +132,34 @@ def take_away(address: PostgresAddress, names: Names) -> None:
 
 def drop_kept(address: PostgresAddress, names: Names) -> None:
     """Drop what a restore left beside the live database; the old one only while there is a live one."""
-    with at_server(address, away_from=names.live) as connection:
+    with _alone_at_server(address, names) as connection:
         for name in (names.staged, names.undone, names.old):
             if name == names.old and not exists(connection, names.live):
                 continue
-            leave_subscriptions(connection, address.at(name))
-            statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
-            _run(connection, statement)
+            _drop(connection, address.at(name))
 
 
-def create_like(address: PostgresAddress, name: str, like: DatabaseKind) -> None:
+def drop_staged(address: PostgresAddress, names: Names) -> str:
+    """Drop what a restore that was put back had not used; return what it had, which is kept.
+
+    Raises `NeedsAttention` when the old database still stands aside: that is what was live, and without
+    it there would be none.
+    """
+    with _alone_at_server(address, names) as connection:
+        if exists(connection, names.old):
+            raise NeedsAttention(
+                f"Database {names.old} holds what was live, and is not back as {names.live}. Nothing was "
+                "dropped."
+            )
+        _drop(connection, address.at(names.staged))
+        return names.undone if exists(connection, names.undone) else ""
+
+
+def create_staged(address: PostgresAddress, names: Names, like: DatabaseKind) -> None:
     """Make an empty database that nobody but its owner may enter."""
-    with at_server(address, away_from=name) as connection:
-        if exists(connection, name):
-            leave_subscriptions(connection, address.at(name))
-            _run(connection, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    name = names.staged
+    with _alone_at_server(address, names) as connection:
+        _drop(connection, address.at(name))
         _run(connection, sql.SQL("CREATE DATABASE {} {}").format(sql.Identifier(name), like.options()))
         closed = sql.SQL("REVOKE CONNECT, TEMPORARY ON DATABASE {} FROM PUBLIC")
         _run(connection, closed.format(sql.Identifier(name)))
@@ -191,6 +222,19 @@ def read_kind(connection: psycopg.Connection, name: str) -> DatabaseKind | None:
         rules=str(found.get("daticurules") or ""),
         tablespace="" if tablespace == "pg_default" else tablespace,
     )
+
+
+@contextmanager
+def _alone_at_server(address: PostgresAddress, names: Names) -> Iterator[psycopg.Connection]:
+    with alone(lambda: at_server(address, away_from=names.live), names.mark) as connection:
+        yield connection
+
+
+def _drop(connection: psycopg.Connection, address: PostgresAddress) -> None:
+    """Drop the database of an address, if there is one, from another one of its server."""
+    leave_subscriptions(connection, address)
+    name = sql.Identifier(address.database)
+    _run(connection, sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
 
 
 def _rename(connection: psycopg.Connection, name: str, live: str, *, aside: str) -> None:

@@ -290,7 +290,8 @@ def test_when_one_of_two_databases_and_a_folder_cannot_be_exchanged_all_go_back(
     assert "used by postgres" in report.result["message"]
     assert [dump_text(server, site.name) for site in (newest, second)] == harmed
     assert (newest.world.files / "later.txt").read_text() == "since"
-    assert newest.databases() | second.databases() == {newest.name, second.name}
+    found = newest.databases() | second.databases()
+    assert {name for name in found if "__undone_" not in name} == {newest.name, second.name}
     for site in (newest, second):  # and they let people in
         psycopg.connect(server.address(site.name)).close()
 

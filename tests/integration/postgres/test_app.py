@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -20,7 +25,6 @@ from tests.unit.control.test_restores import Person, confirmation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.services.postgres import PostgresServer
 
@@ -123,3 +127,35 @@ def test_what_can_be_chosen_names_it_and_a_server_that_is_down_is_a_problem(
         state, *_ = engine.describe_sources(session, away.installation)
     assert "Nothing listens there" in state.problem
     assert PASSWORD[:4] not in state.problem + state.place
+
+
+def test_a_password_is_in_no_command_line_and_no_file_of_a_restore(
+    shop: Shop, person: Person, tmp_path: Path
+) -> None:
+    stop, seen = threading.Event(), set[bytes]()
+
+    def look() -> None:
+        while not stop.wait(0.002):
+            for process in Path("/proc").glob("[0-9]*/cmdline"):
+                with suppress(OSError):  # it has ended meanwhile
+                    seen.add(process.read_bytes())
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        operation_id = person.restore()
+        person.prove(Purpose.UNDO, operation_id)
+        restores.undo(person.session, shop.host.installation, operation_id, confirmation())
+        perform_restore.perform_undo(shop.host.installation, operation_id)
+    finally:
+        stop.set()
+        watcher.join()
+
+    row = wizard.find_operation(person.session, operation_id)
+    assert row.status is RestoreStatus.UNDONE, row.error_message
+    assert any(b"pg_restore" in line for line in seen)
+    written = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert any(path.suffix == ".journal" for path in written)
+    for secret in (PASSWORD.encode(), quote(PASSWORD, safe="").encode(), json.dumps(PASSWORD)[1:-1].encode()):
+        assert [line for line in seen if secret in line] == []
+        assert [path for path, content in written.items() if secret in content] == []
