@@ -19,13 +19,14 @@ import click
 from backup_admin.cli.given import KEY, find_secrets
 from backup_admin.cli.opening import Surroundings, open_place, open_state, repository_options
 from backup_admin.core.durable import exchange
-from backup_admin.core.errors import BackupAdminError
+from backup_admin.core.errors import BackupAdminError, ConfigurationError
 from backup_admin.core.shown import columns, count_of, show_size
 from backup_admin.core.version import VERSION
 from backup_admin.operations.answers import Answer
 from backup_admin.operations.journal import list_journals
 from backup_admin.repository.config import read_config
 from backup_admin.repository.repository import open_repository
+from backup_admin.sources.postgres.presence import driver_version, program_versions
 from backup_admin.storage.base import KnowsFreeSpace
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from backup_admin.storage.base import Storage
 
 _LIBRARIES = ("blake3", "cryptography", "pyfastcdc", "zstandard", "click", "rich")
+_NAME_POSTGRES = ("BACKUP_ADMIN_DATABASES", "BACKUP_ADMIN_POSTGRES_CLUSTERS")
 _LOW_SPACE = 1_000_000_000
 _OLDEST_SQLITE = (3, 37, 0)
 
@@ -80,7 +82,12 @@ def doctor_verb(
 
     Ends with 1 when something would keep a backup or restore from working.
     """
-    findings = [*_machine(), *_state(surroundings, state_dir), *_key_files(surroundings, key_file)]
+    findings = [
+        *_machine(),
+        *_postgres(surroundings),
+        *_state(surroundings, state_dir),
+        *_key_files(surroundings, key_file),
+    ]
     if storage is not None:
         findings += _storage(surroundings, storage, key_file, state_dir)
     for folder in folders:
@@ -117,6 +124,17 @@ def _machine() -> Iterator[Finding]:
             yield Finding(Level.OK, name, metadata.version(name))
         except metadata.PackageNotFoundError:
             yield Finding(Level.FAIL, name, "is not installed")
+
+
+def _postgres(surroundings: Surroundings) -> Iterator[Finding]:
+    """Examine what only PostgreSQL needs: that it is missing is in the way where one is configured."""
+    named = any("postgres" in surroundings.environment.get(name, "") for name in _NAME_POSTGRES)
+    for topic, look in (("psycopg", driver_version), ("pg_dump", program_versions)):
+        try:
+            yield Finding(Level.OK, topic, look())
+        except ConfigurationError as error:
+            said = str(error) if named else "not installed, and needed for PostgreSQL only"
+            yield Finding(Level.FAIL if named else Level.OK, topic, said)
 
 
 def _state(surroundings: Surroundings, state_dir: Path | None) -> Iterator[Finding]:

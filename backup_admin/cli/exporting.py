@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _FILES = click.Path(path_type=Path)
 _STOPPED = "Nothing was exported."
+_NO_TABLES = "The export has no tables: is it one of the right database?"
 _SHOWN = 20
 _FORMATS = [str(one) for one in ExportFormat]
 
@@ -153,6 +154,7 @@ def import_verb(
 
 def _imported(report: ImportReport, target: str, options: ImportOptions) -> Answer:
     exit_code = 0
+    notices = [*report.notices, *(() if report.tables else (_NO_TABLES,))]
     if report.refused_rows:
         exit_code = INCOMPLETE if options.partial else RestoreRefused.exit_code
     return Answer(
@@ -166,11 +168,11 @@ def _imported(report: ImportReport, target: str, options: ImportOptions) -> Answ
             ],
             "refused_rows": report.refused_rows,
             "refused": [{"table": one.table, "row": one.row, "reason": one.reason} for one in report.refused],
-            "notices": list(report.notices),
+            "notices": notices,
         },
         lines=_import_lines(report, target, options),
         exit_code=exit_code,
-        notes=[f"note: {show_text(notice)}" for notice in report.notices],
+        notes=[f"note: {show_text(notice)}" for notice in notices],
     )
 
 

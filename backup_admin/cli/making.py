@@ -12,7 +12,7 @@ from backup_admin.cli.describing import describe_snapshot
 from backup_admin.cli.named_sources import check_text, make_sources
 from backup_admin.cli.opening import Surroundings, actor, open_given, open_place, repository_options
 from backup_admin.core.errors import BackupAdminError
-from backup_admin.core.shown import columns, count_of, show_size
+from backup_admin.core.shown import columns, count_of, show_size, show_text
 from backup_admin.operations.answers import INCOMPLETE, SKIPPED, Answer
 from backup_admin.operations.backup import back_up
 from backup_admin.operations.changes import ChangeOptions, Decision
@@ -20,6 +20,7 @@ from backup_admin.operations.look_for_changes import look_for_changes
 from backup_admin.operations.mirror import MirrorOptions, mirror
 from backup_admin.operations.mirror_plan import plan_mirror
 from backup_admin.operations.results import BackupOptions, BackupResult, Outcome, SourceSet
+from backup_admin.operations.tables_there import tables_and_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -219,6 +220,7 @@ def _answer(result: BackupResult, copies: tuple[_Copy, ...], decision: Decision)
             "warnings": list(result.warnings),
             "lock_problems": list(result.lock_problems),
             "notices": list(result.notices),
+            "databases": [asdict(one) for one in result.databases],
             "new_bytes": result.new_bytes,
             "objects_read_back": result.evidence.objects_read,
             "bytes_read_back": result.evidence.bytes_read,
@@ -242,13 +244,17 @@ def _lines(result: BackupResult, decision: Decision) -> Iterator[str]:
         yield f"Snapshot {snapshot.id} was made and read back, but not all of it is locked for long enough."
     elif result.outcome is Outcome.DEGRADED:
         lost = count_of(snapshot.warning_count, "thing")
-        yield f"Snapshot {snapshot.id} was made, but {lost} could not be read; each is named below."
+        yield f"Snapshot {snapshot.id} was made, but it lacks {lost}; each is named below."
     else:
         yield f"Snapshot {snapshot.id} is complete and was read back."
     yield from columns(
         [
             ("  Files", f"{snapshot.file_count:,}, {show_size(snapshot.file_bytes)}"),
             ("  Databases", f"{snapshot.database_count:,}, {show_size(snapshot.database_bytes)}"),
+            *(
+                (f"    {show_text(one.name)}", tables_and_rows(one.tables, one.rows))
+                for one in result.databases
+            ),
             ("  Newly stored", show_size(result.new_bytes)),
             ("  Read back", show_size(result.evidence.bytes_read)),
             ("  Took", f"{result.seconds:.1f} s"),

@@ -9,6 +9,7 @@ from sqlalchemy import delete, select
 
 from backup_admin.core.clock import format_time
 from backup_admin.core.errors import RepositoryError
+from backup_admin.operations.tables_there import has_something
 from backup_admin.records import BackupManifest, ChangeTracking
 
 if TYPE_CHECKING:
@@ -60,7 +61,11 @@ def remember_manifest(session: Session, manifest: Manifest, *, run_id: str | Non
         }
         for root in manifest.files
     }
-    row.details = {"system": dict(manifest.system), "warnings": list(manifest.warnings)}
+    row.details = {
+        "system": dict(manifest.system),
+        "warnings": list(manifest.warnings),
+        "without_tables": [one.name for one in manifest.databases if not has_something(one)],
+    }
     for database in manifest.databases:
         _track_changes(session, database, manifest.snapshot.created_at)
     return row

@@ -204,6 +204,13 @@ def postgres_sources(settings: Settings) -> tuple[PostgresSource, ...]:
     return tuple(one for one in found if isinstance(one, PostgresSource))
 
 
+def needs_postgres(settings: Settings) -> bool:
+    """Say whether the deployment names a PostgreSQL database or server, be it well written or not."""
+    return bool(settings.postgres_clusters) or any(
+        one.url.startswith(_POSTGRES) for one in settings.databases
+    )
+
+
 def sqlite_sources(settings: Settings) -> tuple[SqliteSource, ...]:
     """Return the SQLite databases that are set; none of a setting that is wrong."""
     found = []
@@ -239,7 +246,7 @@ def _database_source(setting: DatabaseSetting) -> SqliteSource | PostgresSource:
 def _address(setting: DatabaseSetting) -> PostgresAddress:
     try:
         return parse_postgres_address(setting.url)
-    except UsageError as error:
+    except (UsageError, ConfigurationError) as error:
         raise ConfigurationError(f"BACKUP_ADMIN_DATABASES: {setting.name}: {error}") from error
 
 

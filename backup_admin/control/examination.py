@@ -15,6 +15,7 @@ from backup_admin.control.liveness import ProcessRole, last_seen
 from backup_admin.core.errors import BackupAdminError
 from backup_admin.core.ids import new_ulid
 from backup_admin.records.upgrade import is_current, require_current
+from backup_admin.sources.postgres.presence import driver_version, program_versions
 from backup_admin.storage.probe import probe_storage
 
 if TYPE_CHECKING:
@@ -91,6 +92,9 @@ def _sources(session: Session, installation: Installation) -> Iterator[Finding]:
     for one in states:
         health = Health.FAIL if one.problem else Health.OK
         yield Finding(f"{one.kind} {one.name}", health, one.problem or one.place)
+    if engine.needs_postgres(installation.settings):
+        yield _found("psycopg", driver_version)
+        yield _found("pg_dump", program_versions)
 
 
 def _places(session: Session, installation: Installation) -> Iterator[Finding]:

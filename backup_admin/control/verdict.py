@@ -13,6 +13,7 @@ from sqlalchemy import func, select
 
 from backup_admin.control import app_clusters, app_streams, onboarding, skipping, storage_tests
 from backup_admin.control.liveness import ProcessRole, last_seen
+from backup_admin.operations.tables_there import RIGHT_ONE
 from backup_admin.records import (
     BackupManifest,
     BackupRun,
@@ -134,6 +135,7 @@ def _risks(
         yield f"the last backup was {last.status.value} {when}: {last.error_message}"
     yield from _damage(session)
     if good is not None:
+        yield from (f"{name} {RIGHT_ONE}" for name in good.details.get("without_tables", ()))
         yield from _overdue(session, good, now)
     yield from app_streams.risks(session, installation)
     yield from app_clusters.risks(session, installation)

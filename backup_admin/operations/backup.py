@@ -37,6 +37,7 @@ from backup_admin.operations.layout import check_layout
 from backup_admin.operations.locking import keep_locked
 from backup_admin.operations.read_back import read_back, read_manifest
 from backup_admin.operations.results import BackupOptions, BackupResult, Evidence, Outcome, SourceSet
+from backup_admin.operations.tables_there import count_tables, note_tables, what_is_lost, what_to_ask
 from backup_admin.operations.trees import Tools, TreeCapture
 from backup_admin.operations.workers import ContentWorkers
 from backup_admin.repository.entries import ShardWriter, iterate_lines
@@ -118,6 +119,7 @@ def back_up_locked(
         new_bytes=snapshot.new_bytes,
         seconds=clock.monotonic() - started,
         lock_problems=lock_problems,
+        databases=count_tables(manifest.databases),
     )
 
 
@@ -232,8 +234,7 @@ class _Run:
         for server in self._sources.postgres:
             signals = _signals_of(server)  # before the capture: what happens between is captured, not missed
             entry = capture_postgres(server, workers, self._put_part, self._reporter)
-            self._parts.notices += [f"{server.name}: {warning}" for warning in noted_warnings(entry)]
-            self._parts.databases.append(with_signals(entry, signals))
+            self._keep(with_signals(entry, signals), parent)
             self._reporter.advance(items=1)
         for cluster in sources.clusters:
             entry, notices = capture_cluster(cluster, tools, self._put_part, scratch)
@@ -254,10 +255,15 @@ class _Run:
         signals = read_signals(source)
         if old is None or not is_unchanged(old, source):
             old = self._store_database(source, old, scratch)
-        old = with_signals(old, signals)
-        self._parts.notices += [f"{source.name}: {warning}" for warning in noted_warnings(old)]
-        self._parts.databases.append(old)
+        self._keep(with_signals(old, signals), parent)
         self._reporter.advance(size=old.content.size, items=1)
+
+    def _keep(self, captured: DatabaseEntry, parent: Manifest | None) -> None:
+        entry = note_tables(captured, parent)
+        said = (*noted_warnings(entry), *what_to_ask(entry))
+        self._parts.warnings += what_is_lost(entry, self._options.kind)
+        self._parts.notices += [f"{entry.name}: {one}" for one in said]
+        self._parts.databases.append(entry)
 
     def _store_database(
         self, source: SqliteSource, old: DatabaseEntry | None, scratch: Path

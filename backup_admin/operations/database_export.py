@@ -24,6 +24,7 @@ from backup_admin.operations.base_backups import refuse_cluster
 from backup_admin.operations.captured import write_content
 from backup_admin.operations.databases import compare_database
 from backup_admin.operations.stage_tree import write_tree
+from backup_admin.operations.tables_there import RIGHT_ONE
 from backup_admin.repository.shards import sound_entries
 from backup_admin.sources.formats.worker import ask_formats
 from backup_admin.sources.postgres.clients import find_clients
@@ -31,7 +32,7 @@ from backup_admin.sources.sqlite import SqliteSource
 from backup_admin.sources.tree import TreeWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from backup_admin.core.ids import SnapshotId
     from backup_admin.core.progress import Reporter
@@ -163,10 +164,9 @@ def _export_sqlite(copy: Path, name: str, request: ExportRequest, work: Path) ->
             raise
         raise type(error)(f"{error} Nothing was exported.") from error
     copy.unlink()
+    notices = _noticed(found["notices"], name, found["tables"])
     problems = tuple(found["problems"])
-    return ExportReport(
-        name, "sqlite", found["tables"], found["rows"], _size_of(out), tuple(found["notices"]), problems
-    )
+    return ExportReport(name, "sqlite", found["tables"], found["rows"], _size_of(out), notices, problems)
 
 
 def _export_parts(parts: Path, name: str, request: ExportRequest, work: Path) -> ExportReport:
@@ -179,7 +179,12 @@ def _export_parts(parts: Path, name: str, request: ExportRequest, work: Path) ->
     else:
         written = export_script(parts, out, find_clients(request.programs))
     shutil.rmtree(parts)
-    return ExportReport(name, "postgresql", written.tables, written.rows, _size_of(out), written.notices, ())
+    notices = _noticed(written.notices, name, written.tables)
+    return ExportReport(name, "postgresql", written.tables, written.rows, _size_of(out), notices, ())
+
+
+def _noticed(notices: Iterable[str], name: str, tables: int) -> tuple[str, ...]:
+    return (*notices, *(() if tables else (f"{name} {RIGHT_ONE}",)))
 
 
 def _write_parts(reader: ChunkReader, tree: FilesRoot, folder: Path, reporter: Reporter) -> None:

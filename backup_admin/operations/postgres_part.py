@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backup_admin.core.errors import BackupAdminError, SourceError, VerificationFailed
+from backup_admin.core.errors import BackupAdminError, ConfigurationError, SourceError, VerificationFailed
 from backup_admin.core.shown import count_of
 from backup_admin.operations.databases import CheckLine
 from backup_admin.operations.stage_tree import write_tree
@@ -137,7 +137,7 @@ class PostgresPart:
         address = replace(self.source.address, parameters=tuple(sorted(parameters.items())))
         try:
             replace(self, source=replace(self.source, address=address)).check()
-        except SourceError:
+        except (SourceError, ConfigurationError):  # the other: psycopg is missing
             return False
         return True
 

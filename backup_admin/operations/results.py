@@ -65,6 +65,15 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class DatabaseCount:
+    """How much a captured database holds."""
+
+    name: str
+    tables: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class BackupResult:
     """What a backup made, and what proves it.
 
@@ -79,6 +88,7 @@ class BackupResult:
     new_bytes: int
     seconds: float
     lock_problems: tuple[str, ...] = ()
+    databases: tuple[DatabaseCount, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

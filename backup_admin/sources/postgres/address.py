@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
-from backup_admin.core.errors import ConfigurationError, UsageError
+from backup_admin.core.errors import UsageError
 from backup_admin.core.secret import Secret
 
 _SCHEME = re.compile(r"(postgres(?:ql)?)(?:\+[a-z0-9_]+)?://", re.ASCII)
@@ -123,10 +123,6 @@ def _without_secrets(said: str, text: str) -> str:
 
 
 def _conninfo() -> Any:
-    try:
-        from psycopg import conninfo  # noqa: PLC0415 - an extra, and slow to load
-    except ImportError as error:
-        raise ConfigurationError(
-            "PostgreSQL needs psycopg, which is not installed: pip install 'backup_admin[postgres]'."
-        ) from error
+    from backup_admin.sources.postgres.driver import conninfo  # noqa: PLC0415 - an extra, and slow to load
+
     return conninfo

@@ -15,14 +15,12 @@ import threading
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-import psycopg
-from psycopg import sql
-
 from backup_admin.core.errors import ProgramFailed, SourceError
 from backup_admin.core.programs import stream_program
 from backup_admin.sources.postgres.catalog import catalog_to_json, read_catalog
 from backup_admin.sources.postgres.clients import choose_for_dump, why
 from backup_admin.sources.postgres.connect import connected, explain, take_rows_as_they_are
+from backup_admin.sources.postgres.driver import psycopg, sql
 from backup_admin.sources.postgres.needs import needs_to_json, read_needs
 from backup_admin.sources.postgres.parts import (
     ARCHIVE_FORMAT,

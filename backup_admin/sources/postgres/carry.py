@@ -9,10 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import psycopg
-from psycopg import sql
-
 from backup_admin.sources.postgres.connect import explain
+from backup_admin.sources.postgres.driver import psycopg, sql
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from psycopg import sql
+from backup_admin.sources.postgres.driver import sql
+from backup_admin.sources.postgres.parts import TablePart
 
 if TYPE_CHECKING:
     import collections.abc
@@ -226,6 +227,21 @@ def tables_from_json(value: Any) -> tuple[Table, ...]:
         return Table(*names, columns, key, size, types, condition, bool(row.get("divided", False)))
 
     return tuple(map(table, value))
+
+
+def table_parts(value: Any) -> tuple[TablePart, ...]:
+    """Read the tables of `contents.json`; raise `ValueError`, `KeyError` or `TypeError`."""
+    return tuple(
+        TablePart(
+            table,
+            str(row["file"]),
+            int(row["rows"]),
+            int(row["bytes"]),
+            str(row["sha256"]),
+            str(row.get("row_sum", "")),
+        )
+        for table, row in zip(tables_from_json(value), value, strict=True)
+    )
 
 
 def sequences_from_json(value: Any) -> tuple[Sequence, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from psycopg import sql
+from backup_admin.sources.postgres.driver import sql
 
 if TYPE_CHECKING:
     import psycopg

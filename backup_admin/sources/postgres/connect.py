@@ -5,10 +5,9 @@ from __future__ import annotations
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-import psycopg
-
 from backup_admin.core.errors import SourceError, SourceMissing
 from backup_admin.sources.postgres.clients import OLDEST_SERVER
+from backup_admin.sources.postgres.driver import psycopg
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

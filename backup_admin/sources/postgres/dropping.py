@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from psycopg import sql
+from backup_admin.sources.postgres.driver import sql
 
 if TYPE_CHECKING:
     import psycopg

@@ -9,8 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from psycopg import sql
-
 from backup_admin.core.errors import Damaged, RestoreRefused, SourceError
 from backup_admin.core.programs import run_program
 from backup_admin.sources.formats.json_lines import (
@@ -27,6 +25,7 @@ from backup_admin.sources.postgres.catalog import sequences_from_json, tables_fr
 from backup_admin.sources.postgres.clients import choose_for_restore, why
 from backup_admin.sources.postgres.connect import PINNED
 from backup_admin.sources.postgres.copy_text import JsonLines
+from backup_admin.sources.postgres.driver import sql
 from backup_admin.sources.postgres.parts import (
     CONTENTS,
     LARGE_OBJECTS,

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from psycopg import sql
-
 from backup_admin.sources.postgres.catalog import OWN_SCHEMAS
+from backup_admin.sources.postgres.driver import sql
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

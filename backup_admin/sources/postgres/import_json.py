@@ -6,15 +6,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import psycopg
-from psycopg import sql
-
 from backup_admin.core.errors import RestoreRefused
 from backup_admin.sources.formats.importing import Orphan, Refused, import_tables
 from backup_admin.sources.formats.json_lines import POSTGRES
 from backup_admin.sources.postgres.casts import postgres_cast, same_form
 from backup_admin.sources.postgres.connect import connected, explain
 from backup_admin.sources.postgres.copy_text import copy_line, values_of
+from backup_admin.sources.postgres.driver import psycopg, sql
 from backup_admin.sources.postgres.foreign_keys import ForeignKey, missing_parents, read_links, sort_tables
 from backup_admin.sources.postgres.target_tables import Trigger, read_triggers, table_name, target_tables
 

@@ -7,15 +7,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import psycopg
-from psycopg import sql
-
 from backup_admin.core.errors import BackupAdminError, Damaged, NewerVersion, RestoreRefused, SourceError
 from backup_admin.sources.postgres.archives import Archives
 from backup_admin.sources.postgres.carry import give_captured
-from backup_admin.sources.postgres.catalog import database_from_json, read_catalog, sequences_from_json
+from backup_admin.sources.postgres.catalog import (
+    database_from_json,
+    read_catalog,
+    sequences_from_json,
+    table_parts,
+)
 from backup_admin.sources.postgres.clients import choose_for_restore
 from backup_admin.sources.postgres.connect import connected, explain
+from backup_admin.sources.postgres.driver import psycopg, sql
 from backup_admin.sources.postgres.load_tables import (
     Crew,
     compare_restored,
@@ -39,7 +42,6 @@ from backup_admin.sources.postgres.parts import (
     LARGE_OBJECTS,
     POST_DATA,
     PRE_DATA,
-    table_parts,
 )
 
 if TYPE_CHECKING:

@@ -9,11 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-import psycopg
-from psycopg import sql
-
 from backup_admin.core.errors import Damaged, SourceError
 from backup_admin.sources.postgres.connect import connected, take_rows_as_they_are
+from backup_admin.sources.postgres.driver import psycopg, sql
 from backup_admin.sources.postgres.rows import BLOCK_BYTES, RowSum, copied_rows
 
 if TYPE_CHECKING:

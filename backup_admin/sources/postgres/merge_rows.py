@@ -12,13 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import psycopg
-
 from backup_admin.core.errors import Busy, Damaged, NewerVersion, NotPermitted, RestoreRefused, UsageError
 from backup_admin.sources.merging.graph import literal, quote
 from backup_admin.sources.merging.merge_model import LoadedTable
 from backup_admin.sources.merging.merging import merge
 from backup_admin.sources.postgres.connect import connected, explain
+from backup_admin.sources.postgres.driver import psycopg
 from backup_admin.sources.postgres.live_graph import read_graph, shown_name
 from backup_admin.sources.postgres.parts import ARCHIVE_FORMAT, FORMAT
 

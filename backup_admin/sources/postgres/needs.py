@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import psycopg
-from psycopg import sql
-
 from backup_admin.core.errors import RestoreRefused
 from backup_admin.sources.postgres.catalog import OWN_SCHEMAS
+from backup_admin.sources.postgres.driver import psycopg, sql
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from backup_admin.sources.postgres.catalog import tables_from_json
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from backup_admin.sources.postgres.catalog import Table
@@ -38,21 +36,6 @@ class TablePart:
     size: int
     sha256: str
     row_sum: str = ""
-
-
-def table_parts(value: Any) -> tuple[TablePart, ...]:
-    """Read the tables of `contents.json`; raise `ValueError`, `KeyError` or `TypeError`."""
-    return tuple(
-        TablePart(
-            table,
-            str(row["file"]),
-            int(row["rows"]),
-            int(row["bytes"]),
-            str(row["sha256"]),
-            str(row.get("row_sum", "")),
-        )
-        for table, row in zip(tables_from_json(value), value, strict=True)
-    )
 
 
 def file_of(schema: str, name: str) -> str:

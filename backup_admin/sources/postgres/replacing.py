@@ -10,9 +10,6 @@ import os
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any
 
-import psycopg
-from psycopg import sql
-
 from backup_admin.core.durable import make_folders, sync_folder
 from backup_admin.core.errors import (
     BackupAdminError,
@@ -24,7 +21,7 @@ from backup_admin.core.errors import (
 )
 from backup_admin.core.programs import run_program
 from backup_admin.sources.postgres.alone import connected_alone, insist
-from backup_admin.sources.postgres.catalog import sequences_from_json, tables_from_json
+from backup_admin.sources.postgres.catalog import sequences_from_json, table_parts, tables_from_json
 from backup_admin.sources.postgres.clients import choose_for_restore, why
 from backup_admin.sources.postgres.connect import (
     connected,
@@ -32,6 +29,7 @@ from backup_admin.sources.postgres.connect import (
     pin_settings,
     take_rows_as_they_are,
 )
+from backup_admin.sources.postgres.driver import psycopg, sql
 from backup_admin.sources.postgres.dropping import drop_all, make_public, schemas
 from backup_admin.sources.postgres.left_out import left_of
 from backup_admin.sources.postgres.load import read_contents
@@ -43,7 +41,6 @@ from backup_admin.sources.postgres.parts import (
     PRE_DATA,
     TablePart,
     file_of,
-    table_parts,
 )
 from backup_admin.sources.postgres.script import (
     run_large_objects,

@@ -13,9 +13,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-import psycopg
-from psycopg import sql
-
 from backup_admin.core.durable import sync_folder
 from backup_admin.core.errors import RestoreRefused, SourceError
 from backup_admin.sources.postgres import server
@@ -24,6 +21,7 @@ from backup_admin.sources.postgres.carry import facts_as_belongings, give, read_
 from backup_admin.sources.postgres.catalog import database_from_json, read_catalog, tables_from_json
 from backup_admin.sources.postgres.clients import find_clients
 from backup_admin.sources.postgres.connect import connected
+from backup_admin.sources.postgres.driver import psycopg, sql
 from backup_admin.sources.postgres.load import LoadOptions, load, read_contents
 from backup_admin.sources.postgres.parts import ARCHIVE_FORMAT
 from backup_admin.sources.postgres.replacing import replace_content, write_parts

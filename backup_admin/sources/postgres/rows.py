@@ -11,9 +11,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-import psycopg
-from psycopg.errors import error_from_result
-from psycopg.pq import ExecStatus
+from backup_admin.sources.postgres.driver import errors, pq, psycopg
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -45,12 +43,12 @@ def copied_rows(connection: psycopg.Connection, statement: sql.Composed) -> Iter
     link.send_query(statement.as_bytes())
     while link.flush():
         select.select([], [link.socket], [])
-    _expect(_result(link), ExecStatus.COPY_OUT)
+    _expect(_result(link), pq.ExecStatus.COPY_OUT)
     is_open = True
     while is_open:
         rows, is_open = _rows_of_a_block(link)
         yield rows
-    _expect(_result(link), ExecStatus.COMMAND_OK)
+    _expect(_result(link), pq.ExecStatus.COMMAND_OK)
     while _next_result(link) is not None:
         pass  # nothing more comes; only then the connection takes another statement
 
@@ -91,9 +89,9 @@ def _result(link: PGconn) -> PGresult:
     return result
 
 
-def _expect(result: PGresult, status: ExecStatus) -> None:
+def _expect(result: PGresult, status: pq.ExecStatus) -> None:
     if result.status != status:
-        raise error_from_result(result)
+        raise errors.error_from_result(result)
 
 
 class RowSum:

@@ -11,9 +11,6 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-import psycopg
-from psycopg import sql
-
 from backup_admin.core.errors import (
     Busy,
     NeedsAttention,
@@ -24,6 +21,7 @@ from backup_admin.core.errors import (
 )
 from backup_admin.sources.postgres.alone import alone, mark_of
 from backup_admin.sources.postgres.connect import connected, explain
+from backup_admin.sources.postgres.driver import psycopg, sql
 from backup_admin.sources.postgres.subscriptions import leave_subscriptions
 
 if TYPE_CHECKING:

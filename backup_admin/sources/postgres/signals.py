@@ -12,10 +12,9 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from psycopg import errors, sql
-
 from backup_admin.sources.postgres.catalog import NO_MEMBER, OWN_SCHEMAS
 from backup_admin.sources.postgres.catalog_print import ROWS_WRITTEN, print_catalog
+from backup_admin.sources.postgres.driver import errors, sql
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

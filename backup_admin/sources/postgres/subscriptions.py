@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import psycopg
-from psycopg import sql
-
 from backup_admin.core.errors import Busy
 from backup_admin.sources.postgres.connect import connected, explain
+from backup_admin.sources.postgres.driver import psycopg, sql
 
 if TYPE_CHECKING:
     from backup_admin.sources.postgres.address import PostgresAddress

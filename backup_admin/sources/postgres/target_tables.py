@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from psycopg import sql
-
 from backup_admin.sources.formats.matching import TargetTable
 from backup_admin.sources.postgres.catalog import OWN_SCHEMAS, TYPE
+from backup_admin.sources.postgres.driver import sql
 
 if TYPE_CHECKING:
     import psycopg

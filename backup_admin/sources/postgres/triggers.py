@@ -8,11 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from psycopg import sql
-
 from backup_admin.core.errors import SourceError
 from backup_admin.sources.postgres.catalog import NO_MEMBER, OWN_SCHEMAS
 from backup_admin.sources.postgres.connect import connected
+from backup_admin.sources.postgres.driver import sql
 from backup_admin.sources.postgres.signals import COUNTER_PREFIX, counter_of, shown
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from pathlib import Path
@@ -267,3 +268,24 @@ def test_what_is_loaded_into_a_database_in_use_is_refused(site: Site, tmp_path: 
     assert missing.status != 0
     assert "tables/" in missing.error["message"]
     assert dump_text(site.server, site.name) == before
+
+
+def test_a_database_without_tables_is_asked_about_and_one_that_had_some_is_missing(
+    site: Site, tmp_path: Path
+) -> None:
+    wrong = ("run", site.world.storage, "--postgres")
+    never = site.good(*wrong, f"other={site.address('postgres')}").result
+    whole = site.world.run(*wrong, f"app={site.address(site.name)}", alone=False)
+    moved = site.call(*wrong, f"app={site.address('postgres')}")
+    exported = site.good(
+        "export", "--postgres", site.address("postgres"), "--format", "json", "--to", tmp_path / "out"
+    ).result
+    imported = site.good("import", tmp_path / "out", "--postgres", site.address(site.name)).result
+
+    assert never["notices"] == ["other: has no tables: is this the right database?"]
+    assert never["databases"] == [{"name": "other", "tables": 0, "rows": 0}]
+    assert re.search(r"    app +10 tables, [\d,]+ rows\n", whole.out), whole.out
+    assert (moved.status, moved.result["outcome"]) == (3, "degraded")
+    assert "app has no tables, and had 10 in an earlier snapshot" in moved.result["warnings"][0]
+    assert exported["notices"] == ["postgres has no tables: is this the right database?"]
+    assert imported["notices"] == ["The export has no tables: is it one of the right database?"]

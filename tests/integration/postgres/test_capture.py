@@ -19,11 +19,12 @@ from backup_admin.sources.postgres import load as load_module
 from backup_admin.sources.postgres import rows as rows_module
 from backup_admin.sources.postgres.address import parse_postgres_address
 from backup_admin.sources.postgres.capture import capturing
+from backup_admin.sources.postgres.catalog import table_parts
 from backup_admin.sources.postgres.clients import find_clients
 from backup_admin.sources.postgres.connect import connected
 from backup_admin.sources.postgres.load import LoadOptions, load
 from backup_admin.sources.postgres.load_tables import read_back
-from backup_admin.sources.postgres.parts import CONTENTS, PRE_DATA, TablePart, table_parts
+from backup_admin.sources.postgres.parts import CONTENTS, PRE_DATA, TablePart
 from tests.services.postgres import OWNER, PASSWORD, SUPERUSER
 from tests.services.postgres_oracle import GALLERY, dump_text
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -49,6 +51,19 @@ def protected(host: Host) -> Host:
 def later(host: Host, **parts: float) -> None:
     host.clock.advance(**parts)
     alive(host)
+
+
+def test_a_backup_of_a_database_without_tables_puts_at_risk(host: Host) -> None:
+    host.database_file.unlink()
+    with closing(sqlite3.connect(host.database_file)) as connection:
+        connection.execute("PRAGMA user_version = 3")
+    back_up(host)
+    alive(host)
+
+    found = judge(host)
+
+    assert found.state is Protection.AT_RISK
+    assert found.sentence.startswith("At risk: main has no tables: is this the right database?")
 
 
 def test_protected_says_when_and_when_verified(protected: Host) -> None:

@@ -85,6 +85,7 @@ def test_without_a_password_none_is_handed_on() -> None:
 
 def test_without_psycopg_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
+    monkeypatch.delitem(sys.modules, "backup_admin.sources.postgres.driver", raising=False)
 
     with pytest.raises(ConfigurationError, match=r"backup_admin\[postgres\]"):
         parse_postgres_address("postgresql://h/app")
