@@ -167,6 +167,39 @@ def test_only_chosen_parts_are_planned(backed_up: Host) -> None:
     assert "Not touched although it is in the backup: database gallery." in review
 
 
+def test_what_a_restore_replaced_is_offered_last_and_never_ticked_by_itself(backed_up: Host) -> None:
+    client = backed_up.client()
+    path = plan(client, "database_only")
+    confirm(client, path, enrol(client)[0])
+    backed_up.work()
+    with backed_up.app.app_context():
+        session = backed_up.installation.database.session()
+        kinds = {row.snapshot_id: row.kind for row in session.query(BackupManifest)}
+
+    page = get(client, "/restore").text
+    offers = re.findall(r'name="snapshot" value="([0-9a-z]{26})" required( checked)?', page)
+    dashboard = get(client, "/").text
+    safety = offers[-1][0]
+    asked = get(client, f"/restore?chosen={safety}").text
+    where = str(post(client, "/restore", snapshot=safety).location).removeprefix(PREFIX)
+    chosen = get(client, where).text
+    whole = where.rpartition("/")[0]
+    post(client, f"{whole}/type", restore_type="full")
+    post(client, f"{whole}/components")
+    work_for(client.application)
+    review = get(client, f"{whole}/review").text
+
+    assert [(kinds[name], bool(ticked)) for name, ticked in offers] == [("manual", True), ("safety", False)]
+    assert page.index("Safety backups") > page.index("Backups that can be restored")
+    assert "1 database, no files" in page.split("Safety backups")[1]
+    assert "Does not hold: folder photos" in page.split("Safety backups")[1]
+    assert f'value="{safety}" required checked' in asked
+    assert "1 backup of" in dashboard
+    assert "and 1 safety backup" in dashboard
+    assert "Not restored, whatever you choose: folder photos." in chosen
+    assert "folder photos. This backup does not hold it; it stays as it is." in review
+
+
 def test_a_partial_restore_of_nothing_is_refused(backed_up: Host) -> None:
     client = backed_up.client()
     path = plan(client)
