@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pyotp
 import pytest
 
-from backup_admin.records import BackupManifest, RestoreStatus
+from backup_admin.records import BackupManifest, RestoreOperation, RestoreStatus
 from tests.unit.web import seeds
 from tests.unit.web.forms import follow, get, post, title
 from tests.unit.web.host import APP_NAME, PREFIX, Host, work_for
@@ -41,6 +41,14 @@ def photos(host: Host) -> int:
     """Count the rows of the app's table."""
     with closing(sqlite3.connect(host.folder / "gallery.db")) as database:
         return int(database.execute("SELECT count(*) FROM photos").fetchone()[0])
+
+
+def operation_of(host: Host, path: str) -> RestoreOperation:
+    """Return the row of a restore as it is now."""
+    with host.installation.database.new_session() as session:
+        found = session.get(RestoreOperation, path.rpartition("/")[2])
+        assert found is not None
+        return found
 
 
 def enrol(client: FlaskClient) -> list[str]:
@@ -86,8 +94,11 @@ def test_the_whole_way_there_and_back(backed_up: Host) -> None:
     backed_up.work()
     result = follow(client, client.get(where))
     rows_restored = photos(backed_up)
+    ended = operation_of(backed_up, path).completed_at
     post(client, f"{path}/undo", code=codes[1], reason="wrong one")
+    queued = operation_of(backed_up, path)
     backed_up.work()
+    row = operation_of(backed_up, path)
     undone = get(client, f"{path}/verify")
 
     assert "40 rows more" in review
@@ -98,6 +109,16 @@ def test_the_whole_way_there_and_back(backed_up: Host) -> None:
     assert result.text.count("As expected") >= 6
     assert rows_restored == 340
     assert (title(undone), photos(backed_up)) == ("The restore was undone", 300)
+    assert "What was checked after the undo" in undone.text
+    assert "Put back as it stood aside, without comparing it: folder photos." in undone.text
+    checked = {check["topic"]: check["found"] for check in row.checks}
+    assert checked == {
+        "gallery: table events": "12 rows",
+        "gallery: table guests": "58 rows",
+        "gallery: table photos": "300 rows",
+    }
+    assert (row.completed_at, row.undone_at is not None) == (ended, True)
+    assert queued.heartbeat_at is None
 
 
 def test_without_a_second_factor_no_restore_starts(backed_up: Host) -> None:
