@@ -15,7 +15,7 @@ from rq import Queue, Worker
 from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
-from rq.timeouts import UnixSignalDeathPenalty
+from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
 
 from backup_admin.control import (
     app_clusters,
@@ -192,7 +192,15 @@ class OwnJob(Job):
 
 
 class _Deadline(UnixSignalDeathPenalty):
-    def handle_death_penalty(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
+    """RQ's alarm, which ends a job in our words.
+
+    RQ sets the same alarm around other things, and waits there for its own exception:
+    the worker wakes by it every few seconds of a job, to say that it is alive.
+    """
+
+    def handle_death_penalty(self, signum: int, frame: FrameType | None) -> None:
+        if not issubclass(self._exception, JobTimeoutException):
+            super().handle_death_penalty(signum, frame)  # type: ignore[no-untyped-call]  # RQ leaves it untyped
         hours = self._timeout / 3600
         raise JobTookTooLong(f"Stopped after {hours:.1f} hours; see BACKUP_ADMIN_JOB_TIMEOUT.")
 

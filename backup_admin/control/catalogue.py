@@ -11,6 +11,7 @@ from backup_admin.core.clock import format_time
 from backup_admin.core.errors import RepositoryError
 from backup_admin.operations.tables_there import has_something
 from backup_admin.records import BackupManifest, ChangeTracking
+from backup_admin.repository.types import SAFETY
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -87,11 +88,14 @@ def find_row(session: Session, snapshot_id: str) -> BackupManifest | None:
 
 
 def newest_snapshot_id(session: Session) -> str:
-    """Return the id of the newest snapshot we know of; empty when there is none."""
+    """Return the id of the newest snapshot we know of; empty when there is none.
+
+    What a restore replaced is the newest only when there is nothing else.
+    """
     newest = (
         select(BackupManifest.snapshot_id)
         .where(BackupManifest.present.is_(True))
-        .order_by(BackupManifest.created_at.desc())
+        .order_by(BackupManifest.kind == SAFETY, BackupManifest.created_at.desc())
     )
     return session.scalar(newest.limit(1)) or ""
 

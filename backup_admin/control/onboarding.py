@@ -34,6 +34,7 @@ from backup_admin.repository.secrets import (
     parse_recovery_key,
     recovery_key_groups,
 )
+from backup_admin.repository.types import SAFETY
 from backup_admin.storage.probe import probe_storage
 
 if TYPE_CHECKING:
@@ -106,7 +107,9 @@ def look(session: Session, installation: Installation) -> SetUp:
         )
         is not None,
         has_verified_backup=session.scalar(
-            select(BackupManifest.id).where(BackupManifest.verified_at.is_not(None)).limit(1)
+            select(BackupManifest.id)
+            .where(BackupManifest.verified_at.is_not(None), BackupManifest.kind != SAFETY)
+            .limit(1)
         )
         is not None,
     )

@@ -22,6 +22,7 @@ from backup_admin.records import (
     RunStatus,
     Trigger,
 )
+from backup_admin.repository.types import SAFETY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,6 +83,15 @@ class Day:
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """How many snapshots there are, those that restores replaced apart, and what all need in the storage."""
+
+    backups: int
+    safety: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Dashboard:
     """The facts of the first page."""
 
@@ -91,9 +101,8 @@ class Dashboard:
     restore_seconds: float | None
     restore_measured_at: datetime | None
     next_run: datetime | None
-    stored_bytes: int
     protected_bytes: int
-    backup_count: int
+    stored: Stored
     days: tuple[Day, ...]
     recent: tuple[Line, ...]
 
@@ -116,25 +125,8 @@ class BackupPage:
     older: str
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotRow:
-    """A snapshot one may restore, or why not."""
-
-    snapshot_id: str
-    created_at: datetime
-    label: str
-    states: tuple[str, ...]
-    database_count: int
-    file_count: int
-    total_bytes: int
-    blocked: bool
-    problem: str
-    newest_good: bool
-
-
 def dashboard(session: Session, *, now: datetime, zone: str) -> Dashboard:
     """Gather the facts of the first page."""
-    count, used = stored(session)
     newest = session.scalar(_present().order_by(BackupManifest.created_at.desc()).limit(1))
     good = session.scalar(_good().order_by(BackupManifest.created_at.desc()).limit(1))
     checked = skipping.unchanged_at(session, good.snapshot_id) if good else None
@@ -148,9 +140,8 @@ def dashboard(session: Session, *, now: datetime, zone: str) -> Dashboard:
         restore_seconds=_seconds(restore.started_at, restore.completed_at) if restore else None,
         restore_measured_at=restore.completed_at if restore else None,
         next_run=next_run,
-        stored_bytes=used,
         protected_bytes=newest.file_bytes + newest.database_bytes if newest else 0,
-        backup_count=count,
+        stored=stored(session),
         days=days(session, now=now, zone=zone),
         recent=recent(session),
     )
@@ -244,36 +235,6 @@ def manifest_of(session: Session, snapshot_id: str) -> BackupManifest | None:
     return session.scalar(select(BackupManifest).where(BackupManifest.snapshot_id == snapshot_id))
 
 
-def snapshots(session: Session, *, before: str = "") -> tuple[tuple[SnapshotRow, ...], str]:
-    """Return snapshots for the first step of a restore, newest first, and where to go on."""
-    wanted = select(BackupManifest)
-    last = manifest_of(session, before)
-    if last is not None:
-        key = tuple_(BackupManifest.created_at, BackupManifest.snapshot_id)
-        wanted = wanted.where(key < (last.created_at, last.snapshot_id))
-    ordered = wanted.order_by(BackupManifest.created_at.desc(), BackupManifest.snapshot_id.desc())
-    found = session.scalars(ordered.limit(PAGE_ROWS + 1)).all()
-    newest = newest_good(session)
-    rows = tuple(snapshot_row(row, newest) for row in found[:PAGE_ROWS])
-    return rows, rows[-1].snapshot_id if len(found) > PAGE_ROWS else ""
-
-
-def snapshot_row(row: BackupManifest, newest: datetime | None = None) -> SnapshotRow:
-    """Describe a snapshot for the wizard."""
-    return SnapshotRow(
-        snapshot_id=row.snapshot_id,
-        created_at=row.created_at,
-        label=row.label,
-        states=_states(row),
-        database_count=row.database_count,
-        file_count=row.file_count,
-        total_bytes=row.file_bytes + row.database_bytes,
-        blocked=bool(row.problem) or not row.present,
-        problem=row.problem,
-        newest_good=row.created_at == newest,
-    )
-
-
 def restores(session: Session, *, limit: int = 20) -> tuple[Line, ...]:
     """Return restores that were started, newest first."""
     found = session.scalars(
@@ -304,14 +265,14 @@ def active_restore(session: Session) -> Line | None:
     return restore_line(found) if found is not None else None
 
 
-def stored(session: Session) -> tuple[int, int]:
+def stored(session: Session) -> Stored:
     """Return how many snapshots there are, and what they needed in the storage."""
-    row = session.execute(
-        select(func.count(BackupManifest.id), func.sum(BackupManifest.new_bytes)).where(
-            BackupManifest.present.is_(True)
-        )
-    ).one()
-    return row[0], row[1] or 0
+    row = BackupManifest
+    counts = select(row.kind, func.count(row.id), func.sum(row.new_bytes)).where(row.present.is_(True))
+    kinds = session.execute(counts.group_by(row.kind)).all()
+    safety = sum(count for kind, count, _ in kinds if kind == SAFETY)
+    every = sum(count for _, count, _ in kinds)
+    return Stored(every - safety, safety, sum(size or 0 for *_, size in kinds))
 
 
 def run_line(run: BackupRun) -> Line:
@@ -346,7 +307,8 @@ def restore_line(operation: RestoreOperation) -> Line:
 
 
 def _present() -> Select[BackupManifest]:
-    return select(BackupManifest).where(BackupManifest.present.is_(True))
+    row = BackupManifest
+    return select(row).where(row.present.is_(True), row.kind != SAFETY)
 
 
 def _good() -> Select[BackupManifest]:
@@ -363,16 +325,6 @@ def _backup_row(run: BackupRun, manifest: BackupManifest | None) -> BackupRow:
         new_bytes=run.new_bytes if made else None,
         verified_at=manifest.verified_at if manifest else run.verified_at,
     )
-
-
-def _states(row: BackupManifest) -> tuple[str, ...]:
-    if not row.present:
-        return ("missing",)
-    if row.problem:
-        return ("problem",)
-    read = "verified" if row.verified_at else "unverified"
-    more = tuple(word for word, holds in (("degraded", row.outcome == "degraded"),) if holds)
-    return (read, *more, *(("safety",) if row.kind == "safety" else ()))
 
 
 def _day(day: date, statuses: Sequence[RunStatus]) -> Day:

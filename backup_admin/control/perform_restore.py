@@ -205,9 +205,8 @@ def _values(installation: Installation, operation: RestoreOperation, report: Rep
         "message": report.message,
         "error_message": "" if good else report.message,
     }
-    if operation.action == "undo":  # what the restore itself did stays as it was noted
-        undone = {"undone_at": installation.clock.now(), "warnings": list(report.notices)}
-        return {**said, **undone} if good else said
+    if operation.action == "undo":
+        return {**said, **_undone(installation, operation, report)} if good else said
     return {
         **said,
         "warnings": list(report.notices),
@@ -215,6 +214,18 @@ def _values(installation: Installation, operation: RestoreOperation, report: Rep
         "safety_snapshot_id": report.safety_snapshot,
         "undo_until": report.undo_until,
     }
+
+
+def _undone(installation: Installation, operation: RestoreOperation, report: RestoreReport) -> Values:
+    """Say when it was undone; when the restore had ended, and of rows what it did, stays as it was noted."""
+    values: Values = {
+        "completed_at": operation.completed_at,
+        "undone_at": installation.clock.now(),
+        "warnings": list(report.notices),
+    }
+    if not is_rows(operation):  # those of the restore are no longer true of what is live
+        values["checks"] = [asdict(line) for line in report.checks]
+    return values
 
 
 def _failed(installation: Installation, operation: RestoreOperation, error: BaseException) -> Values:

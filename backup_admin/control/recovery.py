@@ -131,7 +131,8 @@ def _fill(installation: Installation, operation: RestoreOperation) -> None:
         operation.undone_at = operation.completed_at
     if operation.status in (RestoreStatus.RESTORED, RestoreStatus.UNDONE):
         operation.error_message = ""
-    operation.checks = list((journal.find(Step.CHECKED) or {}).get("checks", ()))
+    checked = Step.UNDONE if operation.status is RestoreStatus.UNDONE else Step.CHECKED
+    operation.checks = list((journal.find(checked) or {}).get("checks", ()))
     operation.safety_snapshot_id = str(end.get("safety", ""))
     if "undo_until" in end:
         operation.undo_until = parse_time(str(end["undo_until"]))

@@ -285,6 +285,7 @@ def _mark_queued(
 ) -> None:
     operation.status, operation.action = RestoreStatus.QUEUED, action
     operation.cancel_requested = False
+    operation.heartbeat_at = None  # that of the restore says nothing of who is to undo it
     operation.updated_at = installation.clock.now()
     try:
         session.commit()

@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 from backup_admin.operations.changes import ChangeOptions, Decision
 from backup_admin.operations.look_for_changes import look_for_changes
 from backup_admin.records import BackupManifest, BackupRun, RunKind, RunStatus
+from backup_admin.repository.types import SAFETY
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -67,13 +68,17 @@ def unchanged_at(session: Session, snapshot_id: str) -> datetime | None:
 
 
 def is_good() -> tuple[ColumnElement[bool], ...]:
-    """Return what makes a snapshot one that counts: complete, there, read back, and found to be right."""
+    """Return what makes a snapshot one that counts: complete, there, read back, and found to be right.
+
+    What a restore replaced does not count: it holds only the parts that were restored, and what was wrong.
+    """
     row = BackupManifest
     return (
         row.present.is_(True),
         row.problem == "",
         row.outcome == "completed",
         row.verified_at.is_not(None),
+        row.kind != SAFETY,
     )
 
 

@@ -21,7 +21,7 @@ from backup_admin.operations.plan_restore import plan_restore
 from backup_admin.operations.plans import RestorePlan, Selection
 from backup_admin.operations.restore_rows import plan_rows
 from backup_admin.operations.rows_plan import KIND, RowsPlan
-from backup_admin.operations.validate import validate_restore
+from backup_admin.operations.validate import look_for_lacking, validate_restore
 from backup_admin.records import RestoreOperation, RestoreStatus
 
 if TYPE_CHECKING:
@@ -255,7 +255,8 @@ def make_review(
     state = installation.state
     plan = plan_restore(repository, snapshot_id, targets, selection, state=state, reporter=reporter)
     issues = validate_restore(plan, repository, targets, state=installation.state, clock=installation.clock)
-    return Review(plan, issues, plan.digest)
+    lacking = look_for_lacking(repository.manifest(snapshot_id), targets, selection)
+    return Review(plan, (*issues, *lacking), plan.digest)
 
 
 def make_rows_review(

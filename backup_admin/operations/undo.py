@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from backup_admin.core.clock import Clock, parse_time
@@ -142,7 +142,7 @@ def finish_undo(
     reporter.stage("check")
     checks = tuple(line for part in databases for line in part.compare_with_old())
     kept = [part.undone_place() for part in databases if isinstance(part, PostgresPart)]
-    journal.write(Step.UNDONE)
+    journal.write(Step.UNDONE, checks=[asdict(line) for line in checks])
     reopen(state, hooks.maintenance)
     back = f"Everything is as it was before the restore of {journal.lines[0].time:%Y-%m-%d %H:%M} UTC."
     told = [
@@ -150,6 +150,13 @@ def finish_undo(
         for place in kept
         if place
     ]
+    unchecked = [
+        f"{'folder' if isinstance(part, parts.TreePart) else 'database'} {part.name}"
+        for part in found
+        if not any(line.topic.startswith(f"{part.name}: ") for line in checks)
+    ]
+    if unchecked:
+        told.append(f"Put back as it stood aside, without comparing it: {', '.join(unchecked)}.")
     return RestoreReport(journal.restore_id, "undone", " ".join((back, *told)), checks)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from backup_admin.core.clock import Clock
     from backup_admin.core.state import StateFolder
-    from backup_admin.operations.plans import RestorePlan
+    from backup_admin.operations.plans import RestorePlan, Selection
     from backup_admin.operations.results import SourceSet
     from backup_admin.repository.repository import Repository
     from backup_admin.repository.types import Content, FilesRoot, Manifest
@@ -44,6 +44,20 @@ def validate_restore(
         *_look_at_space(plan, state),
         *look_at_journals(state, clock),
     )
+
+
+def look_for_lacking(manifest: Manifest, targets: SourceSet, selection: Selection) -> Iterator[Issue]:
+    """Name what has a place and was asked for as part of everything, but is not in the backup."""
+    lacking = []
+    if selection.databases is None:
+        held = [entry.name for entry in manifest.databases]
+        lacking += [f"database {name}" for name in targets.database_names() if name not in held]
+    if selection.files is None:
+        held = [root.name for root in manifest.files]
+        lacking += [f"folder {one.name}" for one in targets.files if one.name not in held]
+    if lacking:
+        named = ", ".join(lacking)
+        yield Issue(Level.WARN, "Not restored", f"{named}. This backup does not hold it; it stays as it is.")
 
 
 def _look_at_snapshot(plan: RestorePlan, repository: Repository, manifest: Manifest) -> Iterator[Issue]:

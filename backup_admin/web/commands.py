@@ -14,8 +14,8 @@ from backup_admin.control import (
     catalogue,
     engine,
     examination,
+    offered,
     onboarding,
-    overview,
     perform,
     recovery,
     runs,
@@ -138,8 +138,9 @@ def verify_command(*, snapshot: str, at: str) -> Answer:
 @verb
 def list_command() -> Answer:
     """List the newest backups."""
-    with ready().database.new_session() as session:
-        rows, _ = overview.snapshots(session)
+    installation = ready()
+    with installation.database.new_session() as session:
+        rows = offered.newest(session, installation.settings)
     data: list[dict[str, Any]] = [
         {
             "snapshot": row.snapshot_id,

@@ -9,10 +9,11 @@ from flask import Blueprint, redirect, request, url_for
 
 from backup_admin.access import second_factor
 from backup_admin.access.permissions import Permission
-from backup_admin.control import overview, planning, restore_points, wizard
+from backup_admin.control import offered, overview, planning, restore_points, wizard
 from backup_admin.control.wizard import Choice, RestoreType
 from backup_admin.core.errors import SnapshotMissing, UsageError
 from backup_admin.records import ACTIVE_RESTORES, RestoreOperation, RestoreStatus
+from backup_admin.repository.types import SAFETY
 from backup_admin.web import current
 from backup_admin.web.addresses import line_url
 from backup_admin.web.errors import NotFound
@@ -22,6 +23,7 @@ from backup_admin.web.render import render_page
 if TYPE_CHECKING:
     from flask.typing import ResponseReturnValue
 
+    from backup_admin.control.offered import SnapshotRow
     from backup_admin.operations.points import Chosen
 
 TYPES = {
@@ -80,17 +82,20 @@ def select() -> ResponseReturnValue:
     """Step 1: show the backups that can be restored."""
     session = current.session()
     asked = _asked()
-    rows, older = overview.snapshots(session, before=request.args.get("before", ""))
-    if asked.found is not None:
-        rows, older = _only(asked.found.id), asked.found.id
-    mine = overview.drafts(session, current.person().id)
+    before = request.args.get("before", "")
+    rows, older = offered.backups(session, current.settings(), before=before)
+    safety = () if before else offered.safety_backups(session, current.settings())
     chosen = request.args.get("chosen", "") or next((row.snapshot_id for row in rows if row.newest_good), "")
     if asked.found is not None:
-        chosen = asked.found.id
+        older = asked.found.id
+        rows, safety = _only(asked.found.id)
+        chosen = asked.found.id if rows else ""
+    mine = overview.drafts(session, current.person().id)
     return render_page(
         "restore_select",
         steps=steps(None, 1),
         snapshots=rows,
+        safety=safety,
         older=older,
         asked=asked,
         chosen=chosen,
@@ -116,9 +121,13 @@ def _asked() -> _Asked:
     return _Asked(at, found)
 
 
-def _only(snapshot_id: str) -> tuple[overview.SnapshotRow, ...]:
+def _only(snapshot_id: str) -> tuple[tuple[SnapshotRow, ...], tuple[SnapshotRow, ...]]:
+    """Return one backup among the backups or among the safety backups."""
     row = overview.manifest_of(current.session(), snapshot_id)
-    return () if row is None else (overview.snapshot_row(row, overview.newest_good(current.session())),)
+    if row is None:
+        return (), ()
+    shown = (offered.snapshot_row(row, current.settings(), overview.newest_good(current.session())),)
+    return ((), shown) if row.kind == SAFETY else (shown, ())
 
 
 @requires(Permission.PLAN_RESTORE)
@@ -161,6 +170,7 @@ def restore_type(operation_id: str) -> ResponseReturnValue:
         steps=steps(operation, 2),
         operation=operation,
         snapshot=overview.manifest_of(current.session(), operation.snapshot_id),
+        missing=_missing(operation),
         types=[(kind, *words, possible[kind]) for kind, words in TYPES.items()],
         has_rows=possible[RestoreType.ROWS],
     )
@@ -215,6 +225,12 @@ def _show_components(operation: RestoreOperation, error: str = "") -> ResponseRe
         snapshot=overview.manifest_of(current.session(), operation.snapshot_id),
         fixed=operation.restore_type != RestoreType.PARTIAL,
     )
+
+
+def _missing(operation: RestoreOperation) -> tuple[str, ...]:
+    """Return the parts of this app that the chosen backup does not hold."""
+    row = overview.manifest_of(current.session(), operation.snapshot_id)
+    return () if row is None else offered.missing_parts(row, current.settings())
 
 
 def find(operation_id: str) -> RestoreOperation:

@@ -239,7 +239,7 @@ def _show_storage(*, status: int = 200, **more: Any) -> Response:
         status=status,
         set_up=set_up,
         view=view_storage(session, installation),
-        counts=overview.stored(session),
+        stored=overview.stored(session),
         enrolled=second_factor.is_enrolled(session, current.person().id),
         **{"form": storage_form.form_of(set_up.storage), **context},
     )

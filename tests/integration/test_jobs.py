@@ -36,6 +36,7 @@ from backup_admin.control import (
     wizard,
 )
 from backup_admin.control.journals import is_closed
+from backup_admin.control.liveness import ProcessRole, last_seen
 from backup_admin.control.restores import Confirmation, Origin
 from backup_admin.control.rows_choice import RowsChoice
 from backup_admin.control.runs import NewRun
@@ -43,6 +44,7 @@ from backup_admin.control.schedules import ScheduleForm
 from backup_admin.control.wizard import Choice, RestoreType
 from backup_admin.core.clock import SystemClock
 from backup_admin.core.ids import new_ulid
+from backup_admin.core.secret import Secret
 from backup_admin.records import BackupRun, RestoreOperation, RestoreStatus, RunStatus, StepUp
 from backup_admin.records.upgrade import upgrade
 from tests.installations import ADMIN
@@ -219,6 +221,43 @@ def test_a_killed_job_is_told_at_once_and_the_next_one_works(site: Site) -> None
     assert (run.status, "killed" in run.error_message) == (RunStatus.INTERRUPTED, True)
     site.release("settings")
     assert site.wait_for_run(site.request()).status is RunStatus.COMPLETED
+
+
+def test_a_worker_outlives_a_long_job_and_does_the_next_one(site: Site) -> None:
+    worker = site.start_worker()
+    site.hang("settings")
+    run_id = site.request()
+    site.wait_until_it_hangs("settings")
+    seconds = 2 * jobs._MONITORING_SECONDS + 2  # RQ's alarm in the worker goes off twice meanwhile
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert worker.poll() is None, (site.folder / "worker.log").read_text()
+        time.sleep(0.2)
+    with site.installation.database.new_session() as session:
+        heard = last_seen(session, site.installation.clock, ProcessRole.WORKER)
+    assert heard.at is not None
+    assert site.installation.clock.now() - heard.at < timedelta(seconds=seconds - 2)
+    site.release("settings")
+    assert site.wait_for_run(run_id).status is RunStatus.COMPLETED
+    assert site.wait_for_run(site.request()).status is RunStatus.COMPLETED
+    assert worker.poll() is None
+
+
+def test_a_job_whose_time_is_over_is_ended_and_its_worker_does_the_next_one(site: Site) -> None:
+    worker = site.start_worker()
+    site.hang("settings")
+    seconds = jobs._MONITORING_SECONDS + 2  # the worker wakes by an alarm of its own before
+    hasty = jobs.RqQueue(Secret(site.redis_url), site.queue, job_timeout=seconds)
+    with site.installation.database.new_session() as session:
+        run = runs.create_run(session, site.installation, NewRun(), ADMIN)
+        runs.hand_on(session, replace(site.installation, queue=hasty), run)
+        run_id = run.id
+    site.wait_until_it_hangs("settings")
+    run = site.wait_for_run(run_id)
+    assert (run.status, "BACKUP_ADMIN_JOB_TIMEOUT" in run.error_message) == (RunStatus.FAILED, True)
+    site.release("settings")
+    assert site.wait_for_run(site.request()).status is RunStatus.COMPLETED
+    assert worker.poll() is None
 
 
 @dataclass(frozen=True)

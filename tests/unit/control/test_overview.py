@@ -33,7 +33,7 @@ def test_an_empty_database_has_no_facts(session: Session) -> None:
     page = overview.dashboard(session, now=NOW, zone="UTC")
 
     assert (page.newest_good, page.restore_seconds, page.next_run) == (None, None, None)
-    assert (page.backup_count, page.stored_bytes, page.all_runs) == (0, 0, 0)
+    assert (page.stored, page.all_runs) == (overview.Stored(0, 0, 0), 0)
     assert len(page.days) == overview.DAYS
 
 
@@ -87,15 +87,16 @@ def test_an_unknown_place_in_the_list_starts_at_the_top(session: Session) -> Non
     assert overview.backups(session, before="nothing").rows[0].line.id == run.id
 
 
-def test_what_is_missing_in_the_repository_cannot_be_chosen(session: Session) -> None:
-    run = seeds.add_run(session, NOW)
-    row = overview.manifest_of(session, run.snapshot_id)
-    assert row is not None
-    row.present = False
+def test_what_a_restore_replaced_is_counted_apart_and_is_no_backup_of_everything(session: Session) -> None:
+    good = seeds.add_run(session, NOW - timedelta(days=1))
+    seeds.add_safety(session, NOW)
 
-    shown = overview.snapshot_row(row)
+    page = overview.dashboard(session, now=NOW, zone="UTC")
 
-    assert (shown.states, shown.blocked) == (("missing",), True)
+    assert page.newest_good == page.unchanged_at == overview.newest_good(session) == good.created_at
+    assert page.stored == overview.Stored(1, 1, 181 * seeds.MIB)
+    assert page.protected_bytes == 21 * seeds.GIB
+    assert [day.runs for day in page.days[-2:]] == [1, 0]
 
 
 def test_restores_stand_before_backups_in_what_runs(session: Session) -> None:

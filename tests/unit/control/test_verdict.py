@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import delete, update
 
 from backup_admin.control import runs, schedules, verdict
 from backup_admin.control.liveness import ProcessRole, say_alive, say_gone
@@ -17,6 +17,7 @@ from backup_admin.control.schedules import ScheduleForm
 from backup_admin.control.verdict import Protection
 from backup_admin.records import BackupManifest, RestoreOperation, RestoreStatus, RunStatus
 from tests.installations import ADMIN, START, Host, back_up, make_host, set_up
+from tests.unit.web import seeds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,6 +110,34 @@ def test_a_lost_damaged_or_incomplete_backup_protects_nothing(
     session.execute(update(BackupManifest).values(**change))
     session.commit()
     assert judge(protected).state is Protection.NOT_PROTECTED
+
+
+def test_what_a_restore_replaced_protects_nothing(protected: Host, session: Session) -> None:
+    later(protected, hours=50)
+    seeds.add_safety(session, protected.clock.now())
+    session.commit()
+
+    found = judge(protected)
+
+    assert found.state is Protection.AT_RISK
+    assert "is overdue" in found.sentence
+    assert found.sentence.endswith("Last good backup 2 days ago, verified 2 days ago.")
+    session.execute(delete(BackupManifest).where(BackupManifest.kind != "safety"))
+    session.commit()
+    assert judge(protected).state is Protection.NOT_PROTECTED
+
+
+def test_a_failed_run_stays_a_risk_after_what_a_restore_replaced(protected: Host, session: Session) -> None:
+    later(protected, hours=1)
+    (protected.folder / "uploads").rename(protected.folder / "gone")
+    back_up(protected)
+    later(protected, hours=1)
+    seeds.add_safety(session, protected.clock.now())
+    session.commit()
+
+    assert judge(protected).sentence.startswith("At risk: the last backup was failed 60 min ago:") or (
+        judge(protected).sentence.startswith("At risk: the last backup was failed 1 h ago:")
+    )
 
 
 def test_an_older_damaged_backup_is_a_risk_beside_a_good_one(protected: Host, session: Session) -> None:

@@ -59,6 +59,26 @@ def add_run(
     return run
 
 
+def add_safety(session: Session, at: datetime) -> BackupManifest:
+    """Add what a restore of the database replaced, read back like any backup."""
+    row = BackupManifest(
+        snapshot_id=new_ulid(at),
+        manifest_version="1",
+        created_at=at,
+        kind="safety",
+        label="before restore 01m",
+        outcome="completed",
+        database_count=1,
+        database_bytes=2 * MIB,
+        database_dump_path="gallery",
+        new_bytes=MIB,
+        verified_at=at,
+    )
+    session.add(row)
+    session.flush()
+    return row
+
+
 def add_running(session: Session, now: datetime, **more: Any) -> BackupRun:
     """Add a backup that is under way."""
     values = {
@@ -232,6 +252,8 @@ def _manifest(run: BackupRun) -> BackupManifest:
         file_bytes=20 * GIB,
         database_count=1,
         database_bytes=GIB,
+        database_dump_path="gallery",
+        files_manifest={"photos": {}},
         new_bytes=run.new_bytes,
         warning_count=len(run.warnings or []),
         verified_at=run.verified_at,

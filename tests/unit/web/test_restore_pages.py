@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pyotp
 import pytest
 
-from backup_admin.records import BackupManifest, RestoreStatus
+from backup_admin.records import BackupManifest, RestoreOperation, RestoreStatus
 from tests.unit.web import seeds
 from tests.unit.web.forms import follow, get, post, title
 from tests.unit.web.host import APP_NAME, PREFIX, Host, work_for
@@ -41,6 +41,14 @@ def photos(host: Host) -> int:
     """Count the rows of the app's table."""
     with closing(sqlite3.connect(host.folder / "gallery.db")) as database:
         return int(database.execute("SELECT count(*) FROM photos").fetchone()[0])
+
+
+def operation_of(host: Host, path: str) -> RestoreOperation:
+    """Return the row of a restore as it is now."""
+    with host.installation.database.new_session() as session:
+        found = session.get(RestoreOperation, path.rpartition("/")[2])
+        assert found is not None
+        return found
 
 
 def enrol(client: FlaskClient) -> list[str]:
@@ -86,8 +94,11 @@ def test_the_whole_way_there_and_back(backed_up: Host) -> None:
     backed_up.work()
     result = follow(client, client.get(where))
     rows_restored = photos(backed_up)
+    ended = operation_of(backed_up, path).completed_at
     post(client, f"{path}/undo", code=codes[1], reason="wrong one")
+    queued = operation_of(backed_up, path)
     backed_up.work()
+    row = operation_of(backed_up, path)
     undone = get(client, f"{path}/verify")
 
     assert "40 rows more" in review
@@ -98,6 +109,16 @@ def test_the_whole_way_there_and_back(backed_up: Host) -> None:
     assert result.text.count("As expected") >= 6
     assert rows_restored == 340
     assert (title(undone), photos(backed_up)) == ("The restore was undone", 300)
+    assert "What was checked after the undo" in undone.text
+    assert "Put back as it stood aside, without comparing it: folder photos." in undone.text
+    checked = {check["topic"]: check["found"] for check in row.checks}
+    assert checked == {
+        "gallery: table events": "12 rows",
+        "gallery: table guests": "58 rows",
+        "gallery: table photos": "300 rows",
+    }
+    assert (row.completed_at, row.undone_at is not None) == (ended, True)
+    assert queued.heartbeat_at is None
 
 
 def test_without_a_second_factor_no_restore_starts(backed_up: Host) -> None:
@@ -165,6 +186,39 @@ def test_only_chosen_parts_are_planned(backed_up: Host) -> None:
 
     assert "Database gallery" not in review.split("What will change")[1]
     assert "Not touched although it is in the backup: database gallery." in review
+
+
+def test_what_a_restore_replaced_is_offered_last_and_never_ticked_by_itself(backed_up: Host) -> None:
+    client = backed_up.client()
+    path = plan(client, "database_only")
+    confirm(client, path, enrol(client)[0])
+    backed_up.work()
+    with backed_up.app.app_context():
+        session = backed_up.installation.database.session()
+        kinds = {row.snapshot_id: row.kind for row in session.query(BackupManifest)}
+
+    page = get(client, "/restore").text
+    offers = re.findall(r'name="snapshot" value="([0-9a-z]{26})" required( checked)?', page)
+    dashboard = get(client, "/").text
+    safety = offers[-1][0]
+    asked = get(client, f"/restore?chosen={safety}").text
+    where = str(post(client, "/restore", snapshot=safety).location).removeprefix(PREFIX)
+    chosen = get(client, where).text
+    whole = where.rpartition("/")[0]
+    post(client, f"{whole}/type", restore_type="full")
+    post(client, f"{whole}/components")
+    work_for(client.application)
+    review = get(client, f"{whole}/review").text
+
+    assert [(kinds[name], bool(ticked)) for name, ticked in offers] == [("manual", True), ("safety", False)]
+    assert page.index("Safety backups") > page.index("Backups that can be restored")
+    assert "1 database, no files" in page.split("Safety backups")[1]
+    assert "Does not hold: folder photos" in page.split("Safety backups")[1]
+    assert f'value="{safety}" required checked' in asked
+    assert "1 backup of" in dashboard
+    assert "and 1 safety backup" in dashboard
+    assert "Not restored, whatever you choose: folder photos." in chosen
+    assert "folder photos. This backup does not hold it; it stays as it is." in review
 
 
 def test_a_partial_restore_of_nothing_is_refused(backed_up: Host) -> None:
