@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from backup_admin.repository.types import Snapshot
 
 _TABLES_SHOWN = 30
+_UNTOUCHED = " Nothing was touched."
 
 
 def plan_lines(plan: RestorePlan, snapshot: Snapshot) -> Iterator[str]:
@@ -54,6 +55,13 @@ def describe_plan(plan: RestorePlan, issues: tuple[Issue, ...], *, dry_run: bool
 def blocks(issues: tuple[Issue, ...]) -> list[str]:
     """Return what forbids a restore."""
     return [issue.message for issue in issues if issue.level is Level.BLOCK]
+
+
+def refusal(issues: tuple[Issue, ...]) -> str:
+    """Return why a restore is refused, once; empty when nothing forbids it."""
+    found = blocks(issues)
+    ends = _UNTOUCHED.strip()
+    return f"{' '.join(one.removesuffix(ends).strip() for one in found)}{_UNTOUCHED}" if found else ""
 
 
 def answer_dry_run(plan: RestorePlan, issues: tuple[Issue, ...], snapshot: Snapshot) -> Answer:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from backup_admin.core.errors import BackupAdminError, UsageError
 from backup_admin.operations.captured import iterate_refs
 from backup_admin.operations.issues import Issue, Level
-from backup_admin.operations.journal import refuse_unfinished
+from backup_admin.operations.journal import refuse_earlier
 from backup_admin.operations.layout import check_layout
 from backup_admin.operations.plan_postgres import RENAME, look_at_server, look_for_one_of_two_names
 
@@ -111,7 +111,7 @@ def _look_at_space(plan: RestorePlan, state: StateFolder) -> Iterator[Issue]:
 def look_at_journals(state: StateFolder, clock: Clock) -> Iterator[Issue]:
     """Say whether a restore before this one has not ended."""
     try:
-        refuse_unfinished(state, clock)
+        refuse_earlier(state, clock)
     except BackupAdminError as error:
         yield Issue(Level.BLOCK, "Earlier restore", str(error))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from backup_admin.operations.answers import (
     answer_extract_plan,
     refuse_inside_storage,
 )
+from backup_admin.operations.attempts import attempting
 from backup_admin.operations.extract import extract, plan_extract
 from backup_admin.operations.plans import Selection
 from backup_admin.operations.restore_answers import (
@@ -152,7 +154,8 @@ def _copy(
 
 def _restore_in_place(named: tuple[str, str], selection: Selection, *, yes: bool, dry_run: bool) -> Answer:
     installation = ready()
-    with installation.database.new_session() as session:
+    trying = nullcontext() if dry_run else attempting(installation.state, installation.clock)
+    with trying, installation.database.new_session() as session:
         repository = engine.open_repository(session, installation)
         found = repository.snapshot(choose(repository, *named))
         review = restore_here.plan_here(session, installation, repository, found.id, selection)
@@ -168,7 +171,8 @@ def _restore_in_place(named: tuple[str, str], selection: Selection, *, yes: bool
 
 def _restore_rows(named: tuple[str, str], asked: AskedRows, *, yes: bool, dry_run: bool) -> Answer:
     installation = ready()
-    with installation.database.new_session() as session:
+    trying = nullcontext() if dry_run else attempting(installation.state, installation.clock)
+    with trying, installation.database.new_session() as session:
         repository = engine.open_repository(session, installation)
         found = repository.snapshot(choose(repository, *named))
         review = restore_here.plan_rows_here(session, installation, repository, found.id, asked)
