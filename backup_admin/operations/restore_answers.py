@@ -9,6 +9,7 @@ from backup_admin.core.errors import RestoreRefused
 from backup_admin.core.shown import columns, count_of, show_size, show_text, show_time
 from backup_admin.operations.answers import Answer
 from backup_admin.operations.issues import Issue, Level
+from backup_admin.operations.plan_postgres import RENAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -136,6 +137,9 @@ def _finding(line: CheckLine) -> str:
 def _database_lines(database: DatabasePart) -> Iterator[str]:
     state = "" if database.live_found else "  (there is no usable database now)"
     yield f"  Database {database.name} -> {show_text(database.path)}, {show_size(database.size)}{state}"
+    if database.way == RENAME:
+        yield "    A new database is made and read back beside it, then takes its name: connections end for a"
+        yield "    moment, and what is live now stays for an undo."
     changed = [table for table in database.tables if not table.same]
     same = len(database.tables) - len(changed)
     rows = [(f"    {show_text(table.table)}", _rows(table)) for table in changed[:_TABLES_SHOWN]]

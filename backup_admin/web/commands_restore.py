@@ -139,7 +139,8 @@ def _copy(
     repository = open_repository()
     found = repository.snapshot(choose(repository, *named))
     if dry_run:
-        return answer_extract_plan(plan_extract(repository, found.id, only), target)
+        plan = plan_extract(repository, found.id, target, only=only, allow_non_empty=allow_non_empty)
+        return answer_extract_plan(plan, target)
     refuse_inside_storage(repository, target)
     report = extract(
         repository,

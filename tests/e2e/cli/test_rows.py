@@ -202,6 +202,8 @@ def test_what_is_there_already_touches_nothing(site: Site) -> None:
 
 def test_wrong_use_says_what_is_wrong(site: Site) -> None:
     before = site.database.dump()
+    linked = ("--linked", "app.photos.path=files")
+    lost = ("--rows", "app.events:2", *linked, "--files", "files=/does/not/exist")
     wrong: list[tuple[tuple[str, ...], int, str]] = [
         (("--rows", "app.events:2"), 2, "give --yes"),
         (("--rows", "app.events", "--yes"), 2, "NAME.TABLE:KEY"),
@@ -213,6 +215,8 @@ def test_wrong_use_says_what_is_wrong(site: Site) -> None:
         (("--rows", "app.events:2", "--linked", "app.photos.path=files", "--yes"), 2, "--files files=DIR"),
         (("--rows", "app.events:2", "--linked", "app.photos.path=no", "--yes"), 2, "no folder 'no'"),
         (("--in-place", "--on-conflict", "skip"), 2, "has no meaning"),
+        ((*lost, "--dry-run"), 1, "/does/not/exist, which is no folder or not there"),
+        ((*lost, "--yes"), 1, "/does/not/exist, which is no folder or not there"),
     ]
 
     for arguments, status, words in wrong:
