@@ -21,7 +21,15 @@ from backup_admin.operations.journal import (
 )
 from backup_admin.operations.maintenance import close, reopen
 from backup_admin.operations.postgres_part import PostgresPart
-from backup_admin.operations.put_back import clear, is_away, journal_parts, kept_until, unswap_all, what_next
+from backup_admin.operations.put_back import (
+    clear,
+    is_away,
+    journal_parts,
+    kept_until,
+    tell_kept,
+    unswap_all,
+    what_next,
+)
 from backup_admin.operations.restore_report import RestoreHooks, RestoreReport
 from backup_admin.operations.rows_undo import (
     is_beneath_another,
@@ -186,12 +194,8 @@ def finish_undo(
     journal.write(Step.UNDONE)
     reopen(state, hooks.maintenance)
     back = f"Everything is as it was before the restore of {journal.lines[0].time:%Y-%m-%d %H:%M} UTC."
-    told = [
-        f"What was live until now is kept as {place} until {_until(journal):%Y-%m-%d %H:%M} UTC."
-        for place in kept
-        if place
-    ]
-    return RestoreReport(journal.restore_id, "undone", " ".join((back, *told)), checks)
+    told = tell_kept("now", [place for place in kept if place], _until(journal))
+    return RestoreReport(journal.restore_id, "undone", f"{back} {told}".strip(), checks)
 
 
 def remove_expired(

@@ -237,3 +237,16 @@ def test_a_dry_run_says_which_way_it_is(newest: InPlace) -> None:
     assert "A new database is made and read back beside it, then takes its name" in renamed.out
     assert "dropped and loaded in one transaction" in replaced.out
     assert "takes its name" not in replaced.out
+
+
+@WAYS
+def test_the_report_names_the_database_that_keeps_what_was_live(newest: InPlace, way: str) -> None:
+    newest.back_up()
+    with going(newest, way):
+        message = newest.restore().result["message"]
+
+    kept = sorted(newest.databases() - {newest.name})
+    assert len(kept) == (1 if way == "rename" else 0)
+    told = [f"What was live until now is kept as {name} until " for name in kept]
+    assert [words for words in told if words in message] == told
+    assert ("`backup-admin recover`, or an app's worker, removes it." in message) == bool(kept)
