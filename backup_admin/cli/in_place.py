@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ from backup_admin.core.ids import RestoreId, new_ulid
 from backup_admin.operations.answers import (
     Answer,
 )
+from backup_admin.operations.attempts import attempting
+from backup_admin.operations.journal import refuse_earlier
 from backup_admin.operations.layout import check_layout
 from backup_admin.operations.plan_restore import plan_restore
 from backup_admin.operations.plans import Selection
@@ -35,6 +38,7 @@ from backup_admin.operations.restore_answers import (
     describe_plan,
     issue_lines,
     plan_lines,
+    refusal,
     undo_lines,
 )
 from backup_admin.operations.restore_report import RestoreHooks, RestoreTools
@@ -88,11 +92,24 @@ def restore_in_place(surroundings: Surroundings, request: Request) -> Answer:
     if not (request.yes or request.dry_run or surroundings.is_terminal):
         raise UsageError("There is no terminal to ask for consent: give --yes. Nothing was touched.")
     repository, state = open_given(surroundings, request.storage, request.key_file, request.state_dir)
+    with nullcontext() if request.dry_run else attempting(state, surroundings.clock):
+        return _restore_from(surroundings, request, replace(given, postgres=servers), repository, state)
+
+
+def _restore_from(
+    surroundings: Surroundings,
+    request: Request,
+    given: SourceSet,
+    repository: Repository,
+    state: StateFolder,
+) -> Answer:
+    if not request.dry_run:
+        refuse_earlier(state, surroundings.clock)
     found = repository.snapshot(choose(surroundings, repository, request.snapshot, request.at))
     pinned = [request.key_file, local_folder(repository.storage), state.root]
     targets = _targets(
         repository.manifest(found.id),
-        replace(given, postgres=servers),
+        given,
         [path for path in pinned if path is not None],
     )
     consent = _Consent(ask=not request.yes, dry_run=request.dry_run)
@@ -141,8 +158,9 @@ def _restore_in_place(
         return answer_dry_run(plan, issues, snapshot)
     for line in (*plan_lines(plan, snapshot), *issue_lines(issues)):
         say(line)
-    for message in blocks(issues):
-        raise RestoreRefused(f"{message} Nothing was touched.")
+    if blocks(issues):
+        refuse_earlier(state, surroundings.clock)  # who waits for another restore is told so by the status
+        raise RestoreRefused(refusal(issues))
     if consent.ask:
         ask("Restore this now?")
     with surroundings.reporting(_STOPPED_LIVE, patient=True) as reporter:

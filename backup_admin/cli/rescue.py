@@ -114,9 +114,9 @@ def restore_verb(  # noqa: PLR0913  one parameter for each option
         _refuse("--to", files=files, sqlite=sqlite, postgres=postgres, as_superuser=as_superuser, yes=yes)
         repository, _ = open_given(surroundings, storage, key_file, state_dir)
         found = repository.snapshot(choose(surroundings, repository, snapshot, at))
-        if dry_run:
-            return answer_extract_plan(plan_extract(repository, found.id, only), target)
         options = _CopyOptions(only, allow_non_empty, no_pin)
+        if dry_run:
+            return _plan_copy(repository, found, target, options)
         return _copy(surroundings, repository, found, target.expanduser().absolute(), options)
     _refuse("--in-place", only=only, allow_non_empty=allow_non_empty, no_pin=no_pin)
     # What a restore in place needs takes as long to load as restoring a file takes.
@@ -147,6 +147,17 @@ def _restore_parts(
         surroundings, module.Access(*access), chosen, yes=yes, dry_run=dry_run
     )
     return answer
+
+
+def _plan_copy(repository: Repository, found: Snapshot, target: Path, options: _CopyOptions) -> Answer:
+    plan = plan_extract(
+        repository,
+        found.id,
+        target.expanduser().absolute(),
+        only=options.only,
+        allow_non_empty=options.allow_non_empty,
+    )
+    return answer_extract_plan(plan, target)
 
 
 def _copy(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,10 @@ from backup_admin.cli.opening import actor, choose, open_given
 from backup_admin.cli.printing import say
 from backup_admin.core.errors import UsageError
 from backup_admin.core.ids import RestoreId, new_ulid
+from backup_admin.operations.attempts import attempting, note_attempt
 from backup_admin.operations.layout import check_layout
 from backup_admin.operations.restore_report import RestoreTools
-from backup_admin.operations.restore_rows import carry_out_rows, plan_rows
+from backup_admin.operations.restore_rows import carry_out_rows, end_at_once, plan_rows
 from backup_admin.operations.rows_answers import answer_rows, answer_rows_plan, rows_plan_lines
 from backup_admin.operations.rows_asked import AskedRows, select_rows
 
@@ -21,9 +23,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from backup_admin.cli.opening import Surroundings
+    from backup_admin.core.state import StateFolder
     from backup_admin.operations.answers import Answer
     from backup_admin.operations.results import SourceSet
     from backup_admin.operations.rows_plan import RowsSelection
+    from backup_admin.repository.repository import Repository
 
 _STOPPED_LIVE = "Nothing that is live was changed."
 
@@ -61,6 +65,22 @@ def restore_some(
     if not (yes or dry_run or surroundings.is_terminal):
         raise UsageError("There is no terminal to ask for consent: give --yes. Nothing was touched.")
     repository, state = open_given(surroundings, access.storage, access.key_file, access.state_dir)
+    with nullcontext() if dry_run else attempting(state, surroundings.clock):
+        return _restore_some(
+            surroundings, access, (targets, selection), (repository, state), yes=yes, dry_run=dry_run
+        )
+
+
+def _restore_some(
+    surroundings: Surroundings,
+    access: Access,
+    asked: tuple[SourceSet, RowsSelection],
+    opened: tuple[Repository, StateFolder],
+    *,
+    yes: bool,
+    dry_run: bool,
+) -> Answer:
+    (targets, selection), (repository, state) = asked, opened
     check_layout(repository.storage, targets)
     snapshot = repository.snapshot(choose(surroundings, repository, access.snapshot, access.at))
     with surroundings.reporting(_STOPPED_LIVE) as reporter:
@@ -75,6 +95,8 @@ def restore_some(
         tools = RestoreTools(state, reporter, surroundings.clock)
         restore_id = RestoreId(new_ulid(surroundings.clock.now()))
         report = carry_out_rows(plan, repository, targets, restore_id=restore_id, actor=actor(), tools=tools)
+    if end_at_once(plan, restore_id) is not None:
+        note_attempt(state, surroundings.clock)
     return answer_rows(report, plan, "backup-admin")
 
 

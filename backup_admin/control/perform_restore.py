@@ -18,6 +18,7 @@ from backup_admin.control.rows_ended import failed_rows, is_rows, rows_values
 from backup_admin.control.wizard import find_operation, stored_plan
 from backup_admin.core.errors import BackupAdminError, Busy, RepositoryError
 from backup_admin.core.ids import RestoreId, SnapshotId
+from backup_admin.operations.attempts import attempting
 from backup_admin.operations.restore import carry_out
 from backup_admin.operations.restore_report import RestoreHooks, RestoreReport, RestoreTools
 from backup_admin.operations.restore_rows import carry_out_rows
@@ -171,10 +172,11 @@ def _restore(
     who = operation.restored_by_name or operation.restored_by
     restore_id = RestoreId(operation.id)
     report: Report
-    if isinstance(plan, RowsPlan):
-        report = carry_out_rows(plan, repository, targets, restore_id=restore_id, actor=who, tools=tools)
-    else:
-        report = carry_out(plan, repository, targets, restore_id=restore_id, actor=who, tools=tools)
+    with attempting(installation.state, installation.clock):
+        if isinstance(plan, RowsPlan):
+            report = carry_out_rows(plan, repository, targets, restore_id=restore_id, actor=who, tools=tools)
+        else:
+            report = carry_out(plan, repository, targets, restore_id=restore_id, actor=who, tools=tools)
     said = _remember_safety(installation, repository, report.safety_snapshot)
     return replace(report, notices=(*report.notices, *said))
 

@@ -27,8 +27,10 @@ from backup_admin.control.wizard import (
 from backup_admin.core.errors import Busy, RestoreRefused
 from backup_admin.core.ids import RestoreId, new_ulid
 from backup_admin.core.progress import QuietReporter
+from backup_admin.operations.attempts import note_attempt
+from backup_admin.operations.journal import refuse_earlier
 from backup_admin.operations.plans import RestorePlan, Selection
-from backup_admin.operations.restore_answers import blocks
+from backup_admin.operations.restore_answers import blocks, refusal
 from backup_admin.operations.restore_report import RestoreReport
 from backup_admin.operations.restore_rows import end_at_once
 from backup_admin.operations.rows_asked import AskedRows, select_rows
@@ -103,6 +105,7 @@ def carry_out_rows_here(
     """
     ended = end_at_once(review.plan, RestoreId(new_ulid(installation.clock.now())))
     if ended is not None:
+        note_attempt(installation.state, installation.clock)
         if review.plan.report.is_refused:
             _note_start(installation, review, actor, ended.restore_id)
         return ended
@@ -132,7 +135,8 @@ def _begin(
     row = _new_row(session, installation, repository, review, actor)
     _note_start(installation, review, actor, row.id)
     if review.blocked:
-        raise RestoreRefused(f"{' '.join(blocks(review.issues))} Nothing was touched.")
+        refuse_earlier(installation.state, installation.clock)
+        raise RestoreRefused(refusal(review.issues))
     session.add(row)
     try:
         session.commit()

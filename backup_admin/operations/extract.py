@@ -48,10 +48,20 @@ class _Choice:
         return self.exported.file_bytes + databases
 
 
-def plan_extract(repository: Repository, snapshot_id: SnapshotId, only: Sequence[str] = ()) -> ExtractPlan:
-    """Say what `extract` would write; reads only."""
+def plan_extract(
+    repository: Repository,
+    snapshot_id: SnapshotId,
+    target: Path,
+    *,
+    only: Sequence[str] = (),
+    allow_non_empty: bool = False,
+) -> ExtractPlan:
+    """Say what `extract` would write; reads only. Raises `RestoreRefused` for a target it would refuse."""
     choice = _choose(repository, repository.reader(), snapshot_id, Patterns(only))
-    return _plan(snapshot_id, choice)
+    plan = _plan(snapshot_id, choice)
+    _look_at(target, allow_non_empty=allow_non_empty)
+    _need_room(target, plan)
+    return plan
 
 
 def extract(  # noqa: PLR0913 - what, where to, and how
@@ -231,6 +241,15 @@ def _told_when_written(_lost: str) -> None:
 
 
 def _prepare(target: Path, plan: ExtractPlan, *, allow_non_empty: bool) -> None:
+    _look_at(target, allow_non_empty=allow_non_empty)
+    try:
+        make_folders(target)
+    except OSError as error:
+        raise RestoreRefused(f"{target} cannot be made: {error.strerror}. Nothing was written.") from error
+    _need_room(target, plan)
+
+
+def _look_at(target: Path, *, allow_non_empty: bool) -> None:
     if os.path.lexists(target) and not target.is_dir():
         raise RestoreRefused(f"{target} is no folder. Nothing was written.")
     if target.is_dir() and any(target.iterdir()) and not allow_non_empty:
@@ -238,11 +257,15 @@ def _prepare(target: Path, plan: ExtractPlan, *, allow_non_empty: bool) -> None:
             f"{target} is not empty. Nothing was written; give an empty folder, or allow it with "
             "--allow-non-empty."
         )
+
+
+def _need_room(target: Path, plan: ExtractPlan) -> None:
+    """Refuse what does not fit where the target is, or will be made."""
+    there = next(folder for folder in (target, *target.parents) if folder.exists())
     try:
-        make_folders(target)
-        free = os.statvfs(target)
+        free = os.statvfs(there)
     except OSError as error:
-        raise RestoreRefused(f"{target} cannot be made: {error.strerror}. Nothing was written.") from error
+        raise RestoreRefused(f"{there} cannot be read: {error.strerror}. Nothing was written.") from error
     room = free.f_bavail * free.f_frsize
     if room < plan.size * _MARGIN:
         raise RestoreRefused(

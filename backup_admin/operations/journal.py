@@ -205,6 +205,15 @@ def refuse_unfinished(state: StateFolder, clock: Clock) -> None:
             )
 
 
+def refuse_earlier(state: StateFolder, clock: Clock) -> None:
+    """Raise `Busy` when another restore is at work, and what `refuse_unfinished` raises.
+
+    Not for who holds the lock of restores.
+    """
+    with state.lock("restore"):
+        refuse_unfinished(state, clock)
+
+
 def list_journals(state: StateFolder, clock: Clock) -> tuple[JournalSummary, ...]:
     """Return a summary of every restore, newest first."""
     return tuple(journal.summary() for journal in reversed(list(open_journals(state, clock))))

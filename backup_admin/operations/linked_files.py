@@ -81,9 +81,16 @@ def check_links(manifest: Manifest, links: Sequence[Link], targets: SourceSet) -
             raise UsageError(
                 f"The snapshot has no folder {link.folder!r}, which --linked {link.shown} names."
             )
-        if not any(source.name == link.folder for source in targets.files):
+        target = next((source for source in targets.files if source.name == link.folder), None)
+        if target is None:
             raise UsageError(
                 f"--linked {link.shown} needs to know where the folder is: --files {link.folder}=DIR."
+            )
+        if not target.root.is_dir():
+            raise RestoreRefused(
+                f"--linked {link.shown} puts files into {target.root}, which is no folder or not there; is a "
+                "disk not mounted? Make it, or leave --linked out: then rows come back without their files. "
+                "Nothing was touched."
             )
         if link.below:
             try:

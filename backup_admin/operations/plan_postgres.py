@@ -103,6 +103,21 @@ def look_at_server(part: DatabasePart, targets: SourceSet) -> Iterator[Issue]:
     yield from _look_at(part, found, source, topic)
 
 
+def look_at_needs(part: DatabasePart, targets: SourceSet, contents: bytes) -> Iterator[Issue]:
+    """Block what the server would refuse when everything else is done: roles, extensions, policies."""
+    source = next((one for one in targets.postgres if one.name == part.name), None)
+    if source is None:
+        return
+    from backup_admin.sources.postgres.survey import lacks  # noqa: PLC0415 - needs psycopg
+
+    try:
+        text = lacks(source, contents, replaced=part.way == IN_PLACE)
+    except (BackupAdminError, ValueError, KeyError, TypeError):
+        return  # told of where the server and the backup are looked at
+    if text:
+        yield Issue(Level.BLOCK, f"Database {part.name}", text)
+
+
 def look_for_one_of_two_names(parts: Sequence[DatabasePart], targets: SourceSet) -> Iterator[Issue]:
     """Block what would restore two databases onto one, however their addresses are written."""
     names = {part.name for part in parts if part.way}

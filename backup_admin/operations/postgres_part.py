@@ -151,6 +151,10 @@ class PostgresPart:
         shutil.rmtree(self._old, ignore_errors=True)
         return undone or self._kept_undone()
 
+    def old_place(self) -> str:
+        """Return the database that keeps what was live before; empty when that lies in the state folder."""
+        return self._at_work().old_name
+
     def undone_place(self) -> str:
         """Return where an undo keeps what was live until then; empty when it keeps nothing."""
         return self._at_work().undone_name or self._kept_undone()

@@ -98,11 +98,18 @@ def is_away(journal: Journal, servers: Sequence[PostgresSource]) -> bool:
     return not all(part.is_reachable() for part in found if isinstance(part, PostgresPart))
 
 
+def tell_kept(when: str, places: Sequence[str], until: datetime) -> str:
+    """Say where what was live is kept, how long, and who removes it; nothing without any place."""
+    if not places:
+        return ""
+    return (
+        f"What was live until {when} is kept as {', '.join(places)} until {until:%Y-%m-%d %H:%M} UTC; then "
+        "`backup-admin recover`, or an app's worker, removes it."
+    )
+
+
 def _tell_kept(journal: Journal, kept: Sequence[str]) -> list[str]:
-    if not kept:
-        return []
-    until = f"{kept_until(journal):%Y-%m-%d %H:%M} UTC"
-    return [f"What was live until then is kept as {place} until {until}." for place in kept]
+    return [tell_kept("then", kept, kept_until(journal))] if kept else []
 
 
 def _keep_undone(journal: Journal, servers: Sequence[PostgresSource]) -> list[str]:

@@ -27,7 +27,8 @@ from backup_admin.operations.maintenance import close, reopen
 from backup_admin.operations.on_disk import compare_tree
 from backup_admin.operations.pinning import pinned
 from backup_admin.operations.planned import planned_manifest
-from backup_admin.operations.put_back import put_back
+from backup_admin.operations.postgres_part import PostgresPart
+from backup_admin.operations.put_back import put_back, tell_kept
 from backup_admin.operations.restore_report import RestoreReport, RestoreTools
 from backup_admin.operations.results import SourceSet
 from backup_admin.operations.safety_backup import keep_what_can_be, no_backups
@@ -242,9 +243,11 @@ class _Restore:
         reopen(self._state, self._hooks.maintenance)
         for database in self._databases:
             database.forget_staged()
-        return self.report(
-            f"Restored from the backup of {self._manifest.snapshot.created_at:%Y-%m-%d %H:%M} UTC."
-        )
+        usable = (self._journal.find(Step.SAFETY_BACKUP) or {})["usable"]
+        servers = [part for part in self._databases if isinstance(part, PostgresPart) and usable[part.name]]
+        told = tell_kept("now", [place for part in servers if (place := part.old_place())], self._undo_until)
+        day = f"{self._manifest.snapshot.created_at:%Y-%m-%d %H:%M} UTC"
+        return self.report(f"Restored from the backup of {day}. {told}".strip())
 
     def report(self, message: str, *, exit_code: int = 0) -> RestoreReport:
         """Say how a committed restore ended."""

@@ -9,6 +9,7 @@ from backup_admin.core.errors import RestoreRefused
 from backup_admin.core.shown import columns, count_of, show_size, show_text, show_time
 from backup_admin.operations.answers import Answer
 from backup_admin.operations.issues import Issue, Level
+from backup_admin.operations.plan_postgres import RENAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from backup_admin.repository.types import Snapshot
 
 _TABLES_SHOWN = 30
+_UNTOUCHED = " Nothing was touched."
 
 
 def plan_lines(plan: RestorePlan, snapshot: Snapshot) -> Iterator[str]:
@@ -54,6 +56,13 @@ def describe_plan(plan: RestorePlan, issues: tuple[Issue, ...], *, dry_run: bool
 def blocks(issues: tuple[Issue, ...]) -> list[str]:
     """Return what forbids a restore."""
     return [issue.message for issue in issues if issue.level is Level.BLOCK]
+
+
+def refusal(issues: tuple[Issue, ...]) -> str:
+    """Return why a restore is refused, once; empty when nothing forbids it."""
+    found = blocks(issues)
+    ends = _UNTOUCHED.strip()
+    return f"{' '.join(one.removesuffix(ends).strip() for one in found)}{_UNTOUCHED}" if found else ""
 
 
 def answer_dry_run(plan: RestorePlan, issues: tuple[Issue, ...], snapshot: Snapshot) -> Answer:
@@ -128,6 +137,9 @@ def _finding(line: CheckLine) -> str:
 def _database_lines(database: DatabasePart) -> Iterator[str]:
     state = "" if database.live_found else "  (there is no usable database now)"
     yield f"  Database {database.name} -> {show_text(database.path)}, {show_size(database.size)}{state}"
+    if database.way == RENAME:
+        yield "    A new database is made and read back beside it, then takes its name: connections end for a"
+        yield "    moment, and what is live now stays for an undo."
     changed = [table for table in database.tables if not table.same]
     same = len(database.tables) - len(changed)
     rows = [(f"    {show_text(table.table)}", _rows(table)) for table in changed[:_TABLES_SHOWN]]

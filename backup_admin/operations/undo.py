@@ -8,11 +8,28 @@ from typing import TYPE_CHECKING
 
 from backup_admin.core.clock import Clock, parse_time
 from backup_admin.core.errors import BackupAdminError, NeedsAttention, RestoreRefused, UsageError
+from backup_admin.core.shown import show_time
 from backup_admin.operations import restore_parts as parts
-from backup_admin.operations.journal import Journal, Step, open_journal, open_journals, refuse_unfinished
+from backup_admin.operations.attempts import newest_attempt
+from backup_admin.operations.journal import (
+    Journal,
+    Step,
+    open_journal,
+    open_journals,
+    refuse_earlier,
+    refuse_unfinished,
+)
 from backup_admin.operations.maintenance import close, reopen
 from backup_admin.operations.postgres_part import PostgresPart
-from backup_admin.operations.put_back import clear, is_away, journal_parts, kept_until, unswap_all, what_next
+from backup_admin.operations.put_back import (
+    clear,
+    is_away,
+    journal_parts,
+    kept_until,
+    tell_kept,
+    unswap_all,
+    what_next,
+)
 from backup_admin.operations.restore_report import RestoreHooks, RestoreReport
 from backup_admin.operations.rows_undo import (
     is_beneath_another,
@@ -31,6 +48,11 @@ if TYPE_CHECKING:
     from backup_admin.core.progress import Reporter
     from backup_admin.core.state import StateFolder
     from backup_admin.sources.postgres.source import PostgresSource
+
+_WHY_NOT = {
+    Step.ROLLED_BACK: "failed and left everything as it was",
+    Step.UNDONE: "was taken back already",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +94,44 @@ def _undoable_rows(journal: Journal) -> Undoable:
 
 
 def find_undoable(state: StateFolder, beginning: str, clock: Clock) -> Undoable:
-    """Return the newest restore that can be undone and whose id begins so.
+    """Return the restore that can be undone and whose id begins so; without that, the newest one.
 
-    Raises `RestoreRefused` when there is none, and `UsageError` when the
-    beginning of an id fits several.
+    Raises `RestoreRefused` when there is none, or an id is needed since the newest restore is not the one
+    that would be undone; `Busy`, and `UsageError` when the beginning of an id fits several.
     """
+    if not beginning:
+        refuse_earlier(state, clock)
+        return _newest(state, clock)
     found = [choice for choice in undoable(state, clock) if choice.restore_id.startswith(beginning)]
     if not found:
-        which = f"no restore {beginning!r}" if beginning else "no restore"
-        raise RestoreRefused(f"There is {which} in {state.root} that can be undone. Nothing was touched.")
-    if beginning and len(found) > 1:
+        raise RestoreRefused(
+            f"There is no restore {beginning!r} in {state.root} that can be undone. Nothing was touched."
+        )
+    if len(found) > 1:
         raise UsageError(f"{len(found)} restores begin with {beginning!r}; give more of the id.")
     return found[0]
+
+
+def _newest(state: StateFolder, clock: Clock) -> Undoable:
+    """Return the newest restore; refuse to take an older one for it, which nobody may mean."""
+    started = {journal.restore_id: journal for journal in open_journals(state, clock)}
+    choices = sorted(undoable(state, clock), key=lambda one: started[one.restore_id].lines[0].time)
+    if not choices:
+        raise RestoreRefused(f"There is no restore in {state.root} that can be undone. Nothing was touched.")
+    choice = choices[-1]
+    newest = max(started.values(), key=lambda journal: journal.lines[0].time)
+    failed = newest_attempt(state)
+    if failed is not None and failed > newest.lines[0].time:
+        why = f"The newest restore, of {show_time(failed)}, changed nothing"
+    elif newest.restore_id != choice.restore_id:
+        happened = _WHY_NOT.get(newest.step, "can no longer be undone")
+        why = f"The newest restore, {newest.restore_id} of {show_time(newest.lines[0].time)}, {happened}"
+    else:
+        return choice
+    raise RestoreRefused(
+        f"{why}; the one before is {choice.restore_id} of {show_time(choice.restored_at)}, onto "
+        f"{', '.join(choice.places)}. Name it to undo it. Nothing was touched."
+    )
 
 
 def undo_restore(
@@ -99,8 +147,9 @@ def undo_restore(
     What was written since the restore is not merged: databases as they are now
     are kept beside the live ones until the restore's undo time is over. Of a restore of rows exactly those
     rows are put back, and only if nobody changed them since. Raises
-    `RestoreRefused` when there is nothing to undo, or a newer restore of the same
-    place stands in between, `SourceError` when a server cannot be reached, and `Busy`.
+    `RestoreRefused` when there is nothing to undo, a newer restore of the same place stands
+    in between, or the newest is not the one that would be undone; `SourceError` when a
+    server cannot be reached, and `Busy`.
     """
     with state.lock("restore"), state.lock("backup"):
         refuse_unfinished(state, clock)
@@ -145,19 +194,15 @@ def finish_undo(
     journal.write(Step.UNDONE, checks=[asdict(line) for line in checks])
     reopen(state, hooks.maintenance)
     back = f"Everything is as it was before the restore of {journal.lines[0].time:%Y-%m-%d %H:%M} UTC."
-    told = [
-        f"What was live until now is kept as {place} until {_until(journal):%Y-%m-%d %H:%M} UTC."
-        for place in kept
-        if place
-    ]
+    told = tell_kept("now", [place for place in kept if place], _until(journal))
     unchecked = [
         f"{'folder' if isinstance(part, parts.TreePart) else 'database'} {part.name}"
         for part in found
         if not any(line.topic.startswith(f"{part.name}: ") for line in checks)
     ]
-    if unchecked:
-        told.append(f"Put back as it stood aside, without comparing it: {', '.join(unchecked)}.")
-    return RestoreReport(journal.restore_id, "undone", " ".join((back, *told)), checks)
+    trusted = f"Put back as it stood aside, without comparing it: {', '.join(unchecked)}."
+    text = " ".join(filter(None, (back, told, trusted if unchecked else "")))
+    return RestoreReport(journal.restore_id, "undone", text, checks)
 
 
 def remove_expired(
@@ -209,13 +254,10 @@ def _keeps_in_vain(journal: Journal, clock: Clock) -> bool:
 
 
 def _choose(state: StateFolder, restore_id: str | None, clock: Clock) -> Journal:
-    choices = undoable(state, clock)
     if restore_id is None:
-        if not choices:
-            raise RestoreRefused("There is no restore that can be undone. Nothing was touched.")
-        return open_journal(state, choices[0].restore_id, clock)
+        return open_journal(state, _newest(state, clock).restore_id, clock)
     journal = open_journal(state, restore_id, clock)
-    if restore_id not in {choice.restore_id for choice in choices}:
+    if restore_id not in {choice.restore_id for choice in undoable(state, clock)}:
         raise RestoreRefused(
             f"Restore {restore_id} cannot be undone: it is {journal.step.value.replace('_', ' ')}, its time "
             "is over, or a newer restore of the same place must be undone first. Nothing was touched."

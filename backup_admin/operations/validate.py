@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import BackupAdminError, UsageError
-from backup_admin.operations.captured import iterate_refs
+from backup_admin.operations.captured import iterate_bytes, iterate_refs
 from backup_admin.operations.issues import Issue, Level
-from backup_admin.operations.journal import refuse_unfinished
+from backup_admin.operations.journal import refuse_earlier
 from backup_admin.operations.layout import check_layout
-from backup_admin.operations.plan_postgres import RENAME, look_at_server, look_for_one_of_two_names
+from backup_admin.operations.plan_postgres import (
+    RENAME,
+    look_at_needs,
+    look_at_server,
+    look_for_one_of_two_names,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +45,7 @@ def validate_restore(
         *look_at_storage(repository, targets),
         *_look_at_places(plan, targets),
         *_look_at_nesting(plan),
+        *_look_at_needs(plan, repository, manifest, targets),
         *look_for_one_of_two_names(plan.databases, targets),
         *_look_at_space(plan, state),
         *look_at_journals(state, clock),
@@ -96,6 +102,20 @@ def _look_at_places(plan: RestorePlan, targets: SourceSet) -> Iterator[Issue]:
         yield from _look_at_place(f"Folder {tree.name}", Path(tree.root), found=tree.live_found)
 
 
+def _look_at_needs(
+    plan: RestorePlan, repository: Repository, manifest: Manifest, targets: SourceSet
+) -> Iterator[Issue]:
+    for part in plan.databases:
+        entry = manifest.database(part.name)
+        if not part.way or entry is None:
+            continue
+        try:
+            contents = b"".join(iterate_bytes(repository.reader(), entry.content))
+        except BackupAdminError:
+            continue  # told of as pieces that are missing, or where it is read
+        yield from look_at_needs(part, targets, contents)
+
+
 def _look_at_place(topic: str, path: Path, *, found: bool) -> Iterator[Issue]:
     parent = path.parent
     if not parent.is_dir():
@@ -125,7 +145,7 @@ def _look_at_space(plan: RestorePlan, state: StateFolder) -> Iterator[Issue]:
 def look_at_journals(state: StateFolder, clock: Clock) -> Iterator[Issue]:
     """Say whether a restore before this one has not ended."""
     try:
-        refuse_unfinished(state, clock)
+        refuse_earlier(state, clock)
     except BackupAdminError as error:
         yield Issue(Level.BLOCK, "Earlier restore", str(error))
 

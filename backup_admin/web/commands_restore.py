@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from backup_admin.operations.answers import (
     answer_extract_plan,
     refuse_inside_storage,
 )
+from backup_admin.operations.attempts import attempting
 from backup_admin.operations.extract import extract, plan_extract
 from backup_admin.operations.plans import Selection
 from backup_admin.operations.restore_answers import (
@@ -137,7 +139,8 @@ def _copy(
     repository = open_repository()
     found = repository.snapshot(choose(repository, *named))
     if dry_run:
-        return answer_extract_plan(plan_extract(repository, found.id, only), target)
+        plan = plan_extract(repository, found.id, target, only=only, allow_non_empty=allow_non_empty)
+        return answer_extract_plan(plan, target)
     refuse_inside_storage(repository, target)
     report = extract(
         repository,
@@ -152,7 +155,8 @@ def _copy(
 
 def _restore_in_place(named: tuple[str, str], selection: Selection, *, yes: bool, dry_run: bool) -> Answer:
     installation = ready()
-    with installation.database.new_session() as session:
+    trying = nullcontext() if dry_run else attempting(installation.state, installation.clock)
+    with trying, installation.database.new_session() as session:
         repository = engine.open_repository(session, installation)
         found = repository.snapshot(choose(repository, *named))
         review = restore_here.plan_here(session, installation, repository, found.id, selection)
@@ -168,7 +172,8 @@ def _restore_in_place(named: tuple[str, str], selection: Selection, *, yes: bool
 
 def _restore_rows(named: tuple[str, str], asked: AskedRows, *, yes: bool, dry_run: bool) -> Answer:
     installation = ready()
-    with installation.database.new_session() as session:
+    trying = nullcontext() if dry_run else attempting(installation.state, installation.clock)
+    with trying, installation.database.new_session() as session:
         repository = engine.open_repository(session, installation)
         found = repository.snapshot(choose(repository, *named))
         review = restore_here.plan_rows_here(session, installation, repository, found.id, asked)

@@ -19,8 +19,9 @@ from backup_admin.sources.merging.deciding import (
 from backup_admin.sources.merging.keeping import keep_after, keep_before
 from backup_admin.sources.merging.merge_model import MergeReport, OnConflict
 from backup_admin.sources.merging.record import write_record
+from backup_admin.sources.merging.referring import tell_lost_references
 from backup_admin.sources.merging.renumbering import renumber
-from backup_admin.sources.merging.walking import load_tables, mark_owned, mark_selected, select
+from backup_admin.sources.merging.walking import find_table, load_tables, mark_owned, mark_selected, select
 from backup_admin.sources.merging.working import OWNED, Workbench
 from backup_admin.sources.merging.writing import count_rows, write
 
@@ -54,7 +55,7 @@ def merge(  # noqa: PLR0913 - into what, what of it, and how
     """
     bench = Workbench(engine, graph)
     policy = request.on_conflict
-    selected = select(graph, request)
+    selected = select(bench, request)
     load_tables(bench, selected)
     mark_selected(bench, selected)
     mark_owned(bench, selected)
@@ -76,12 +77,14 @@ def merge(  # noqa: PLR0913 - into what, what of it, and how
     _tell_links(bench, request, tell_link)
     _tell_triggers(bench, tables)
     _tell_large_objects(bench, tables)
+    if not refusals and not clashes:
+        tell_lost_references(bench, policy)
     return MergeReport(tables, clashes, refusals, tuple(bench.notes))
 
 
 def _tell_links(bench: Workbench, request: MergeRequest, tell_link: TellLink) -> None:
     for number, (table, column) in enumerate(request.links):
-        name = bench.graph.find(table)[0].name
+        name = find_table(bench, table)[0].name
         work = bench.works.get(name)
         if work is None:
             bench.notes.append(f"No row of {table} is restored, so no file follows from {table}.{column}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import RestoreRefused, UsageError
@@ -11,11 +12,12 @@ from backup_admin.sources.merging.merge_model import OnConflict
 from backup_admin.sources.merging.working import OWNED, all_of
 
 if TYPE_CHECKING:
-    from backup_admin.sources.merging.graph import Graph, LiveTable
+    from backup_admin.sources.merging.graph import LiveTable
     from backup_admin.sources.merging.merge_model import MergeRequest
     from backup_admin.sources.merging.working import Work, Workbench
 
 _SHOWN_NAMES = 12
+_NEAR_NAMES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +29,32 @@ class Selected:
     key: str | None
 
 
-def select(graph: Graph, request: MergeRequest) -> list[Selected]:
+def select(bench: Workbench, request: MergeRequest) -> list[Selected]:
     """Find what was named; raise `RestoreRefused` or `UsageError`."""
-    found = [Selected(*graph.find(name), None) for name in request.tables]
-    found += [Selected(*graph.find(name), key) for name, key in request.rows]
+    found = [Selected(*find_table(bench, name), None) for name in request.tables]
+    found += [Selected(*find_table(bench, name), key) for name, key in request.rows]
     for one in found:
         _refuse_senseless(one, request.on_conflict)
     return found
+
+
+def find_table(bench: Workbench, name: str) -> tuple[LiveTable, str]:
+    """Return a table, and the partition that was meant if it was one; raise `RestoreRefused`.
+
+    A name that is nowhere is misspelt: nobody has to make that table.
+    """
+    graph = bench.graph
+    short = name.removeprefix("public.")
+    live = {*graph.tables, *graph.partitions}
+    absent = bench.engine.absent() if live.isdisjoint((name, short)) else []
+    if live.isdisjoint((name, short)) and short not in absent and name not in absent:
+        near = get_close_matches(short, sorted({*live, *absent}), n=_NEAR_NAMES)
+        known = ", ".join(near or sorted({*live, *absent})[:_SHOWN_NAMES]) or "none"
+        raise RestoreRefused(
+            f"Neither the snapshot nor the live database has a table {name!r}; "
+            f"{'the nearest names are' if near else 'they have'} {known}. Nothing was touched."
+        )
+    return graph.find(name)
 
 
 def _refuse_senseless(one: Selected, policy: OnConflict) -> None:

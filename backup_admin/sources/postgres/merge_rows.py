@@ -134,11 +134,12 @@ class PostgresMerge:
         columns += [f"{name} text" for name in names.values() if name.startswith("x")]
         own = f"pg_temp.w{number}"
         columns = [*_OWN_COLUMNS, *columns]
-        self.run(f"CREATE TEMPORARY TABLE w{number} ({', '.join(columns)}) ON COMMIT DROP")
-        for place, row in found:
-            self.run(f"ALTER TABLE {own} ALTER part SET DEFAULT {place}")
-            self._copy_in(own, row, [names[name] for name in row["columns"]])
-        self.run(f"ANALYZE {own}")
+        with self._connection.transaction():  # within the one there is: who need not have it goes on
+            self.run(f"CREATE TEMPORARY TABLE w{number} ({', '.join(columns)}) ON COMMIT DROP")
+            for place, row in found:
+                self.run(f"ALTER TABLE {own} ALTER part SET DEFAULT {place}")
+                self._copy_in(own, row, [names[name] for name in row["columns"]])
+            self.run(f"ANALYZE {own}")
         return LoadedTable(own, common, tuple(left_out))
 
     def make(

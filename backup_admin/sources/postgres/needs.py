@@ -64,6 +64,7 @@ JOIN pg_tablespace t ON t.oid = c.reltablespace WHERE {OWN_SCHEMAS} ORDER BY 1
 _AVAILABLE = "SELECT name::text FROM pg_available_extensions"
 _MAY_SET = 160_000  # since then a member may be one who cannot act as the role
 _ROLES = "SELECT rolname::text, pg_has_role(current_user, oid, %s) FROM pg_roles"
+_OWNS_PUBLIC = "SELECT pg_get_userbyid(nspowner)::text FROM pg_namespace WHERE nspname = 'public'"
 _SEES_ALL = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user"
 _IS_SUPERUSER = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"
 _SPACES = "SELECT spcname::text FROM pg_tablespace WHERE has_tablespace_privilege(oid, 'CREATE')"
@@ -134,6 +135,34 @@ def refuse_lacking(connection: psycopg.Connection, needs: Needs, label: str, *, 
             f"SECURITY), and who loads into {label} could not read back what was loaded. Nothing was loaded. "
             "Give that user BYPASSRLS, or load as a superuser."
         )
+
+
+def what_lacks(connection: psycopg.Connection, needs: Needs, label: str) -> str:
+    """Return what would make a restore in place fail, and what to do; empty when nothing is known to.
+
+    An owner of the live schema `public` is none of that: it stays whose it is.
+    """
+    roles: dict[str, bool] = dict(connection.execute(_ROLES, (membership(connection),)).fetchall())
+    unknown = [name for name in (*needs.owners, *needs.named) if name not in roles]
+    if unknown:
+        return (
+            f"The server knows no role {_and(unknown)}, and in the backup they own something or have rights. "
+            "Make them first: CREATE ROLE."
+        )
+    stays = {name for (name,) in connection.execute(_OWNS_PUBLIC)}
+    foreign = [name for name in needs.owners if not roles[name] and name not in stays]
+    if foreign:
+        user = connection.info.user
+        return (
+            f"In the backup things belong to {_and(foreign)}, and {user} is no member who may give things to "
+            f"them. Let it be one (GRANT {', '.join(foreign)} TO {user}), or restore as a superuser with "
+            "--as-superuser."
+        )
+    try:
+        refuse_lacking(connection, needs, label, no_owner=True)
+    except RestoreRefused as error:
+        return str(error).replace(" Nothing was loaded.", "")
+    return ""
 
 
 def refuse_extensions(connection: psycopg.Connection, needs: Needs, label: str) -> None:

@@ -61,6 +61,11 @@ class LiveDatabase:
         self._way = way
 
     @property
+    def old_name(self) -> str:
+        """The database that keeps what was live before; empty where it is kept as parts."""
+        return self._names.old if self._way is Way.RENAME else ""
+
+    @property
     def undone_name(self) -> str:
         """The database that an undo keeps; empty where it keeps none on the server."""
         return self._names.undone if self._way is Way.RENAME else ""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import SourceMissing
 from backup_admin.sources.postgres.connect import connected
-from backup_admin.sources.postgres.needs import membership
+from backup_admin.sources.postgres.needs import Needs, membership, needs_from_json, needs_to_json, what_lacks
 from backup_admin.sources.postgres.server import at_server, exists
 
 if TYPE_CHECKING:
@@ -96,6 +97,18 @@ def survey(source: PostgresSource) -> Survey:
     with connected(source.address) as connection:
         undroppable = tuple(str(row[0]) for row in connection.execute(_UNDROPPABLE))
     return replace(found, undroppable=undroppable)
+
+
+def lacks(source: PostgresSource, contents: bytes, *, replaced: bool) -> str:
+    """Return what the server lacks for what was captured, and what to do; empty when nothing is known.
+
+    `replaced` is what happens to the content of the database itself. Raises what `survey` does, and
+    `ValueError`, `KeyError` or `TypeError` for contents that cannot be read.
+    """
+    needs = needs_from_json(json.loads(contents).get("needs", needs_to_json(Needs())))
+    address = source.address
+    with connected(address) if replaced else at_server(address, away_from=address.database) as connection:
+        return what_lacks(connection, needs, address.label)
 
 
 def place_of(source: PostgresSource) -> tuple[str, str]:

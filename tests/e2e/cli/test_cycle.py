@@ -196,10 +196,11 @@ def test_restore_leaves_a_folder_with_other_things_alone(repository: World) -> N
     out.mkdir()
     (out / "mine").write_text("mine")
 
+    dry = repository.restore(out, "--dry-run")
     refused = repository.restore(out)
     allowed = repository.restore(out, "--allow-non-empty")
 
-    assert (refused.status, allowed.status) == (1, 0)
+    assert (dry.status, refused.status, allowed.status) == (1, 1, 0)
     assert sorted(path.name for path in out.iterdir()) == ["databases", "files", "manifest.json", "mine"]
 
 

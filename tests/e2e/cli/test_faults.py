@@ -345,10 +345,13 @@ def test_full_target_is_told_before_anything_is_written(repository: World, small
     (repository.files / "big").write_bytes(bytes(5_000_000))
     repository.back_up()
 
+    dry = repository.restore(small_disk / "deep/out", "--dry-run")
+    assert list(small_disk.iterdir()) == []
     done = repository.restore(small_disk / "out")
 
-    assert (done.status, done.error["code"]) == (1, "restore_refused")
-    assert "MB" in done.error["message"]
+    for refused in (dry, done):
+        assert (refused.status, refused.error["code"]) == (1, "restore_refused")
+        assert "MB" in refused.error["message"]
 
 
 def test_full_state_folder_is_told(repository: World, small_disk: Path) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from backup_admin.core.state import StateFolder
 from examples.gallery.compare import describe_database, describe_tree, differences
 from tests.e2e.cli.command import Done, World, change, make_database
 
@@ -31,6 +32,12 @@ def counted(self, *arguments, **data):
 Journal.write = counted
 sys.exit(run(sys.argv[2:]))
 """
+
+# Works as if the lock of restores, which the test holds for it, were its own.
+_UNLOCKED = """from contextlib import contextmanager
+from backup_admin.core.state import StateFolder
+StateFolder.lock = contextmanager(lambda self, name: (yield))
+from backup_admin.cli.main import run"""
 
 
 def in_place(world: World, *more: object) -> Done:
@@ -315,6 +322,82 @@ def test_killed_restore_is_finished_or_undone_by_recover(repository: World) -> N
         states |= outcomes
     assert count > 8
     assert {"rolled_back", "restored"} <= states
+
+
+def test_undo_takes_no_older_restore_for_one_that_failed(repository: World) -> None:
+    restored = in_place(repository, "--yes").result["restore"]
+    change(repository.database, "INSERT INTO item (name) VALUES ('written since')")
+    since = state_of(repository)
+    failed = in_place(repository, "--yes", "--sqlite", f"other={repository.database}")
+    assert failed.status == 2, failed.out
+
+    done = repository.run("undo", "--yes", "--json")
+
+    assert (done.status, done.error["code"]) == (1, "restore_refused")
+    assert "The newest restore, of " in done.error["message"]
+    assert f"the one before is {restored} of " in done.error["message"]
+    assert str(repository.database) in done.error["message"]
+    assert state_of(repository) == since
+    named = repository.run("undo", restored, "--yes", "--json")
+    assert (named.status, named.result["outcome"]) == (0, "undone")
+    assert f"Undo of restore {restored} of " in named.err
+    assert str(repository.database) in named.err
+
+
+def test_undo_takes_no_older_restore_for_one_that_was_put_back(repository: World) -> None:
+    restored = in_place(repository, "--yes").result["restore"]
+    newer = restore_that_stops(repository)
+    (recovered,) = repository.run("recover", "--json").result["restores"]
+    since = state_of(repository)
+
+    done = repository.run("undo", "--yes", "--json")
+
+    assert recovered["outcome"] == "rolled_back"
+    assert (done.status, done.error["code"]) == (1, "restore_refused")
+    assert newer != restored
+    assert f"The newest restore, {newer} of " in done.error["message"]
+    assert f"the one before is {restored} of " in done.error["message"]
+    assert state_of(repository) == since
+
+
+def test_a_dry_run_and_a_refused_consent_attempt_nothing(repository: World) -> None:
+    before = state_of(repository)
+    in_place(repository, "--yes")
+    in_place(repository, "--dry-run", "--sqlite", f"other={repository.database}")
+    in_place(repository)
+
+    assert repository.run("undo", "--yes").status == 0
+    assert state_of(repository) == before
+
+
+def test_a_second_restore_at_once_is_told_that_one_is_at_work(repository: World) -> None:
+    with StateFolder(repository.state).lock("restore"):
+        restore_that_stops(repository, locked=True)
+        before = state_of(repository)
+
+        for more in ((), ("--dry-run",)):
+            done = in_place(repository, "--yes", *more)
+            said = done.out
+            assert done.status == (1 if more else 5), done.out
+            assert "Another restore is under way here" in said
+            assert "recover" not in said
+            assert said.count("Nothing was touched.") <= 1
+        assert repository.run("undo", "--yes").status == 5
+    assert state_of(repository) == before
+
+
+def restore_that_stops(world: World, *, locked: bool = False) -> str:
+    """Leave the journal of a restore that is killed before it changes anything; return its id."""
+    before = set((world.state / "restores").glob("*.journal"))
+    program = _KILLED.replace("from backup_admin.cli.main import run", _UNLOCKED) if locked else _KILLED
+    subprocess.run(
+        [sys.executable, "-c", program, "3", *map(str, arguments(world)), "--yes"],
+        env={**os.environ, "BACKUP_ADMIN_STATE_DIR": str(world.state)},
+        capture_output=True,
+        check=False,
+    )
+    (made,) = set((world.state / "restores").glob("*.journal")) - before
+    return made.stem.removeprefix("restore-")
 
 
 def test_undo_with_nothing_to_undo_says_so(repository: World) -> None:

@@ -191,3 +191,62 @@ def test_what_was_restored_in_place_is_sound_to_the_program_that_checks_pages(
     place = ["-h", str(site.server.folder), "-p", str(site.server.port), "-U", SUPERUSER, "-d", site.name]
     done = subprocess.run([*check, *place], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@WAYS
+def test_what_a_backup_gives_to_others_is_found_in_the_plan(newest: InPlace, way: str) -> None:
+    with suppress(psycopg.errors.DuplicateObject):
+        newest.server.run("CREATE ROLE stranger")
+    newest.server.run(
+        f"CREATE TABLE strange (n int);\nGRANT SELECT ON strange TO {OWNER};\n"
+        "ALTER TABLE strange OWNER TO stranger",
+        newest.name,
+    )
+    newest.back_up()
+    other = newest.server.new_database()
+    newest.server.run("CREATE TABLE here (n int)", other, user=OWNER)
+    before = dump_text(newest.server, other)
+    place = ("--in-place", "--postgres", f"app={newest.address(other)}")
+
+    with going(newest, way):
+        dry = newest.call("restore", "latest", newest.world.storage, *place, "--dry-run")
+        done = newest.restore(database=other)
+    newest.server.run(f"GRANT stranger TO {OWNER}")
+    with going(newest, way):
+        member = newest.call("restore", "latest", newest.world.storage, *place, "--dry-run")
+    newest.server.run(f"REVOKE stranger FROM {OWNER}")
+
+    (blocked,) = [one["message"] for one in dry.result["issues"] if one["level"] == "block"]
+    assert f"things belong to stranger, and {OWNER} is no member" in blocked
+    assert f"GRANT stranger TO {OWNER}" in blocked
+    assert (dry.status, done.status, member.status) == (1, 1, 0), member.out
+    assert blocked in done.error["message"]
+    assert len(newest.good("list", newest.world.storage).result["snapshots"]) == 1
+    assert dump_text(newest.server, other) == before
+
+
+def test_a_dry_run_says_which_way_it_is(newest: InPlace) -> None:
+    newest.back_up()
+    place = ("--in-place", "--postgres", f"app={newest.address(newest.name)}", "--dry-run")
+    arguments = ("restore", "latest", newest.world.storage, *place)
+
+    renamed = newest.world.run(*arguments, alone=False)
+    with going(newest, "in_place"):
+        replaced = newest.world.run(*arguments, alone=False)
+
+    assert "A new database is made and read back beside it, then takes its name" in renamed.out
+    assert "dropped and loaded in one transaction" in replaced.out
+    assert "takes its name" not in replaced.out
+
+
+@WAYS
+def test_the_report_names_the_database_that_keeps_what_was_live(newest: InPlace, way: str) -> None:
+    newest.back_up()
+    with going(newest, way):
+        message = newest.restore().result["message"]
+
+    kept = sorted(newest.databases() - {newest.name})
+    assert len(kept) == (1 if way == "rename" else 0)
+    told = [f"What was live until now is kept as {name} until " for name in kept]
+    assert [words for words in told if words in message] == told
+    assert ("`backup-admin recover`, or an app's worker, removes it." in message) == bool(kept)

@@ -153,4 +153,5 @@ def test_an_undo_says_where_what_was_live_is_kept_and_until_when(newest: InPlace
     message = newest.good("undo", "--yes").result["message"]
 
     (kept,) = (name for name in newest.databases() if "__undone_" in name)
-    assert f"What was live until now is kept as {kept} until {until:%Y-%m-%d %H:%M} UTC." in message
+    assert f"What was live until now is kept as {kept} until {until:%Y-%m-%d %H:%M} UTC; then " in message
+    assert "`backup-admin recover`, or an app's worker, removes it" in message

@@ -202,17 +202,22 @@ def test_what_is_there_already_touches_nothing(site: Site) -> None:
 
 def test_wrong_use_says_what_is_wrong(site: Site) -> None:
     before = site.database.dump()
+    linked = ("--linked", "app.photos.path=files")
+    lost = ("--rows", "app.events:2", *linked, "--files", "files=/does/not/exist")
     wrong: list[tuple[tuple[str, ...], int, str]] = [
         (("--rows", "app.events:2"), 2, "give --yes"),
         (("--rows", "app.events", "--yes"), 2, "NAME.TABLE:KEY"),
         (("--rows", "other.events:2", "--yes"), 2, "does not begin with the name"),
         (("--rows", "app.events:99", "--yes"), 1, "no row of events with the key '99'"),
-        (("--table", "app.nothing", "--yes"), 1, "no table 'nothing'"),
+        (("--table", "app.nothing", "--yes"), 1, "Neither the snapshot nor the live database has a table"),
+        (("--table", "app.evnts", "--yes"), 1, "a table 'evnts'; the nearest names are events"),
         (("--table", "app.events", "--on-conflict", "copy", "--yes"), 2, "--rows only"),
         (("--table", "app.events", "--to", "x"), 2, "--to has no meaning"),
         (("--rows", "app.events:2", "--linked", "app.photos.path=files", "--yes"), 2, "--files files=DIR"),
         (("--rows", "app.events:2", "--linked", "app.photos.path=no", "--yes"), 2, "no folder 'no'"),
         (("--in-place", "--on-conflict", "skip"), 2, "has no meaning"),
+        ((*lost, "--dry-run"), 1, "/does/not/exist, which is no folder or not there"),
+        ((*lost, "--yes"), 1, "/does/not/exist, which is no folder or not there"),
     ]
 
     for arguments, status, words in wrong:

@@ -167,7 +167,11 @@ def test_what_cannot_be_meant_is_refused_with_its_reason(gallery: Database) -> N
     before = gallery.dump()
     wrong: list[tuple[MergeRequest, type[BackupAdminError], str]] = [
         (MergeRequest(rows=(("events", "99"),)), RestoreRefused, "no row of events with the key '99'"),
-        (MergeRequest(rows=(("event", "2"),)), RestoreRefused, "no table 'event'"),
+        (
+            MergeRequest(rows=(("event", "2"),)),
+            RestoreRefused,
+            "'event'; the nearest names are event",
+        ),
         (MergeRequest(rows=(("role_permissions", "1"),)), UsageError, "2 columns"),
         (
             MergeRequest(tables=("events",), on_conflict=OnConflict.COPY),

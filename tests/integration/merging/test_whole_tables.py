@@ -149,3 +149,60 @@ def test_a_table_that_is_gone_comes_back_in_sqlite_and_is_explained_in_postgresq
     assert database.rows("SELECT count(*) FROM sqlite_master") == [(0,)]
     database.merge(MergeRequest(tables=("word",)))
     assert database.dump() == before
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [MergeRequest(rows=(("event", "1"),)), MergeRequest(tables=("event",), on_conflict=OnConflict.OVERWRITE)],
+)
+def test_rows_that_lost_their_reference_to_what_comes_back_are_counted(
+    database: Database, request_: MergeRequest
+) -> None:
+    database.run(
+        "CREATE TABLE event (id int PRIMARY KEY, title text)",
+        "CREATE TABLE mail (id int PRIMARY KEY, event_id int REFERENCES event (id) ON DELETE SET NULL)",
+        "CREATE TABLE task (id int PRIMARY KEY, event_id int REFERENCES event (id) ON DELETE SET NULL)",
+        "CREATE TABLE photo (id int PRIMARY KEY, event_id int REFERENCES event (id) ON DELETE CASCADE)",
+        "INSERT INTO event VALUES (1, 'a'), (2, 'b')",
+        "INSERT INTO mail VALUES (1, 1), (2, 1), (3, 1), (4, 2), (5, NULL), (6, 1)",
+        "INSERT INTO task VALUES (1, 2), (2, 1)",
+        "INSERT INTO photo VALUES (1, 1), (2, 2)",
+    )
+    database.capture()
+    database.run(
+        "DELETE FROM event WHERE id = 1",
+        "UPDATE mail SET event_id = 2 WHERE id = 3",
+        "DELETE FROM mail WHERE id = 2",
+        "UPDATE mail SET event_id = NULL WHERE id = 4",  # its event was never away
+        "UPDATE task SET event_id = 2",
+    )
+    before = database.rows("SELECT id, event_id FROM mail ORDER BY id")
+
+    dry = database.merge(request_, dry=True)
+    report = database.merge(request_)
+    again = database.merge(request_, dry=True)
+
+    lost = [
+        "3 rows of mail referred (event_id) to rows of event that come back here, and no longer do; "
+        "that is not put back.",
+        "1 row of task referred (event_id) to rows of event that come back here, and no longer does; "
+        "that is not put back.",
+    ]
+    assert sorted(dry.notes) == sorted(report.notes) == sorted(lost)
+    assert again.notes == ()
+    assert database.rows("SELECT id, event_id FROM mail ORDER BY id") == before
+
+
+def test_a_table_that_is_nowhere_is_misspelt(database: Database) -> None:
+    database.run("CREATE TABLE events (id int PRIMARY KEY)", "CREATE TABLE zebra (id int PRIMARY KEY)")
+    database.capture()
+
+    with pytest.raises(RestoreRefused) as refused:
+        database.merge(MergeRequest(tables=("evnts",)))
+    with pytest.raises(RestoreRefused, match="they have events, zebra"):
+        database.merge(MergeRequest(tables=("q",)))
+
+    assert str(refused.value) == (
+        "Neither the snapshot nor the live database has a table 'evnts'; the nearest names are events. "
+        "Nothing was touched."
+    )

@@ -283,7 +283,7 @@ def test_a_pattern_restores_what_a_full_restore_has_of_it(
 
     found = found_below(tmp_path / "part/files")
     assert found.items() <= whole.items()
-    plan = plan_extract(repository, repository.snapshot_ids()[0], (only,))
+    plan = plan_extract(repository, repository.snapshot_ids()[0], tmp_path / "other", only=(only,))
     assert (plan.files, plan.size) == (report.files, report.bytes_written)
     assert {path for path, data in found.items() if data is not None} == {
         path for path, data in whole.items() if data is not None and re.match(wanted, path)
