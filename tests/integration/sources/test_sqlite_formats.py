@@ -169,6 +169,31 @@ def test_a_script_makes_the_same_database(database: Path, tmp_path: Path) -> Non
         assert python.execute("SELECT count(*) FROM plain").fetchone() == (len(before["plain"]),)
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        "INSERT INTO b VALUES (1); INSERT INTO a VALUES (1)",
+        "INSERT INTO b VALUES (1); INSERT INTO a VALUES (1); DELETE FROM sqlite_sequence WHERE name = 'b'",
+        "INSERT INTO a VALUES (1); DELETE FROM sqlite_sequence",
+        "INSERT INTO a VALUES (1); INSERT INTO sqlite_sequence VALUES ('gone', NULL), ('it''s', 'seven')",
+    ],
+)
+def test_a_script_counts_ids_as_the_database_does_in_whatever_order_its_tables_were_used(
+    more: str, tmp_path: Path
+) -> None:
+    schema = "CREATE TABLE {} (id INTEGER PRIMARY KEY AUTOINCREMENT);"
+    source = make(tmp_path / "app.db", schema.format("b") + schema.format("a") + more)
+
+    script, report = export(source, "sql")
+
+    target = tmp_path / "new.db"
+    with script.open("rb") as file:
+        subprocess.run(["sqlite3", "-bail", target], stdin=file, check=True, capture_output=True)
+    assert report.problems == ()
+    counted = "SELECT name, typeof(seq), seq FROM sqlite_sequence"
+    assert shell(target, counted) == shell(source, counted)
+
+
 def test_a_compact_copy_is_the_same_database_and_smaller(database: Path) -> None:
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.executemany("INSERT INTO log VALUES (hex(randomblob(500)))", [()] * 2000)
