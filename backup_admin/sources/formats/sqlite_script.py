@@ -16,7 +16,7 @@ from backup_admin.sources.formats.sqlite_export import describe, has_sequences, 
 from backup_admin.sources.formats.sqlite_schema import quoted, read_tables
 from backup_admin.sources.formats.sqlite_values import RawText, Value, text_of
 from backup_admin.sources.sqlite_digest import foreign_collations, stand_in
-from backup_admin.sources.sqlite_open import Failure, connect
+from backup_admin.sources.sqlite_open import Failure, connect, error_code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +58,8 @@ class _Trial:
         try:
             self._made.execute(statement)
         except (sqlite3.Error, UnicodeEncodeError) as error:
+            if error_code(error) == sqlite3.SQLITE_FULL:
+                raise
             self._problem = f"{error} ({statement[:80]!r})"
 
     def compare(self, copy: sqlite3.Connection) -> list[str]:
