@@ -44,7 +44,10 @@ if TYPE_CHECKING:
     from backup_admin.sources.postgres.address import PostgresAddress
 
 # What the system, and SQLite, say of a full disk; it comes from other processes too, as text.
-_DISK_FULL = ("no space left on device", "disk quota exceeded", "database or disk is full")
+_DISK_FULL = (
+    *("no space left on device", "no space is left on the disk", "disk quota exceeded"),
+    "database or disk is full",
+)
 
 
 class ExportFormat(StrEnum):
