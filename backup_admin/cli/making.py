@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import click
 from backup_admin.cli.describing import describe_snapshot
 from backup_admin.cli.named_sources import check_text, make_sources
 from backup_admin.cli.opening import Surroundings, actor, open_given, open_place, repository_options
-from backup_admin.core.errors import BackupAdminError
+from backup_admin.core.errors import BackupAdminError, SourceError
 from backup_admin.core.shown import columns, count_of, show_size
 from backup_admin.operations.answers import INCOMPLETE, SKIPPED, Answer
 from backup_admin.operations.backup import back_up
@@ -130,7 +131,7 @@ def run_verb(  # noqa: PLR0913  one parameter for each option
     )
     servers = tuple(replace(one, archive=postgres_format == "archive") for one in sources.postgres)
     sources = replace(sources, postgres=servers)
-    with surroundings.reporting(_STOPPED) as reporter:
+    with surroundings.reporting(_STOPPED) as reporter, _telling_what_was_not_done():
         given = _Given(repository, sources, state, reporter, surroundings.clock)
         decision = Decision(run=True, reason="") if skips is None else _look(given, skips)
         result = _back_up(given, options) if decision.run else None
@@ -138,6 +139,17 @@ def run_verb(  # noqa: PLR0913  one parameter for each option
     if result is None:
         return _skipped(decision, copies, exit_code=SKIPPED if exit_skipped else 0)
     return _answer(result, copies, decision)
+
+
+@contextmanager
+def _telling_what_was_not_done() -> Iterator[None]:
+    """Say of a source that cannot be read what that means for the backup."""
+    try:
+        yield
+    except SourceError as error:
+        raise type(error)(
+            f"{error} Nothing was backed up, and earlier snapshots are intact. Mend that, or run without it."
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from backup_admin.operations.results import SourceSet
     from backup_admin.operations.rows_plan import RowsSelection
 
-_STOPPED_LIVE = "Nothing that is live was changed."
+_STOPPED_LIVE = "Nothing live was changed."
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,12 @@ def put_back(journal: Journal, state: StateFolder, hooks: RestoreHooks, *, reaso
     return "rolled_back", " ".join((_BACK if touched else _NOTHING, *told))
 
 
+def ended(reason: object, message: str) -> str:
+    """Return why a restore ended and what `put_back` said of it, nothing twice."""
+    said = str(reason)
+    return f"{said.removesuffix(f' {_NOTHING}') if _NOTHING in message else said} {message}"
+
+
 def clear(journal: Journal, servers: Sequence[PostgresSource]) -> tuple[list[str], list[str]]:
     """Remove what a restore that was put back does not need; return what could not be, and what is kept.
 

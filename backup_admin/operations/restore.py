@@ -27,7 +27,7 @@ from backup_admin.operations.maintenance import close, reopen
 from backup_admin.operations.on_disk import compare_tree
 from backup_admin.operations.pinning import pinned
 from backup_admin.operations.planned import planned_manifest
-from backup_admin.operations.put_back import put_back
+from backup_admin.operations.put_back import ended, put_back
 from backup_admin.operations.restore_report import RestoreReport, RestoreTools
 from backup_admin.operations.results import SourceSet
 from backup_admin.operations.safety_backup import keep_what_can_be, no_backups
@@ -87,7 +87,7 @@ def carry_out(
             return RestoreReport(
                 restore_id,
                 outcome,
-                f"{known} {message}",
+                ended(known, message),
                 tuple(run.checks),
                 run.safety_snapshot,
                 error_code=known.code,

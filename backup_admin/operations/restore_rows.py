@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import BackupAdminError, RestoreRefused, UsageError, VerificationFailed
+from backup_admin.core.shown import count_of
 from backup_admin.operations.base_backups import refuse_cluster
 from backup_admin.operations.captured import iterate_bytes, write_content
 from backup_admin.operations.databases import compare_database
@@ -345,8 +346,8 @@ def _sources(target: SqliteSource | PostgresSource) -> SourceSet:
 
 
 def _why_refused(report: MergeReport) -> str:
-    count = len(report.clashes) + len(report.refusals)
-    return f"It cannot be restored as asked, for {count} reasons. Nothing live was changed."
+    reasons = count_of(len(report.clashes) + len(report.refusals), "reason")
+    return f"It cannot be restored as asked, for {reasons}. Nothing live was changed."
 
 
 def _why_nothing(report: MergeReport) -> str:

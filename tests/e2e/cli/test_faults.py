@@ -152,6 +152,8 @@ def test_missing_source_fails_and_makes_no_snapshot(repository: World) -> None:
     for source in (["--files", "a=gone"], ["--sqlite", "a=gone.db"], ["--files", "a=app.db"]):
         done = repository.run("run", repository.storage, "--key-file", repository.key, *source, "--json")
         assert (done.status, done.error["code"]) == (1, "source_missing"), source
+        assert done.error["message"].endswith("earlier snapshots are intact. Mend that, or run without it.")
+        assert done.error["message"].count("Nothing was backed up") == 1
 
     assert len(repository.call("list").result["snapshots"]) == 1
 
