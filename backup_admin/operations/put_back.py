@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.errors import BackupAdminError, JournalFailed, NeedsAttention
+from backup_admin.core.shown import show_moment
 from backup_admin.operations import restore_parts as parts
 from backup_admin.operations import tree_swap
 from backup_admin.operations.journal import Journal, Step
@@ -107,7 +108,7 @@ def is_away(journal: Journal, servers: Sequence[PostgresSource]) -> bool:
 def _tell_kept(journal: Journal, kept: Sequence[str]) -> list[str]:
     if not kept:
         return []
-    until = f"{kept_until(journal):%Y-%m-%d %H:%M} UTC"
+    until = show_moment(kept_until(journal))
     return [f"What was live until then is kept as {place} until {until}." for place in kept]
 
 

@@ -19,6 +19,7 @@ from backup_admin.core.errors import (
     SourceError,
     VerificationFailed,
 )
+from backup_admin.core.shown import show_moment
 from backup_admin.operations import restore_parts as parts
 from backup_admin.operations import tree_swap
 from backup_admin.operations.databases import CheckLine
@@ -242,9 +243,7 @@ class _Restore:
         reopen(self._state, self._hooks.maintenance)
         for database in self._databases:
             database.forget_staged()
-        return self.report(
-            f"Restored from the backup of {self._manifest.snapshot.created_at:%Y-%m-%d %H:%M} UTC."
-        )
+        return self.report(f"Restored from the backup of {show_moment(self._manifest.snapshot.created_at)}.")
 
     def report(self, message: str, *, exit_code: int = 0) -> RestoreReport:
         """Say how a committed restore ended."""

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import BackupAdminError, RestoreRefused, UsageError, VerificationFailed
-from backup_admin.core.shown import count_of
+from backup_admin.core.shown import count_of, show_moment
 from backup_admin.operations.base_backups import refuse_cluster
 from backup_admin.operations.captured import iterate_bytes, write_content
 from backup_admin.operations.databases import compare_database
@@ -161,7 +161,7 @@ def _carry_out(
     return RowsReport(
         restore_id,
         "restored",
-        f"Restored from the backup of {run.day:%Y-%m-%d %H:%M} UTC into {plan.place}.",
+        f"Restored from the backup of {show_moment(run.day)} into {plan.place}.",
         report,
         linked,
         kept.snapshot,

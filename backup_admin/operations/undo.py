@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from backup_admin.core.clock import Clock, parse_time
 from backup_admin.core.errors import BackupAdminError, NeedsAttention, RestoreRefused, UsageError
+from backup_admin.core.shown import show_moment
 from backup_admin.operations import restore_parts as parts
 from backup_admin.operations.journal import Journal, Step, open_journal, open_journals, refuse_unfinished
 from backup_admin.operations.maintenance import close, reopen
@@ -144,9 +145,9 @@ def finish_undo(
     kept = [part.undone_place() for part in databases if isinstance(part, PostgresPart)]
     journal.write(Step.UNDONE)
     reopen(state, hooks.maintenance)
-    back = f"Everything is as it was before the restore of {journal.lines[0].time:%Y-%m-%d %H:%M} UTC."
+    back = f"Everything is as it was before the restore of {show_moment(journal.lines[0].time)}."
     told = [
-        f"What was live until now is kept as {place} until {_until(journal):%Y-%m-%d %H:%M} UTC."
+        f"What was live until now is kept as {place} until {show_moment(_until(journal))}."
         for place in kept
         if place
     ]
