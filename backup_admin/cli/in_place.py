@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from backup_admin.repository.types import Manifest, Snapshot
 
 _COMMAND = "backup-admin"
-_STOPPED_LIVE = "Nothing that is live was changed."
+_STOPPED_LIVE = "Nothing live was changed."
 _YES = frozenset({"y", "yes"})
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 import click
@@ -11,7 +13,7 @@ import click
 from backup_admin.cli.describing import describe_snapshot
 from backup_admin.cli.named_sources import check_text, make_sources
 from backup_admin.cli.opening import Surroundings, actor, open_given, open_place, repository_options
-from backup_admin.core.errors import BackupAdminError
+from backup_admin.core.errors import BackupAdminError, SourceError, UsageError
 from backup_admin.core.shown import columns, count_of, show_size, show_text
 from backup_admin.operations.answers import INCOMPLETE, SKIPPED, Answer
 from backup_admin.operations.backup import back_up
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from backup_admin.core.state import StateFolder
     from backup_admin.repository.repository import Repository
 
+_MAX_SKIP_HOURS = 24
 _STOPPED = "No snapshot was made; earlier ones are intact."
 
 
@@ -78,8 +81,7 @@ class _Copy:
 @click.option(
     "--max-skip-hours",
     type=click.IntRange(1, 24 * 366),
-    default=24,
-    show_default=True,
+    show_default=f"{_MAX_SKIP_HOURS}",
     help="Never skip when the newest snapshot is older.",
 )
 @click.option(
@@ -105,7 +107,7 @@ def run_verb(  # noqa: PLR0913  one parameter for each option
     mirrors: tuple[str, ...],
     if_changed: bool,
     exit_skipped: bool,
-    max_skip_hours: int,
+    max_skip_hours: int | None,
     ignored: tuple[str, ...],
     key_file: Path | None,
     state_dir: Path | None,
@@ -116,9 +118,11 @@ def run_verb(  # noqa: PLR0913  one parameter for each option
     use. Ends with 3 when something could not be read: the snapshot is kept without
     it, and each file is named. Also with 3 when a mirror is not up to date afterwards.
     """
-    skips = ChangeOptions(timedelta(hours=max_skip_hours), ignored) if if_changed else None
+    if not if_changed:
+        _refuse(exit_skipped=exit_skipped, max_skip_hours=max_skip_hours, ignore_table=ignored)
+    skips = ChangeOptions(timedelta(hours=max_skip_hours or _MAX_SKIP_HOURS), ignored) if if_changed else None
     options = BackupOptions(label=check_text(label, "--label"), kind="manual", actor=actor())
-    make_sources(files, sqlite, postgres, clusters, exclude=exclude)
+    _check_ignored(ignored, make_sources(files, sqlite, postgres, clusters, exclude=exclude))
     repository, state = open_given(surroundings, storage, key_file, state_dir)
     pinned = [path.absolute() for path in (state.root, key_file) if path is not None]
     sources = make_sources(
@@ -131,7 +135,7 @@ def run_verb(  # noqa: PLR0913  one parameter for each option
     )
     servers = tuple(replace(one, archive=postgres_format == "archive") for one in sources.postgres)
     sources = replace(sources, postgres=servers)
-    with surroundings.reporting(_STOPPED) as reporter:
+    with surroundings.reporting(_STOPPED) as reporter, _telling_what_was_not_done():
         given = _Given(repository, sources, state, reporter, surroundings.clock)
         decision = Decision(run=True, reason="") if skips is None else _look(given, skips)
         result = _back_up(given, options) if decision.run else None
@@ -139,6 +143,38 @@ def run_verb(  # noqa: PLR0913  one parameter for each option
     if result is None:
         return _skipped(decision, copies, exit_code=SKIPPED if exit_skipped else 0)
     return _answer(result, copies, decision)
+
+
+def _refuse(**options: object) -> None:
+    for name, value in options.items():
+        if value:
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option} has no meaning without --if-changed. Nothing was backed up.")
+
+
+def _check_ignored(patterns: tuple[str, ...], sources: SourceSet) -> None:
+    """Refuse a pattern that matches no table of any database, whatever tables there are."""
+    names = sources.database_names()
+    for pattern in patterns:
+        heads = [pattern[:end] for end, letter in enumerate(pattern) if letter == "."]
+        is_wide = "*" in pattern.partition(".")[0]  # it may stand for the dot too
+        if not is_wide and not any(fnmatchcase(name, head) for name in names for head in heads):
+            listed = ", ".join(names) or "none"
+            raise UsageError(
+                f"--ignore-table takes NAME.TABLE, with the NAME of a database given here ({listed}); got "
+                f"{pattern!r}. Nothing was backed up."
+            )
+
+
+@contextmanager
+def _telling_what_was_not_done() -> Iterator[None]:
+    """Say of a source that cannot be read what that means for the backup."""
+    try:
+        yield
+    except SourceError as error:
+        raise type(error)(
+            f"{error} Nothing was backed up, and earlier snapshots are intact. Mend that, or run without it."
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)

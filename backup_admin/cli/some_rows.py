@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from backup_admin.operations.rows_plan import RowsSelection
     from backup_admin.repository.repository import Repository
 
-_STOPPED_LIVE = "Nothing that is live was changed."
+_STOPPED_LIVE = "Nothing live was changed."
 
 
 @dataclass(frozen=True, slots=True)

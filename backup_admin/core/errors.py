@@ -211,6 +211,12 @@ class SourceMissing(SourceError):
     code = "source_missing"
 
 
+class SourceDenied(SourceMissing):
+    """A server does not let us in: a wrong password, or no right to enter."""
+
+    code = "source_denied"
+
+
 class NotExchanged(SourceError):
     """What is live could not be exchanged, and is surely as it was."""
 

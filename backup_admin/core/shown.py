@@ -30,6 +30,11 @@ def show_time(moment: datetime) -> str:
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
+def show_moment(moment: datetime) -> str:
+    """Write a time in the zone of this machine and name the zone, for sentences that others read too."""
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M %Z")
+
+
 def show_text(text: str) -> str:
     """Write foreign text on one line, with nothing a terminal would obey."""
     return show_path(text.encode("utf-8", "surrogateescape"))

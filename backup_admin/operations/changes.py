@@ -7,7 +7,7 @@ from datetime import timedelta
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from backup_admin.core.clock import format_time
+from backup_admin.core.shown import show_moment
 from backup_admin.repository.types import SAFETY
 
 if TYPE_CHECKING:
@@ -109,8 +109,8 @@ def decide(circumstances: Circumstances, findings: Iterable[Finding], options: C
     unseen = [source for source in circumstances.expected if source not in equal]
     if unseen:
         return Decision(run=True, reason=f"{unseen[0]}: nothing proves that it did not change.")
-    when = format_time(newest.created_at)[:16].replace("T", " ")
-    sentence = f"Nothing changed since snapshot {newest.id} of {when} UTC; all of it was compared."
+    when = show_moment(newest.created_at)
+    sentence = f"Nothing changed since snapshot {newest.id} of {when}; all of it was compared."
     return Decision(run=False, reason=sentence, unchanged=newest.id)
 
 

@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.durable import make_folders, rename_new, sync_folder
 from backup_admin.core.errors import (
+    BackupAdminError,
     Damaged,
     EntryMissing,
+    LocalDiskFailed,
     RestoreRefused,
     SourceError,
     UsageError,
     VerificationFailed,
 )
+from backup_admin.core.shown import show_size
 from backup_admin.operations.base_backups import refuse_cluster
 from backup_admin.operations.captured import write_content
 from backup_admin.operations.databases import compare_database
@@ -40,6 +43,12 @@ if TYPE_CHECKING:
     from backup_admin.repository.repository import Repository
     from backup_admin.repository.types import DatabaseEntry, FilesRoot
     from backup_admin.sources.postgres.address import PostgresAddress
+
+# What the system, and SQLite, say of a full disk; it comes from other processes too, as text.
+_DISK_FULL = (
+    *("no space left on device", "no space is left on the disk", "disk quota exceeded"),
+    "database or disk is full",
+)
 
 
 class ExportFormat(StrEnum):
@@ -139,12 +148,32 @@ def _making(target: Path) -> Iterator[Path]:
     if not is_empty and os.path.lexists(target):
         raise RestoreRefused(f"{target} is there already. Nothing was exported; name a new place.")
     make_folders(target.parent)
-    with TemporaryDirectory(prefix=".backup-admin-export-", dir=target.parent) as folder:
+    with (
+        TemporaryDirectory(prefix=".backup-admin-export-", dir=target.parent) as folder,
+        _telling_room(target.parent),
+    ):
         yield Path(folder)
         if is_empty:
             target.rmdir()
         rename_new(Path(folder) / "out", target)
         sync_folder(target.parent)
+
+
+@contextmanager
+def _telling_room(folder: Path) -> Iterator[None]:
+    """Raise `LocalDiskFailed` for whatever a full disk brought about, before anything is cleaned up."""
+    before = shutil.disk_usage(folder).free
+    try:
+        yield
+    except (BackupAdminError, OSError) as error:
+        if not any(sign in str(error).lower() for sign in _DISK_FULL):
+            raise
+        left = shutil.disk_usage(folder).free
+        raise LocalDiskFailed(
+            f"There was not enough room to export to {folder}: {show_size(before)} were free when the export "
+            f"began, {show_size(left)} when it stopped. Nothing was exported, and nothing of it is left. "
+            "Make room there, or name a place on another disk with --to."
+        ) from error
 
 
 def _export_sqlite(copy: Path, name: str, request: ExportRequest, work: Path) -> ExportReport:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from backup_admin.core.clock import parse_time
 from backup_admin.core.errors import Damaged, ForgetRefused, SnapshotMissing
-from backup_admin.core.shown import show_text
+from backup_admin.core.shown import show_moment, show_text
 from backup_admin.operations.retention import Policy, RetentionPlan, plan_retention
 from backup_admin.repository.types import SAFETY
 
@@ -51,7 +51,7 @@ def pinned_snapshots(repository: Repository, now: datetime) -> dict[str, str]:
     for pin in repository.history.pins.values():
         if pin.until and parse_time(pin.until) <= now:
             continue
-        until = f" until {parse_time(pin.until):%Y-%m-%d %H:%M} UTC" if pin.until else ""
+        until = f" until {show_moment(parse_time(pin.until))}" if pin.until else ""
         pinned[pin.snapshot] = f"pinned{until}: {show_text(pin.reason) or 'no reason given'}"
     return pinned
 

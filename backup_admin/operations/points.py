@@ -25,10 +25,7 @@ _ISO = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _UNITS = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_FORMS = (
-    "Write 2026-03-10T14:30 (the time of this machine), 2026-03-10T14:30:00Z or +01:00, "
-    "or how long ago: 90m, 2h, 3d, 1w."
-)
+_FORMS = "Write 2026-03-10T14:30 ({zone}), 2026-03-10T14:30:00Z or +01:00, or how long ago: 90m, 2h, 3d, 1w."
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +77,17 @@ def parse_moment(text: str, now: datetime, zone: tzinfo | None = None) -> dateti
             return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
         moment = _parse_absolute(words, zone)
     except (ValueError, OverflowError) as error:
-        raise UsageError(f"{text!r} is no point in time. {_FORMS}") from error
+        raise UsageError(f"{text!r} is no point in time. {_forms(zone)}") from error
     if moment > now:
         raise UsageError(
             f"{show_time(moment)} is still to come: it is {show_time(now)} now. Nothing was touched. "
             f"`{LATEST}` is the newest state."
         )
     return moment
+
+
+def _forms(zone: tzinfo | None) -> str:
+    return _FORMS.format(zone="the time of this machine" if zone is None else f"in {zone}")
 
 
 def _parse_absolute(words: str, zone: tzinfo | None) -> datetime:

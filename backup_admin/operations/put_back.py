@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.errors import BackupAdminError, JournalFailed, NeedsAttention
+from backup_admin.core.shown import show_moment
 from backup_admin.operations import restore_parts as parts
 from backup_admin.operations import tree_swap
 from backup_admin.operations.journal import Journal, Step
@@ -56,6 +57,12 @@ def put_back(journal: Journal, state: StateFolder, hooks: RestoreHooks, *, reaso
     return "rolled_back", " ".join((_BACK if touched else _NOTHING, *told))
 
 
+def ended(reason: object, message: str) -> str:
+    """Return why a restore ended and what `put_back` said of it, nothing twice."""
+    said = str(reason)
+    return f"{said.removesuffix(f' {_NOTHING}') if _NOTHING in message else said} {message}"
+
+
 def clear(journal: Journal, servers: Sequence[PostgresSource]) -> tuple[list[str], list[str]]:
     """Remove what a restore that was put back does not need; return what could not be, and what is kept.
 
@@ -103,7 +110,7 @@ def tell_kept(when: str, places: Sequence[str], until: datetime) -> str:
     if not places:
         return ""
     return (
-        f"What was live until {when} is kept as {', '.join(places)} until {until:%Y-%m-%d %H:%M} UTC; then "
+        f"What was live until {when} is kept as {', '.join(places)} until {show_moment(until)}; then "
         "`backup-admin recover`, or an app's worker, removes it."
     )
 

@@ -19,6 +19,7 @@ from backup_admin.core.errors import (
     SourceError,
     VerificationFailed,
 )
+from backup_admin.core.shown import show_moment
 from backup_admin.operations import restore_parts as parts
 from backup_admin.operations import tree_swap
 from backup_admin.operations.databases import CheckLine
@@ -28,7 +29,7 @@ from backup_admin.operations.on_disk import compare_tree
 from backup_admin.operations.pinning import pinned
 from backup_admin.operations.planned import planned_manifest
 from backup_admin.operations.postgres_part import PostgresPart
-from backup_admin.operations.put_back import put_back, tell_kept
+from backup_admin.operations.put_back import ended, put_back, tell_kept
 from backup_admin.operations.restore_report import RestoreReport, RestoreTools
 from backup_admin.operations.results import SourceSet
 from backup_admin.operations.safety_backup import keep_what_can_be, no_backups
@@ -88,7 +89,7 @@ def carry_out(
             return RestoreReport(
                 restore_id,
                 outcome,
-                f"{known} {message}",
+                ended(known, message),
                 tuple(run.checks),
                 run.safety_snapshot,
                 error_code=known.code,
@@ -246,7 +247,7 @@ class _Restore:
         usable = (self._journal.find(Step.SAFETY_BACKUP) or {})["usable"]
         servers = [part for part in self._databases if isinstance(part, PostgresPart) and usable[part.name]]
         told = tell_kept("now", [place for part in servers if (place := part.old_place())], self._undo_until)
-        day = f"{self._manifest.snapshot.created_at:%Y-%m-%d %H:%M} UTC"
+        day = show_moment(self._manifest.snapshot.created_at)
         return self.report(f"Restored from the backup of {day}. {told}".strip())
 
     def report(self, message: str, *, exit_code: int = 0) -> RestoreReport:

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import BackupAdminError, RestoreRefused, UsageError, VerificationFailed
+from backup_admin.core.shown import count_of, show_moment
 from backup_admin.operations.base_backups import refuse_cluster
 from backup_admin.operations.captured import iterate_bytes, write_content
 from backup_admin.operations.databases import compare_database
@@ -160,7 +161,7 @@ def _carry_out(
     return RowsReport(
         restore_id,
         "restored",
-        f"Restored from the backup of {run.day:%Y-%m-%d %H:%M} UTC into {plan.place}.",
+        f"Restored from the backup of {show_moment(run.day)} into {plan.place}.",
         report,
         linked,
         kept.snapshot,
@@ -345,8 +346,8 @@ def _sources(target: SqliteSource | PostgresSource) -> SourceSet:
 
 
 def _why_refused(report: MergeReport) -> str:
-    count = len(report.clashes) + len(report.refusals)
-    return f"It cannot be restored as asked, for {count} reasons. Nothing live was changed."
+    reasons = count_of(len(report.clashes) + len(report.refusals), "reason")
+    return f"It cannot be restored as asked, for {reasons}. Nothing live was changed."
 
 
 def _why_nothing(report: MergeReport) -> str:

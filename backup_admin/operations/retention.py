@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import UsageError
+from backup_admin.core.shown import show_moment
 from backup_admin.repository.types import SAFETY
 
 if TYPE_CHECKING:
@@ -146,8 +147,8 @@ def plan_retention(
     newest = max((snapshot.created_at for snapshot in snapshots), default=now)
     if newest > now + _TOLERANCE:
         blocked = (
-            f"The newest snapshot is from {newest:%Y-%m-%d %H:%M} UTC and the clock says "
-            f"{now:%Y-%m-%d %H:%M}: one of both is wrong, so nothing is removed until the clock passed it."
+            f"The newest snapshot is from {show_moment(newest)} and the clock says "
+            f"{show_moment(now)}: one of both is wrong, so nothing is removed until the clock passed it."
         )
         reason = ("the clock is not to be trusted now",)
         return RetentionPlan(tuple(Decision(one, keep=True, reasons=reason) for one in snapshots), blocked)

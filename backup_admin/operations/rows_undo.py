@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from backup_admin.core.clock import format_time, parse_time
 from backup_admin.core.durable import sync_folder
 from backup_admin.core.errors import BackupAdminError, RestoreRefused
-from backup_admin.core.shown import count_of
+from backup_admin.core.shown import count_of, show_moment
 from backup_admin.operations import restore_parts as parts
 from backup_admin.operations.databases import CheckLine
 from backup_admin.operations.journal import Step
@@ -149,7 +149,7 @@ def undo_rows(journal: Journal, state: StateFolder, servers: Sequence[PostgresSo
     return RestoreReport(
         journal.restore_id,
         "undone",
-        f"The rows are as they were before the restore of {journal.lines[0].time:%Y-%m-%d %H:%M} UTC"
+        f"The rows are as they were before the restore of {show_moment(journal.lines[0].time)}"
         f"{f' ({done})' if done else ''}.",
         checks,
         notices=(*found.notes, *files.problems),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from backup_admin.core.clock import Clock, parse_time
 from backup_admin.core.errors import BackupAdminError, NeedsAttention, RestoreRefused, UsageError
-from backup_admin.core.shown import show_time
+from backup_admin.core.shown import show_moment, show_time
 from backup_admin.operations import restore_parts as parts
 from backup_admin.operations.attempts import newest_attempt
 from backup_admin.operations.journal import (
@@ -193,7 +193,7 @@ def finish_undo(
     kept = [part.undone_place() for part in databases if isinstance(part, PostgresPart)]
     journal.write(Step.UNDONE, checks=[asdict(line) for line in checks])
     reopen(state, hooks.maintenance)
-    back = f"Everything is as it was before the restore of {journal.lines[0].time:%Y-%m-%d %H:%M} UTC."
+    back = f"Everything is as it was before the restore of {show_moment(journal.lines[0].time)}."
     told = tell_kept("now", [place for place in kept if place], _until(journal))
     unchecked = [
         f"{'folder' if isinstance(part, parts.TreePart) else 'database'} {part.name}"

@@ -194,8 +194,8 @@ class LocalStorage:
     def _translate(self, error: OSError, name: str, act: str) -> Exception:
         reason = f"{name or 'The folder'} in {self.label} could not be {act}: {error.strerror}."
         if error.errno in _FULL:
-            free = f" Free space: {_free_bytes(self.folder) / 1e6:.1f} MB." if self.folder.is_dir() else ""
-            return StorageFull(f"{reason}{free} Earlier snapshots are intact; make room and try again.")
+            # How much is free now says nothing: what was half written is gone by now.
+            return StorageFull(f"{reason} Earlier snapshots are intact; make room and try again.")
         if isinstance(error, SyncFailed):
             return NotDurable(f"{reason} It may not survive a power cut. Check the disk, then try again.")
         if error.errno in _DENIED:

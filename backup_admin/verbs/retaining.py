@@ -9,7 +9,7 @@ import click
 
 from backup_admin.core.clock import parse_time
 from backup_admin.core.errors import StorageDenied, UsageError
-from backup_admin.core.shown import count_of, show_size, show_text
+from backup_admin.core.shown import count_of, show_moment, show_size, show_text
 from backup_admin.operations.answers import Answer
 from backup_admin.operations.pinning import pin_snapshot, unpin_snapshot
 from backup_admin.operations.prune import PruneOptions, PruneReport, prune
@@ -141,7 +141,7 @@ def pin_verb(work: Work, /, *, snapshot: str, until: str, span: str, reason: str
         raise UsageError(f"{until or span} is over already. Nothing was pinned.")
     found = work.repository.find_id(snapshot)
     pin_snapshot(work.repository, found, until=end, reason=reason, actor=work.actor)
-    ends = "until it is unpinned" if end is None else f"until {end:%Y-%m-%d %H:%M} UTC"
+    ends = "until it is unpinned" if end is None else f"until {show_moment(end)}"
     return Answer(
         result={"snapshot": found, "until": end and end.isoformat(), "reason": reason},
         lines=[f"Snapshot {found} is kept {ends}{': ' + show_text(reason) if reason else ''}."],

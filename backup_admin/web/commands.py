@@ -23,7 +23,7 @@ from backup_admin.control import (
     verdict,
 )
 from backup_admin.core.clock import format_time
-from backup_admin.core.errors import BackupAdminError, NotARepository, VerificationFailed
+from backup_admin.core.errors import BackupAdminError, NotARepository, UsageError, VerificationFailed
 from backup_admin.core.secret import Secret
 from backup_admin.operations.answers import INCOMPLETE, SKIPPED, Answer
 from backup_admin.records import BackupRun, RunKind, RunStatus, Trigger
@@ -115,6 +115,8 @@ def confirm_command() -> Answer:
 @verb
 def run_command(*, label: str, queued: bool, if_changed: bool, exit_skipped: bool) -> Answer:
     """Back up now, in this process, and read it back."""
+    if exit_skipped and not if_changed:
+        raise UsageError("--exit-skipped has no meaning without --if-changed. Nothing was backed up.")
     new = runs.NewRun(RunKind.BACKUP, Trigger.COMMAND, label, if_changed=if_changed)
     return _queue(new) if queued else _run(new, skipped=SKIPPED if exit_skipped else 0)
 

@@ -34,7 +34,10 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """A row that refers to one that is not there; `row` in its form for comparing, when it was taken out."""
+    """A row that refers to one that is not there, or to one left out for that.
+
+    `row` in its form for comparing, when it was taken out.
+    """
 
     table: TargetTable
     reason: str
@@ -79,7 +82,10 @@ class Target(Protocol):
         ...
 
     def orphans(self, pairs: Sequence[Pair], *, take_out: bool) -> Iterator[Orphan]:
-        """Yield the rows whose parents are missing, with `take_out` until there are none."""
+        """Yield the rows whose parents are missing, and those that refer to them, until there are none.
+
+        Raises `RestoreRefused` where they cannot be taken out; without `take_out` they stay all the same.
+        """
         ...
 
     def finish(self, export: Export, pairs: Sequence[Pair], *, commit: bool) -> list[str]:
@@ -103,6 +109,7 @@ class _Loaded:
     pair: Pair
     expected: RowSum
     refused: int = 0
+    orphans: int = 0  # of `expected`, and refused though they are still there
     already: bool = False
 
 
@@ -225,6 +232,10 @@ class _Import:
             self._refuse(done, 0, orphan.reason)
             if orphan.row is not None:
                 done.expected.remove(orphan.row)
+            else:
+                done.orphans += 1
+            if self.gave_up:
+                return
 
     def compare(self) -> None:
         """Read everything back."""
@@ -243,7 +254,7 @@ class _Import:
         tables = [
             TableResult(
                 done.pair.exported.shown,
-                done.expected.rows,
+                done.expected.rows - done.orphans,
                 done.refused,
                 done.already,
             )

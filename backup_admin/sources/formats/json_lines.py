@@ -135,9 +135,15 @@ def read_export(folder: Path) -> Export:
             tuple(_sequence(row) for row in value["sequences"]),
             tuple(map(str, value["left_out"])),
         )
+    except NotADirectoryError as error:
+        raise RestoreRefused(
+            f"{folder} is a file, not a json export, which is a folder. Nothing was imported. A script of "
+            "SQL is carried out by sqlite3 or psql; a SQLite database needs no import."
+        ) from error
     except FileNotFoundError as error:
         raise RestoreRefused(
-            f"{folder} holds no json export: {EXPORT} is missing. Nothing was imported."
+            f"{folder} holds no json export: {EXPORT} is missing. Nothing was imported. Name a folder that "
+            "`export --format json` wrote; what `restore --to` wrote of PostgreSQL is for `load`."
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise Damaged(f"{folder / EXPORT} cannot be read: {error}. Nothing was imported.") from error

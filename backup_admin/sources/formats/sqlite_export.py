@@ -105,11 +105,16 @@ def describe(copy: sqlite3.Connection, warnings: list[str]) -> dict[str, Any]:
 
 def read_sequences(copy: sqlite3.Connection) -> list[tuple[str, int]]:
     """Return the highest id that each AUTOINCREMENT table gave out."""
-    query = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'sqlite_sequence'"
-    if not copy.execute(query).fetchone()[0]:
+    if not has_sequences(copy):
         return []
     rows = copy.execute("SELECT name, seq FROM sqlite_sequence ORDER BY name").fetchall()
     return [(str(name), value) for name, value in rows if isinstance(value, int)]
+
+
+def has_sequences(copy: sqlite3.Connection) -> bool:
+    """Say whether any table gives out ids by AUTOINCREMENT, or once did."""
+    query = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'sqlite_sequence'"
+    return bool(copy.execute(query).fetchone()[0])
 
 
 def number_of(copy: sqlite3.Connection, name: str) -> int:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.errors import BackupAdminError
 from backup_admin.sources.formats.casts_to_sqlite import sqlite_cast, without_kind
 from backup_admin.sources.formats.imported import ImportOptions
-from backup_admin.sources.formats.importing import Orphan, Refused, import_tables
+from backup_admin.sources.formats.importing import Refused, import_tables
 from backup_admin.sources.formats.json_lines import SQLITE
 from backup_admin.sources.formats.matching import TargetTable
+from backup_admin.sources.formats.sqlite_orphans import OrphanSearch
 from backup_admin.sources.formats.sqlite_schema import quoted, read_tables
 from backup_admin.sources.formats.sqlite_values import RawText, Value, row_line, text_of, value_from_json
 from backup_admin.sources.sqlite_open import Deadline, Failure, is_busy, open_live
@@ -20,6 +22,7 @@ from backup_admin.sources.sqlite_open import Deadline, Failure, is_busy, open_li
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from backup_admin.sources.formats.importing import Orphan
     from backup_admin.sources.formats.json_lines import Export
     from backup_admin.sources.formats.matching import Pair
 
@@ -164,43 +167,19 @@ class SqliteTarget:
         return row_line([_as_read(value) for value in row])
 
     def orphans(self, pairs: Sequence[Pair], *, take_out: bool) -> Iterator[Orphan]:
-        """Yield what `foreign_key_check` finds."""
-        by_name = {pair.target.name: pair for pair in pairs}
-        tables = {table.name: table for table in self.tables()}
-        self._connection.text_factory = str
-        while found := self._broken_keys():
-            seen = set()
-            for name, rowid, parent, _ in found:
-                if (name, rowid) in seen:
-                    continue
-                seen.add((name, rowid))
-                reason = f"it refers to a row of {parent} that is not there"
-                row = self._take_out(by_name[name], rowid) if take_out and name in by_name else None
-                yield Orphan(tables[name], reason, row)
-            if not take_out:
-                return
-
-    def _broken_keys(self) -> list[tuple[str, int | None, str, int]]:
+        """Take rows out as `OrphanSearch` says, and put them back unless they are to be left out."""
+        search = OrphanSearch(self._connection, self.form)
+        loaded = {pair.target for pair in pairs}
+        self._connection.execute("SAVEPOINT orphans")
         try:
-            return self._connection.execute("PRAGMA foreign_key_check").fetchmany(1000)
-        except sqlite3.OperationalError as error:
-            # The schema has a key that SQLite itself cannot follow: rows are not to blame.
-            self._notices.append(f"Foreign keys could not be checked: {error}.")
-            return []
-
-    def _take_out(self, pair: Pair, rowid: int | None) -> bytes:
-        table = quoted(pair.target.name)
-        if rowid is None:
-            raise BackupAdminError(
-                f"A row of {pair.target.shown}, which has no rowid, refers to a row that is not there, so "
-                "it cannot be left out. Nothing was imported."
-            )
-        self._connection.text_factory = text_of
-        query = f"SELECT {', '.join(map(quoted, pair.columns))} FROM {table} WHERE rowid = ?"  # noqa: S608
-        row = self._connection.execute(query, (rowid,)).fetchone()
-        self._connection.text_factory = str
-        self._connection.execute(f"DELETE FROM {table} WHERE rowid = ?", (rowid,))  # noqa: S608
-        return self.form(pair, row)
+            yield from search.of_others([table for table in self.tables() if table not in loaded])
+            for orphan in search.take_out(pairs):
+                yield orphan if take_out else replace(orphan, row=None)
+        finally:
+            if not take_out:
+                self._connection.execute("ROLLBACK TO orphans")
+            self._connection.execute("RELEASE orphans")
+            self._notices += search.notices
 
     def finish(self, export: Export, pairs: Sequence[Pair], *, commit: bool) -> list[str]:
         """Put the triggers back, move the ids of AUTOINCREMENT tables on, and end the transaction."""

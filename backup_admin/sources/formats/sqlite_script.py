@@ -12,11 +12,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backup_admin.sources.formats.sqlite_export import describe, number_of, open_copy, read_sequences
+from backup_admin.sources.formats.sqlite_export import describe, has_sequences, number_of, open_copy
 from backup_admin.sources.formats.sqlite_schema import quoted, read_tables
 from backup_admin.sources.formats.sqlite_values import RawText, Value, text_of
 from backup_admin.sources.sqlite_digest import foreign_collations, stand_in
-from backup_admin.sources.sqlite_open import Failure, connect
+from backup_admin.sources.sqlite_open import Failure, connect, error_code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +58,8 @@ class _Trial:
         try:
             self._made.execute(statement)
         except (sqlite3.Error, UnicodeEncodeError) as error:
+            if error_code(error) == sqlite3.SQLITE_FULL:
+                raise
             self._problem = f"{error} ({statement[:80]!r})"
 
     def compare(self, copy: sqlite3.Connection) -> list[str]:
@@ -99,7 +101,6 @@ def _statements(copy: sqlite3.Connection) -> Iterator[str]:
     for _, name, sql in schema:
         _refuse_more(str(name), str(sql))
     created = {str(name): str(sql) for kind, name, sql in schema if kind == "table"}
-    sequences = read_sequences(copy)
     yield f"PRAGMA encoding={quoted(encoding)}"
     yield "PRAGMA foreign_keys=OFF"
     yield "BEGIN"
@@ -107,10 +108,7 @@ def _statements(copy: sqlite3.Connection) -> Iterator[str]:
     yield from (created[name] for name in virtual)
     for table in tables:
         yield from _rows(copy, table, encoding)
-    if sequences:
-        yield "DELETE FROM sqlite_sequence"
-    for name, value in sequences:
-        yield f"INSERT INTO sqlite_sequence VALUES({_literal(name, encoding)},{value})"
+    yield from _sequences(copy, encoding)
     for kind in _LATER:
         yield from (str(sql) for found, _, sql in schema if found == kind)
     for name in ("user_version", "application_id"):
@@ -134,6 +132,17 @@ def _rows(copy: sqlite3.Connection, table: SqliteTable, encoding: str) -> Iterat
     head = f"INSERT INTO {quoted(table.name)}({','.join(map(quoted, table.fields))}) VALUES("
     for row in copy.execute(table.select()):
         yield f"{head}{','.join([_literal(value, encoding) for value in row])})"
+    copy.text_factory = str
+
+
+def _sequences(copy: sqlite3.Connection, encoding: str) -> Iterator[str]:
+    """Yield what AUTOINCREMENT counts, in the order of the table; the rows above made some of it."""
+    if not has_sequences(copy):
+        return
+    copy.text_factory = text_of
+    yield "DELETE FROM sqlite_sequence"
+    for row in copy.execute("SELECT name, seq FROM sqlite_sequence ORDER BY rowid"):
+        yield f"INSERT INTO sqlite_sequence VALUES({','.join([_literal(value, encoding) for value in row])})"
     copy.text_factory = str
 
 

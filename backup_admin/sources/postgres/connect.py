@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from backup_admin.core.errors import SourceError, SourceMissing
+from backup_admin.core.errors import SourceDenied, SourceError, SourceMissing
 from backup_admin.sources.postgres.clients import OLDEST_SERVER
 from backup_admin.sources.postgres.driver import psycopg
 
@@ -87,19 +87,29 @@ _SIGNS_OF_STATEMENTS = (
     ),
 )
 
+# What servers answer who may not enter, whatever the reason.
+_DENIED = (
+    *("authentication failed", "no password supplied", "no pg_hba.conf entry"),
+    *("permission denied for database", "is not permitted to log in"),
+)
+
 
 @contextmanager
 def connected(address: PostgresAddress, *, label: str = "") -> Iterator[psycopg.Connection]:
     """Give a connection in which each statement is a transaction unless one is begun, with `PINNED` settings.
 
     It is closed with the block. Errors name the address unless there is a `label`. Raises
-    `SourceMissing` when there is none to be had, and `SourceError` for a server that is too old.
+    `SourceMissing` when there is none to be had (`SourceDenied` when we are not let in), and `SourceError`
+    for a server that is too old.
     """
     shown = label or address.label
     try:
         connection = psycopg.connect(**address.keywords(), autocommit=True)
     except psycopg.Error as error:
-        raise SourceMissing(f"{shown} cannot be reached: {explain(error)}") from None
+        said = explain(error)
+        if any(sign in said.lower() for sign in _DENIED):
+            raise SourceDenied(f"{shown} does not let us in: {said}") from None
+        raise SourceMissing(f"{shown} cannot be reached: {said}") from None
     with connection:
         try:
             major = connection.info.server_version // 10_000

@@ -1,4 +1,4 @@
-"""Foreign keys of a database: which table comes before which, and rows whose parent is missing."""
+"""Foreign keys of a database: which table comes before which."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ SELECT n.nspname, c.relname, pn.nspname, p.relname, k.conname, k.condeferrable, 
 FROM pg_constraint k
 JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_class p ON p.oid = k.confrelid JOIN pg_namespace pn ON pn.oid = p.relnamespace
-WHERE k.contype = 'f' AND k.conparentid = 0 AND {OWN_SCHEMAS}
+WHERE k.contype = 'f' AND k.conparentid = 0
+AND COALESCE((to_jsonb(k) ->> 'conenforced')::boolean, true) AND {OWN_SCHEMAS}
 ORDER BY 1, 2, 5
 """  # noqa: S608 - of constants
 _FAMILIES = """
@@ -81,18 +82,27 @@ class Link:
 
 def read_links(connection: psycopg.Connection, tables: Sequence[_Name]) -> list[Link]:
     """Return all links between tables: the key of a table with partitions is one of each of them."""
+    above = _above(connection, tables)
+    return [
+        Link(child, parent, key)
+        for child, key in keys_of(connection, tables)
+        for parent in tables
+        if key.parent in above[parent]
+    ]
+
+
+def keys_of(connection: psycopg.Connection, tables: Sequence[_Name]) -> list[tuple[_Name, ForeignKey]]:
+    """Return the keys of tables, whatever they refer to, also those of a table above."""
+    above = _above(connection, tables)
+    return [(table, key) for key in read_keys(connection) for table in tables if key.child in above[table]]
+
+
+def _above(connection: psycopg.Connection, tables: Sequence[_Name]) -> dict[_Name, set[_Name]]:
     above = {table: {table} for table in tables}
     for schema, name, *ancestor in connection.execute(_FAMILIES):
         if (schema, name) in above:
             above[schema, name].add((str(ancestor[0]), str(ancestor[1])))
-    return [
-        Link(child, parent, key)
-        for key in read_keys(connection)
-        for child in tables
-        if key.child in above[child]
-        for parent in tables
-        if key.parent in above[parent]
-    ]
+    return above
 
 
 def sort_tables(tables: Sequence[_Name], links: Sequence[Link]) -> list[_Name]:
@@ -111,19 +121,3 @@ def sort_tables(tables: Sequence[_Name], links: Sequence[Link]) -> list[_Name]:
         for parents in left.values():
             parents.difference_update(chosen)
     return order
-
-
-def missing_parents(connection: psycopg.Connection, key: ForeignKey) -> int:
-    """Count the rows of a child whose parent is not there."""
-    pairs = zip(key.parent_columns, key.columns, strict=True)
-    same = sql.SQL(" AND ").join(
-        sql.SQL("p.{} = c.{}").format(sql.Identifier(theirs), sql.Identifier(ours)) for theirs, ours in pairs
-    )
-    there = sql.SQL(" AND ").join(
-        sql.SQL("c.{} IS NOT NULL").format(sql.Identifier(one)) for one in key.columns
-    )
-    query = sql.SQL("SELECT count(*) FROM {} c WHERE {} AND NOT EXISTS (SELECT FROM {} p WHERE {})").format(
-        sql.Identifier(*key.child), there, sql.Identifier(*key.parent), same
-    )
-    row = connection.execute(query).fetchone()
-    return 0 if row is None else int(row[0])

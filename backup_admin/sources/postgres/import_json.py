@@ -6,14 +6,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from backup_admin.core.errors import RestoreRefused
 from backup_admin.sources.formats.importing import Orphan, Refused, import_tables
 from backup_admin.sources.formats.json_lines import POSTGRES
 from backup_admin.sources.postgres.casts import postgres_cast, same_form
 from backup_admin.sources.postgres.connect import connected, explain
 from backup_admin.sources.postgres.copy_text import copy_line, values_of
 from backup_admin.sources.postgres.driver import psycopg, sql
-from backup_admin.sources.postgres.foreign_keys import ForeignKey, missing_parents, read_links, sort_tables
+from backup_admin.sources.postgres.foreign_keys import ForeignKey, read_links, sort_tables
+from backup_admin.sources.postgres.orphans import OrphanSearch
 from backup_admin.sources.postgres.target_tables import Trigger, read_triggers, table_name, target_tables
 
 if TYPE_CHECKING:
@@ -147,7 +147,10 @@ class PostgresTarget:
         )
         with self._connection.cursor() as cursor, cursor.copy(query) as copy:
             for row in copy:
-                yield self._same(pair, values_of(bytes(row))) if pair.across else bytes(row)
+                yield self._read_form(pair, bytes(row))
+
+    def _read_form(self, pair: Pair, row: bytes) -> bytes:
+        return self._same(pair, values_of(row)) if pair.across else row
 
     def form(self, _pair: Pair, row: _Row) -> bytes:
         """Return the row as `COPY` writes it; of another engine, equal numbers and documents alike."""
@@ -164,27 +167,19 @@ class PostgresTarget:
             ]
         )
 
-    def orphans(self, _pairs: Sequence[Pair], *, take_out: bool) -> Iterator[Orphan]:
-        """Yield the rows of keys that waited; they cannot be left out, since others may refer to them."""
+    def orphans(self, pairs: Sequence[Pair], *, take_out: bool) -> Iterator[Orphan]:
+        """Let the keys that waited be checked; where one is broken, look through all of them."""
         try:
             with self._connection.transaction():
                 self._connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
         except psycopg.IntegrityError as error:
-            tables = {(table.schema, table.name): table for table in self._tables}
-            found = [
-                (deferred.key, count)
-                for deferred in self._deferred
-                if (count := missing_parents(self._connection, deferred.key))
-            ]
-            if take_out or not found:
-                raise RestoreRefused(
-                    f"Rows refer to others that are not there, by keys that go in a circle: {explain(error)} "
-                    "They cannot be left out. Nothing was imported."
-                ) from error
-            for key, count in found:
-                reason = f"it refers to a row of {key.parent[1]} that is not there ({key.name})"
-                for _ in range(count):
-                    yield Orphan(tables[key.child], reason, None)
+            names = {(table.schema, table.name): table_name(table) for table in self._tables}
+            with self._connection.transaction() as attempt:
+                search = OrphanSearch(self._connection, pairs, names)
+                for pair, row, reason in search.take_out(because=explain(error)):
+                    yield Orphan(pair.target, reason, self._read_form(pair, row) if take_out else None)
+                if not take_out:
+                    raise psycopg.Rollback(attempt) from None
 
     def finish(self, export: Export, pairs: Sequence[Pair], *, commit: bool) -> list[str]:
         """Put keys and triggers back as they were, move sequences on, and end the transaction."""

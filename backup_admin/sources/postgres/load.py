@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.errors import BackupAdminError, Damaged, NewerVersion, RestoreRefused, SourceError
+from backup_admin.core.shown import count_of
 from backup_admin.sources.postgres.archives import Archives
 from backup_admin.sources.postgres.carry import give_captured
 from backup_admin.sources.postgres.catalog import (
@@ -35,6 +36,7 @@ from backup_admin.sources.postgres.needs import (
     refuse_extensions,
     refuse_lacking,
 )
+from backup_admin.sources.postgres.not_a_capture import not_a_capture
 from backup_admin.sources.postgres.parts import (
     ARCHIVE_FORMAT,
     CONTENTS,
@@ -247,10 +249,8 @@ def read_contents(folder: Path) -> dict[str, Any]:
         for row in value["tables"]:
             if not (folder / row["file"]).resolve().is_relative_to(folder.resolve()):
                 raise ValueError("a part outside of its folder")
-    except FileNotFoundError as error:
-        raise RestoreRefused(
-            f"{folder} holds no captured PostgreSQL database: {CONTENTS} is missing."
-        ) from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise RestoreRefused(f"{not_a_capture(folder)} Nothing was loaded.") from error
     except (ValueError, KeyError, TypeError) as error:
         raise Damaged(f"{folder / CONTENTS} cannot be read: {error}. Nothing was loaded.") from error
     return dict(value)
@@ -259,7 +259,8 @@ def read_contents(folder: Path) -> dict[str, Any]:
 def _refuse_full(connection: psycopg.Connection, address: PostgresAddress) -> None:
     found = read_catalog(connection)
     if found.tables or found.sequences or found.large_objects:
+        tables = count_of(len(found.tables), "table")
         raise RestoreRefused(
-            f"{address.label} is not empty: it has {len(found.tables)} tables. Nothing was loaded. "
+            f"{address.label} is not empty: it has {tables}. Nothing was loaded. "
             "Make a new database, or name an empty one."
         )

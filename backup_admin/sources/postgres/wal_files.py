@@ -98,7 +98,7 @@ def read_system(data_folder: Path) -> str:
     except (OSError, struct.error) as error:
         raise SourceInvalid(
             f"{path} cannot be read, so it is not known which cluster this is. Let the server call the "
-            "command (%p), or begin in its data directory. Nothing was archived."
+            "command (%p), or begin in its data directory. Nothing was written."
         ) from error
     return f"{system:016x}"
 

@@ -79,7 +79,11 @@ def test_what_is_meant_must_be_clear(repository: World) -> None:
     inside = repository.call("export", "latest", "--format", "json", "--to", repository.storage / "out")
     nowhere = repository.run("import", repository.root, "--json")
     no_export = repository.run("import", repository.root, "--sqlite", repository.database, "--json")
+    (repository.root / "file.sql").write_text("SELECT 1")
+    script = repository.run("import", "file.sql", "--sqlite", repository.database, "--json")
 
+    assert "file.sql is a file, not a json export" in script.error["message"]
+    assert "by sqlite3 or psql" in script.error["message"]
     assert [done.status for done in (nothing, both, nowhere, inside)] == [2, 2, 2, 1]
     assert "there are: app" in unknown.error["message"]
     assert (no_export.status, no_export.error["code"]) == (1, "restore_refused")

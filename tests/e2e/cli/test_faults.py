@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +17,7 @@ from backup_admin.repository.repository import open_repository
 from backup_admin.storage.open import open_storage
 from examples.gallery.compare import describe_database, describe_tree, differences
 from tests.e2e.cli.command import World, flip, make_database, objects
+from tests.services.postgres import OWNER, PASSWORD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
     from backup_admin.repository.secrets import RepositorySecret
     from backup_admin.storage.base import Storage
+    from tests.services.postgres import PostgresServer
 
 LOOKING = (["list"], ["show", "latest"], ["check"], ["verify", "latest"], ["diff", "latest", "latest"])
 
@@ -148,6 +152,8 @@ def test_missing_source_fails_and_makes_no_snapshot(repository: World) -> None:
     for source in (["--files", "a=gone"], ["--sqlite", "a=gone.db"], ["--files", "a=app.db"]):
         done = repository.run("run", repository.storage, "--key-file", repository.key, *source, "--json")
         assert (done.status, done.error["code"]) == (1, "source_missing"), source
+        assert done.error["message"].endswith("earlier snapshots are intact. Mend that, or run without it.")
+        assert done.error["message"].count("Nothing was backed up") == 1
 
     assert len(repository.call("list").result["snapshots"]) == 1
 
@@ -335,10 +341,53 @@ def test_full_disk_is_told_and_spoils_nothing(world: World, small_disk: Path) ->
     full = world.run("run", storage, *key, *files, "--json")
 
     assert (full.status, full.error["code"]) == (1, "storage_full")
+    assert "Free space" not in full.error["message"]
     assert [path for path in storage.rglob("*") if path.name.startswith(".tmp-")] == []
     assert world.run("restore", "latest", storage, *key, "--to", "out").status == 0
     assert differences(tree, describe_tree(world.root / "out/files/files")) == []
     assert list((world.state / "scratch").iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["json", "sql", "compact"])
+@pytest.mark.parametrize("given", ["a snapshot", "in use", "large with its copy"])
+def test_export_to_a_full_disk_is_told_with_its_room_and_is_no_damage(
+    repository: World, small_disk: Path, kind: str, given: str
+) -> None:
+    with closing(sqlite3.connect(repository.database)) as database, database:
+        size = 1_600_000 if given == "large with its copy" else 4_000_000
+        database.execute("CREATE TABLE large AS SELECT zeroblob(?) AS x", (size,))
+    repository.back_up()
+    source = ["--sqlite", repository.database]
+    if given == "a snapshot":
+        source = ["latest", repository.storage, "--key-file", repository.key]
+
+    done = repository.run("export", *source, "--format", kind, "--to", small_disk / "out", "--json")
+
+    assert (done.status, done.error["code"]) == (1, "local_disk")
+    assert "3.1 MB were free when the export began" in done.error["message"]
+    assert "Nothing was exported" in done.error["message"]
+    assert list(small_disk.iterdir()) == []
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("kind", ["json", "sql"])
+def test_export_of_a_postgresql_snapshot_to_a_full_disk_is_no_damage(
+    world: World, small_disk: Path, postgres: PostgresServer, kind: str
+) -> None:
+    world.environment |= {"BACKUP_ADMIN_KEY_FILE": str(world.key), "PGPASSWORD": PASSWORD}
+    name = postgres.new_database()
+    postgres.run("CREATE TABLE large AS SELECT repeat('x', 1000) FROM generate_series(1, 5000)", name)
+    postgres.run(f"ALTER TABLE large OWNER TO {OWNER}", name)
+    world.init()
+    source = f"app={postgres.address(name, password=None)}"
+    assert world.run("run", world.storage, "--postgres", source, alone=False).status == 0
+
+    to = ["--format", kind, "--to", small_disk / "out", "--json"]
+    done = world.run("export", "latest", world.storage, *to, alone=False)
+
+    assert (done.status, done.error["code"]) == (1, "local_disk"), done.out
+    assert "3.1 MB were free when the export began" in done.error["message"]
+    assert list(small_disk.iterdir()) == []
 
 
 def test_full_target_is_told_before_anything_is_written(repository: World, small_disk: Path) -> None:

@@ -150,6 +150,19 @@ def test_a_table_that_is_ignored_is_no_reason(site: Site) -> None:
     assert "sessions changed" in site.reason()
 
 
+def test_options_that_would_do_nothing_are_refused(site: Site) -> None:
+    for more in (["--exit-skipped"], ["--max-skip-hours", 24], ["--ignore-table", "app.item"]):
+        done = site.world.run("run", site.world.storage, *site.sources, *more, "--json")
+        assert (done.status, done.error["code"]) == (2, "usage"), more
+        assert f"{more[0]} has no meaning without --if-changed" in done.error["message"]
+    for pattern in ("nope.x", "item", "files.item"):
+        done = site.run("--ignore-table", pattern)
+        assert (done.status, done.error["code"]) == (2, "usage"), pattern
+        assert "with the NAME of a database given here (app)" in done.error["message"]
+    for pattern in ("*", "a*", "?pp.item", "*.cache_*"):
+        assert site.run("--ignore-table", pattern).status == 0, pattern
+
+
 def test_a_missing_pack_is_a_reason(site: Site) -> None:
     site.settled()
     pack = max(path for path in (site.world.storage / "packs").rglob("*") if path.is_file())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -250,6 +252,35 @@ def test_no_snapshot_is_made_of_a_database_that_cannot_be_read(site: Site) -> No
     for done in (closed, wrong, unreadable, bare):
         assert PASSWORD not in done.out + done.err
         assert "pass@" not in done.out + done.err
+
+
+def test_load_says_what_it_was_given_instead_of_a_captured_database(site: Site, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with closing(sqlite3.connect(tmp_path / "gal2.sqlite")) as database:
+        database.execute("CREATE TABLE a (x)")
+    (tmp_path / "script.sql").write_text("SELECT 1")
+    site.back_up()
+    site.good("restore", "latest", site.world.storage, "--key-file", site.world.key, "--to", out)
+    target = site.address(site.server.new_database())
+
+    said = {}
+    for given in (
+        tmp_path / "gal2.sqlite",
+        tmp_path / "script.sql",
+        tmp_path / "none",
+        out,
+        out / "databases",
+    ):
+        done = site.call("load", given, "--postgres", target)
+        assert (done.status, done.error["code"]) == (1, "restore_refused"), done.out
+        assert done.error["message"].endswith("Nothing was loaded.")
+        said[given.name] = done.error["message"]
+
+    assert "is a SQLite database, which needs no loading" in said["gal2.sqlite"]
+    assert "script.sql is a file; `load` takes" in said["script.sql"]
+    assert "none is not there" in said["none"]
+    assert f"Name one of these: {out}/databases/app." in said["out"]
+    assert f"Name one of these: {out}/databases/app." in said["databases"]
 
 
 def test_what_is_loaded_into_a_database_in_use_is_refused(site: Site, tmp_path: Path) -> None:

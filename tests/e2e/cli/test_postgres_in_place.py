@@ -268,7 +268,7 @@ def test_passwords_stand_in_no_journal_and_undo_takes_one_again(newest: InPlace,
     undone = newest.call("undo", "--yes", "--postgres", place)
     again = newest.call("recover", "--postgres", place)
 
-    assert (refused.status, refused.error["code"]) == (1, "source_missing")
+    assert (refused.status, refused.error["code"]) == (1, "source_denied")
     assert (undone.status, again.status) == (0, 0), undone.out + undone.err
     assert dump_text(newest.server, newest.name) == harmed
     for path in tmp_path.rglob("*.journal"):

@@ -72,6 +72,13 @@ def test_a_wrong_password(newest: InPlace, parts: Path) -> None:
     address = newest.server.address(newest.name, password="not-the-password")
 
     expect_refusal(newest, parts, address, "password authentication failed", "another password")
+    run = newest.call("run", newest.world.storage, "--postgres", f"app={address}")
+    away = newest.call("run", newest.world.storage, "--postgres", "app=postgresql://app@127.0.0.1:1/x")
+    assert (run.status, run.error["code"]) == (1, "source_denied")
+    assert "does not let us in" in run.error["message"]
+    assert (away.status, away.error["code"]) == (1, "source_missing")
+    for done in (run, away):
+        assert done.error["message"].count("Nothing was backed up") == 1
 
 
 def test_a_database_the_user_may_not_enter(newest: InPlace, parts: Path) -> None:

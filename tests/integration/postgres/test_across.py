@@ -233,6 +233,33 @@ def test_what_postgresql_refuses_is_listed_and_nothing_committed(site: Site, tmp
     assert site.ask(other, "SELECT nextval('people_id_seq')") == [(10,)]
 
 
+def test_a_gallery_with_a_spoiled_event_and_photo_goes_without_them_and_what_refers_to_them(
+    gallery: Path, site: Site, tmp_path: Path
+) -> None:
+    spoiled = tmp_path / "spoiled.db"
+    shutil.copyfile(gallery, spoiled)
+    shell(spoiled, "UPDATE events SET created_at = 'soon' WHERE id = 2")
+    shell(spoiled, "UPDATE photos SET size_bytes = 'large' WHERE id = (SELECT min(id) FROM photos)")
+    folder = site.export_sqlite(spoiled)
+    name = site.new_gallery()
+
+    tried = site.load(folder, name, dry_run=True)
+    report = site.load(folder, name, partial=True)
+
+    assert report.committed
+    assert tried.refused_rows == report.refused_rows > 2
+    assert tried.tables == report.tables
+    assert site.ask(name, "SELECT count(*) FROM events")[0][0] > 0
+    for table in report.tables:
+        found = site.ask(name, f"SELECT count(*) FROM {table.table}")[0][0]
+        assert found == table.rows
+        if not table.already:
+            assert found + table.refused == int(shell(spoiled, f"SELECT count(*) FROM {table.table}"))
+    assert site.ask(name, "SELECT count(*) FROM photos WHERE event_id NOT IN (SELECT id FROM events)") == [
+        (0,)
+    ]
+
+
 def test_what_sqlite_has_no_place_for_is_listed_and_nothing_committed(site: Site, tmp_path: Path) -> None:
     columns = "id int PRIMARY KEY, amount numeric, at timestamptz, tags text[], span int4range, code text"
     name = site.new(

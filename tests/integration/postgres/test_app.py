@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -13,8 +14,9 @@ import psycopg
 import pytest
 
 from backup_admin.access.step_up import Purpose
-from backup_admin.control import engine, perform_restore, restores, wizard
+from backup_admin.control import engine, perform, perform_restore, restores, runs, wizard
 from backup_admin.control.recovery import remove_old_states
+from backup_admin.control.runs import NewRun
 from backup_admin.control.wizard import Choice, RestoreType
 from backup_admin.operations.plans import RestorePlan
 from backup_admin.records import RestoreStatus, RunStatus
@@ -22,6 +24,9 @@ from tests.installations import ADMIN, Host, back_up, make_host, set_up
 from tests.services.postgres import PASSWORD
 from tests.services.postgres_oracle import GALLERY, dump_text
 from tests.unit.control.test_restores import Person, confirmation
+from tests.unit.web.conftest import ADMIN as SIGNED_IN
+from tests.unit.web.forms import get
+from tests.unit.web.host import create_host
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,6 +99,26 @@ def test_a_database_on_a_server_comes_back_through_the_wizard_and_is_undone(
     perform_restore.perform_undo(installation, operation_id)
 
     assert shop.dump() == harmed
+
+
+def test_the_page_of_a_backup_gives_the_size_of_the_whole_database(
+    tmp_path: Path, newest_postgres: PostgresServer
+) -> None:
+    name = newest_postgres.new_database()
+    with psycopg.connect(newest_postgres.address(name), autocommit=True) as connection:
+        connection.execute("CREATE TABLE large AS SELECT repeat('x', 300) FROM generate_series(1, 10000)")
+    host = create_host(tmp_path, BACKUP_ADMIN_DATABASES={"shop": newest_postgres.address(name)})
+    host.set_up(SIGNED_IN)
+    with host.app.app_context():
+        session = host.installation.database.session()
+        run_id = runs.create_run(session, host.installation, NewRun(), SIGNED_IN).id
+    perform.perform_backup(host.installation, run_id)
+
+    page = get(host.client(), f"/backups/{run_id}").text
+
+    (size,) = re.findall(r"1 table, 10,000 rows, ([0-9.]+ .B)", page)
+    assert size.endswith("MB")
+    assert 3.0 <= float(size.split()[0]) < 3.1
 
 
 def test_what_was_kept_for_an_undo_goes_when_its_time_is_over(shop: Shop, person: Person) -> None:

@@ -215,21 +215,69 @@ def test_refused_rows_are_named_and_nothing_is_loaded(databases: Databases) -> N
     assert databases.ask(third, "SELECT id FROM b ORDER BY 1") == [(1,), (3,)]
 
 
-def test_rows_whose_parent_is_missing_in_a_circle_are_refused(databases: Databases) -> None:
-    name, other = databases.new("CREATE TABLE child (id int PRIMARY KEY, parent_id int, next_id int)"), ""
-    databases.run(name, "INSERT INTO child VALUES (1, 1, 1), (2, 1, 77), (3, 1, 78)")
-    other = databases.new(
-        "CREATE TABLE child (id int PRIMARY KEY, parent_id int, next_id int REFERENCES child)"
+RING = """
+CREATE TABLE event (id int PRIMARY KEY, name {}, hero_id int);
+CREATE TABLE photo (id int PRIMARY KEY, event_id int NOT NULL REFERENCES event ON DELETE CASCADE);
+ALTER TABLE event ADD FOREIGN KEY (hero_id) REFERENCES photo {};
+CREATE TABLE mark (id int PRIMARY KEY, photo_id int REFERENCES photo {}, above int REFERENCES mark);
+"""
+
+
+@pytest.mark.parametrize("action", ["", "ON DELETE SET NULL", "ON DELETE CASCADE", "ON DELETE RESTRICT"])
+def test_rows_that_refer_to_one_left_out_are_left_out_too_in_a_circle(
+    databases: Databases, action: str
+) -> None:
+    # Event 2 is refused, and so its photos, event 3 whose hero is one of them, its photo, and their marks.
+    name = databases.new(
+        RING.format("text", action, action),
+        "INSERT INTO event VALUES (1, 'a'), (2, 'too long'), (3, 'c'), (4, 'd'); "
+        "INSERT INTO photo VALUES (10, 1), (20, 2), (21, 2), (30, 3), (40, 4); "
+        "UPDATE event SET hero_id = CASE id WHEN 3 THEN 20 ELSE id * 10 END; "
+        "INSERT INTO mark VALUES (1, 10, NULL), (2, 30, 1), (3, NULL, 2), (4, NULL, NULL), (5, 40, 4)",
     )
+    schema = RING.format("varchar(3)", action, action)
+    other, third = databases.new(schema), databases.new(schema)
+    before = dump_text(databases.server, other)
     folder = databases.export(name)
 
-    report = databases.load(folder, other)
+    tried = databases.load(folder, other, dry_run=True)
+    whole = databases.load(folder, other)
+    partial = databases.load(folder, third, partial=True)
 
-    assert [(one.table, one.row) for one in report.refused] == [("child", 0), ("child", 0)]
-    assert "child_next_id_fkey" in report.refused[0].reason
-    with pytest.raises(RestoreRefused, match="cannot be left out"):
-        databases.load(folder, other, partial=True)
-    assert databases.ask(other, "SELECT count(*) FROM child") == [(0,)]
+    counts = [("event", 2, 2), ("mark", 3, 2), ("photo", 2, 3)]
+    for report, committed in ((tried, False), (whole, False), (partial, True)):
+        assert (report.committed, report.refused_rows) == (committed, 7)
+        assert [(one.table, one.rows, one.refused) for one in report.tables] == counts
+    reasons = {one.reason for one in partial.refused if one.table == "mark"}
+    assert any("mark_photo_id_fkey" in reason for reason in reasons)
+    assert dump_text(databases.server, other) == before
+    assert databases.ask(third, "SELECT id, hero_id FROM event ORDER BY 1") == [(1, 10), (4, 40)]
+    assert databases.ask(third, "SELECT id, event_id FROM photo ORDER BY 1") == [(10, 1), (40, 4)]
+    assert databases.ask(third, "SELECT id, photo_id, above FROM mark ORDER BY 1") == [
+        (1, 10, None),
+        (4, None, None),
+        (5, 40, 4),
+    ]
+    wanted = databases.ask(name, "SELECT conname, condeferrable, convalidated FROM pg_constraint ORDER BY 1")
+    left = databases.ask(third, "SELECT conname, condeferrable, convalidated FROM pg_constraint ORDER BY 1")
+    assert left == wanted
+
+
+def test_a_long_chain_within_a_table_with_partitions_is_left_out_to_its_end(databases: Databases) -> None:
+    plain = "CREATE TABLE link (id int PRIMARY KEY, next_id int)"
+    name = databases.new(plain, "INSERT INTO link SELECT n, n - 1 FROM generate_series(1, 300) n")
+    databases.run(name, "INSERT INTO link VALUES (1000, NULL), (1001, 1000)")
+    other = databases.new(
+        "CREATE TABLE link (id int PRIMARY KEY, next_id int REFERENCES link) PARTITION BY RANGE (id); "
+        "CREATE TABLE low PARTITION OF link FOR VALUES FROM (0) TO (100); "
+        "CREATE TABLE high PARTITION OF link FOR VALUES FROM (100) TO (2000)"
+    )
+
+    report = databases.load(databases.export(name), other, partial=True)
+
+    assert report.committed
+    assert [(one.table, one.rows, one.refused) for one in report.tables] == [("link", 2, 300)]
+    assert databases.ask(other, "SELECT id FROM link ORDER BY 1") == [(1000,), (1001,)]
 
 
 def test_a_dry_run_changes_nothing_not_even_a_sequence(databases: Databases) -> None:

@@ -6,7 +6,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.clock import SystemClock
@@ -98,15 +98,18 @@ class Scene:
             reporter=QuietReporter(),
         )
 
-    def restore(self, plan: RestorePlan, storage: Storage | None = None) -> RestoreReport:
+    def restore(
+        self, plan: RestorePlan, storage: Storage | None = None, *, reporter: QuietReporter | None = None
+    ) -> RestoreReport:
         """Carry out a restore."""
+        tools = self.tools()
         return carry_out(
             plan,
             self.open(storage),
             self.sources,
             restore_id=RestoreId(new_ulid(CLOCK.now())),
             actor="tester",
-            tools=self.tools(),
+            tools=tools if reporter is None else replace(tools, reporter=reporter),
         )
 
     def tools(self, hooks: RestoreHooks | None = None) -> RestoreTools:

@@ -268,11 +268,14 @@ def test_cancel_before_the_swap_changes_nothing(scene: Scene) -> None:
 
         def check_cancelled(self) -> None:
             if self.now == "safety_backup":
-                raise Cancelled("Stopped on request.")
+                raise Cancelled("Stopped on request. Nothing live was changed.")
 
-    report = _carry_out(scene, RestoreHooks(), Stops())
+    report = scene.restore(scene.plan(), reporter=Stops())
 
-    assert report[0] == "rolled_back"
+    assert (report.outcome, report.message) == (
+        "rolled_back",
+        "Stopped on request. Nothing live was changed.",
+    )
     assert scene.live() == damaged
 
 

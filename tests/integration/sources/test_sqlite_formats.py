@@ -169,6 +169,31 @@ def test_a_script_makes_the_same_database(database: Path, tmp_path: Path) -> Non
         assert python.execute("SELECT count(*) FROM plain").fetchone() == (len(before["plain"]),)
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        "INSERT INTO b VALUES (1); INSERT INTO a VALUES (1)",
+        "INSERT INTO b VALUES (1); INSERT INTO a VALUES (1); DELETE FROM sqlite_sequence WHERE name = 'b'",
+        "INSERT INTO a VALUES (1); DELETE FROM sqlite_sequence",
+        "INSERT INTO a VALUES (1); INSERT INTO sqlite_sequence VALUES ('gone', NULL), ('it''s', 'seven')",
+    ],
+)
+def test_a_script_counts_ids_as_the_database_does_in_whatever_order_its_tables_were_used(
+    more: str, tmp_path: Path
+) -> None:
+    schema = "CREATE TABLE {} (id INTEGER PRIMARY KEY AUTOINCREMENT);"
+    source = make(tmp_path / "app.db", schema.format("b") + schema.format("a") + more)
+
+    script, report = export(source, "sql")
+
+    target = tmp_path / "new.db"
+    with script.open("rb") as file:
+        subprocess.run(["sqlite3", "-bail", target], stdin=file, check=True, capture_output=True)
+    assert report.problems == ()
+    counted = "SELECT name, typeof(seq), seq FROM sqlite_sequence"
+    assert shell(target, counted) == shell(source, counted)
+
+
 def test_a_compact_copy_is_the_same_database_and_smaller(database: Path) -> None:
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.executemany("INSERT INTO log VALUES (hex(randomblob(500)))", [()] * 2000)
@@ -249,6 +274,54 @@ def test_refused_rows_are_named_and_nothing_is_loaded(tmp_path: Path) -> None:
     assert shell(partial, "SELECT count(*), sum(id) FROM a; SELECT id FROM b; PRAGMA foreign_key_check") == (
         f"2998|{3000 * 3001 // 2 - 4499}\n1\n3\n"
     )
+
+
+RING = """
+CREATE TABLE event (id INTEGER PRIMARY KEY, name {}, hero_id INT REFERENCES photo (id) ON DELETE SET NULL);
+CREATE TABLE photo (id INT, event_id INT REFERENCES event (id) ON DELETE CASCADE, PRIMARY KEY (id)) {};
+CREATE TABLE mark (rowid INT, _rowid_ INT, oid INT, photo_id INT REFERENCES photo);
+"""
+
+
+@pytest.mark.parametrize("kind", ["", "WITHOUT ROWID"])
+def test_rows_that_refer_to_one_left_out_are_left_out_too_in_a_circle(kind: str, tmp_path: Path) -> None:
+    # Event 2 is refused, and so its photos, event 3 whose hero is one of them, its photo, and their marks.
+    source = make(
+        tmp_path / "app.db",
+        RING.format("TEXT", kind),
+        "INSERT INTO event VALUES (1, 'a', 10), (2, 'a', 21), (3, 'c', 20), (4, 'd', NULL);"
+        "INSERT INTO photo VALUES (10, 1), (20, 2), (21, 2), (30, 3), (40, 4);"
+        "INSERT INTO mark VALUES (7, 7, 7, 30), (7, 7, 7, 30), (7, 7, 7, 40), (7, 7, 7, NULL)",
+    )
+    schema = RING.format("TEXT UNIQUE", kind)
+    target, partial = make(tmp_path / "new.db", schema), make(tmp_path / "partial.db", schema)
+    folder, _ = export(source, "json")
+    before = target.read_bytes()
+
+    tried, whole = load(folder, target, dry_run=True), load(folder, target)
+    left = load(folder, partial, partial=True)
+
+    counts = [("event", 2, 2), ("mark", 2, 2), ("photo", 2, 3)]
+    for report, committed in ((tried, False), (whole, False), (left, True)):
+        assert (report.committed, report.refused_rows) == (committed, 7)
+        assert [(one.table, one.rows, one.refused) for one in report.tables] == counts
+    assert target.read_bytes() == before
+    found = shell(partial, "SELECT * FROM event; SELECT * FROM photo ORDER BY 1; SELECT photo_id FROM mark")
+    assert found == "1|a|10\n4|d|\n10|1\n40|4\n40\n\n"
+    assert shell(partial, "PRAGMA foreign_key_check; PRAGMA integrity_check") == "ok\n"
+
+
+def test_a_broken_key_of_a_table_that_is_not_loaded_is_named_once_and_left_alone(tmp_path: Path) -> None:
+    source = make(tmp_path / "app.db", "CREATE TABLE a (id INTEGER PRIMARY KEY)", "INSERT INTO a VALUES (1)")
+    more = "CREATE TABLE b (a_id INT REFERENCES a (id)); INSERT INTO b VALUES (1), (2)"
+    target = make(tmp_path / "new.db", "CREATE TABLE a (id INTEGER PRIMARY KEY)", more)
+    folder, _ = export(source, "json")
+
+    report = load(folder, target, partial=True)
+
+    assert report.committed
+    assert [(one.table, one.row) for one in report.refused] == [("b", 0)]
+    assert shell(target, "SELECT * FROM a; SELECT * FROM b") == "1\n1\n2\n"
 
 
 def test_a_dry_run_changes_nothing(database: Path, tmp_path: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 
 import pytest
 
-from backup_admin.core.shown import columns, count_of, show_size, show_text, show_time
+from backup_admin.core.shown import columns, count_of, show_moment, show_size, show_text, show_time
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,15 @@ def test_columns_are_aligned() -> None:
 
 def test_one_file_is_no_files() -> None:
     assert [count_of(number, "file") for number in (0, 1, 2000)] == ["0 files", "1 file", "2,000 files"]
+
+
+def test_a_moment_is_in_the_zone_of_this_machine_and_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = datetime(2026, 7, 1, 22, 30, tzinfo=UTC)
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        assert show_moment(moment) == "2026-07-02 00:30 CEST"
+        assert show_time(moment).startswith("2026-07-02 00:30")
+    finally:
+        monkeypatch.undo()
+        time.tzset()

@@ -139,3 +139,10 @@ def test_before_the_first_one_says_what_there_is() -> None:
 )
 def test_a_span_is_written_in_its_two_largest_units(seconds: float, shown: str) -> None:
     assert show_span(timedelta(seconds=seconds)) == shown
+
+
+def test_a_wrong_time_is_answered_with_the_zone_that_was_asked_for() -> None:
+    with pytest.raises(UsageError, match=r"14:30 \(in Europe/Berlin\)"):
+        parse_moment("soon", datetime(2026, 3, 10, tzinfo=UTC), ZoneInfo("Europe/Berlin"))
+    with pytest.raises(UsageError, match=r"14:30 \(the time of this machine\)"):
+        parse_moment("soon", datetime(2026, 3, 10, tzinfo=UTC))

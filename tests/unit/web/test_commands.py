@@ -110,6 +110,7 @@ def test_run_list_verify_and_status_tell_one_story(ready: Shell) -> None:
 def test_a_run_that_may_be_skipped_says_why_it_was(ready: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(known, "SETTLE_NS", -(10**12))  # or the test would have to wait
     ready("run")
+    assert ready.json("run", "--exit-skipped")[0] == 2
     code, found = ready.json("run", "--if-changed", "--exit-skipped")
     assert (code, found["status"], found["snapshot"]) == (10, "skipped", "")
     assert found["reason"].startswith(f"Nothing changed since snapshot {found['unchanged']}")
