@@ -101,6 +101,7 @@ class RowsView:
     rows_asked: tuple[str, ...]
     policy: str
     tables: Grid
+    same: Grid
     files: Grid
     linked: tuple[LinkedFiles, ...]
     refused: bool
@@ -112,8 +113,8 @@ class RowsView:
 def view_rows(plan: RowsPlan) -> RowsView:
     """Say what a plan does."""
     asked = plan.selection
-    # What changes stands first: the rest is only there to be complete.
-    tables = sorted(plan.report.tables, key=lambda table: not table.changes)
+    tables = [table for table in plan.report.tables if table.changes or table.skip]
+    same = [table for table in plan.report.tables if not (table.changes or table.skip)]
     return RowsView(
         database=asked.database,
         place=plan.place,
@@ -121,6 +122,7 @@ def view_rows(plan: RowsPlan) -> RowsView:
         rows_asked=tuple(f"{table}:{key}" for table, key in asked.rows),
         policy=_REVIEWS[asked.on_conflict],
         tables=_grid(_ROWS, [(table.table, table) for table in tables]),
+        same=_grid(_ROWS, [(table.table, table) for table in same]),
         files=_grid(_FILES, [(files.link, files) for files in plan.linked]),
         linked=plan.linked,
         refused=plan.report.is_refused,
