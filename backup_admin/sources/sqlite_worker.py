@@ -38,6 +38,7 @@ from backup_admin.sources.sqlite_digest import (
     foreign_collations,
     stand_in,
 )
+from backup_admin.sources.sqlite_look import look_for_rows
 from backup_admin.sources.sqlite_open import (
     CORRUPT,
     Deadline,
@@ -77,6 +78,7 @@ def main() -> None:
             "copy": copy_plainly,
             "stream": stream,
             "inspect": inspect,
+            "look": look,
             "check_thoroughly": check_thoroughly,
             "write": write,
             "merge": merge,
@@ -226,6 +228,13 @@ def inspect(
             "checks": checks,
             "warnings": warnings,
         }
+
+
+def look(path: str, table: str, text: str) -> dict[str, Any]:
+    """Look for rows of a table in a copy that nobody writes to (`sqlite_look`)."""
+    need_database(path)
+    with closing(_open_copy(path)) as copy:
+        return look_for_rows(copy, table, text)
 
 
 def _check_pages(path: str, *, thorough: bool) -> dict[str, Any]:

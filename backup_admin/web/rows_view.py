@@ -155,9 +155,9 @@ def _losses(plan: RowsPlan) -> tuple[str, ...]:
 def _command(snapshot: str, asked: RowsSelection) -> str:
     words = ["flask", "backup", "restore", snapshot]
     for table in asked.tables:
-        words += ["--table", f"{asked.database}.{_name(table)}"]
+        words += ["--table", f"{asked.database}.{line_name(table)}"]
     for table, key in asked.rows:
-        words += ["--rows", f"{asked.database}.{_name(table)}:{key}"]
+        words += ["--rows", f"{asked.database}.{line_name(table)}:{key}"]
     if asked.on_conflict is not OnConflict.SKIP:
         words += ["--on-conflict", asked.on_conflict.value]
     for link in asked.links:
@@ -165,6 +165,6 @@ def _command(snapshot: str, asked: RowsSelection) -> str:
     return shlex.join(words)
 
 
-def _name(table: str) -> str:
+def line_name(table: str) -> str:
     """Write a table so that the command reads it as one."""
     return '"' + table.replace('"', '""') + '"' if ":" in table or '"' in table else table
