@@ -38,6 +38,7 @@ from backup_admin.sources.sqlite_digest import (
     foreign_collations,
     stand_in,
 )
+from backup_admin.sources.sqlite_graph import read_graph
 from backup_admin.sources.sqlite_look import look_for_rows
 from backup_admin.sources.sqlite_open import (
     CORRUPT,
@@ -79,6 +80,7 @@ def main() -> None:
             "stream": stream,
             "inspect": inspect,
             "look": look,
+            "kept_by_copies": kept_by_copies,
             "check_thoroughly": check_thoroughly,
             "write": write,
             "merge": merge,
@@ -235,6 +237,15 @@ def look(path: str, table: str, text: str) -> dict[str, Any]:
     need_database(path)
     with closing(_open_copy(path)) as copy:
         return look_for_rows(copy, table, text)
+
+
+def kept_by_copies(path: str, deadline_seconds: float) -> dict[str, Any]:
+    """Say which unique columns of a live database a copy of a row would clash on."""
+    need_database(path)
+    deadline = Deadline(deadline_seconds, path)
+    with closing(open_source(path, deadline)) as source:
+        begin_reading(source, deadline)
+        return {"columns": list(read_graph(source).kept_by_copies())}
 
 
 def _check_pages(path: str, *, thorough: bool) -> dict[str, Any]:

@@ -149,5 +149,6 @@ def _show(  # noqa: PLR0913 - what is on the page
         errors=errors or {},
         problem=problem,
         look=look or Look(),
+        clashes=rows_look.copy_clashes(current.session(), current.installation(), held),
         example=tables[0] if tables else "events",
     )

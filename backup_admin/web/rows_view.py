@@ -43,7 +43,8 @@ POLICIES = (
     Policy(
         OnConflict.COPY.value,
         "Put a copy beside it",
-        "For single rows: all of them get new ids and stand beside the live ones.",
+        "For single rows: all of them get new ids and stand beside the live ones. Not while "
+        "the original is live and has values that may be there once only.",
         "stay, and copies with new ids stand beside them",
     ),
     Policy(

@@ -112,3 +112,34 @@ def test_tables_of_sqlite_itself_are_not_offered(host: Host) -> None:
 
     assert 'value="counted"' in page
     assert "sqlite_sequence" not in page
+
+
+def test_unique_columns_that_a_copy_keeps_are_named_before_one_chooses(host: Host) -> None:
+    client = host.client()
+    path = begin(client)
+    before = get(client, f"{path}/rows")
+    rows(host, "CREATE TABLE albums (id INTEGER PRIMARY KEY, slug TEXT UNIQUE, code TEXT, part TEXT)")
+    rows(host, "CREATE UNIQUE INDEX both ON albums (code, part)")
+    rows(host, "CREATE UNIQUE INDEX some ON albums (part) WHERE code IS NULL")
+    rows(
+        host,
+        "CREATE TABLE pages (id INTEGER PRIMARY KEY, album INTEGER REFERENCES albums, number, "
+        "UNIQUE (album, number))",
+    )
+
+    page = get(client, f"{path}/rows")
+
+    assert "keeps a copy" not in words(before)
+    assert "2 unique values keep a copy from standing beside its original in gallery" in words(page)
+    assert sorted(re.findall(r"<dt>(\w+)</dt><dd><code>([^<]*)</code>", page.text)) == [
+        ("albums", "code, part"),
+        ("albums", "slug"),
+    ]
+
+
+def test_a_database_that_is_gone_keeps_nobody_from_the_wizard(host: Host) -> None:
+    client = host.client()
+    path = begin(client)
+    (host.folder / "gallery.db").unlink()
+
+    assert get(client, f"{path}/rows").status_code == 200
