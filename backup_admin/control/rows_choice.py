@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from backup_admin.operations.results import SourceSet
     from backup_admin.operations.rows_plan import RowsPlan
     from backup_admin.repository.repository import Repository
-    from backup_admin.repository.types import Manifest
+    from backup_admin.repository.types import DatabaseEntry, Manifest
 
 _MAX_LINES = 1000
 _SHOWN = 12
@@ -128,7 +128,9 @@ def held_of(manifest: Manifest, targets: SourceSet) -> Held:
         tuple(
             HeldDatabase(
                 entry.name,
-                tuple(HeldTable(table.name, table.rows) for table in entry.tables),
+                tuple(
+                    HeldTable(one.name, one.rows) for one in entry.tables if not _is_internal(entry, one.name)
+                ),
                 all_listed=entry.tree is None,
             )
             for entry in manifest.databases
@@ -136,6 +138,11 @@ def held_of(manifest: Manifest, targets: SourceSet) -> Held:
         ),
         tuple(root.name for root in manifest.files if root.name in folders),
     )
+
+
+def _is_internal(entry: DatabaseEntry, table: str) -> bool:
+    """Say whether a table is kept by SQLite itself, for which no row can be meant."""
+    return entry.tree is None and table.startswith("sqlite_")
 
 
 def problems_of(choice: RowsChoice, held: Held) -> dict[str, str]:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from backup_admin.control.runs import NOBODY, NewRun, create_run, hand_on
 from backup_admin.core import parsing
-from backup_admin.core.errors import Busy, UsageError
+from backup_admin.core.errors import Busy, FieldMistake, UsageError
 from backup_admin.records import BackupSchedule, RunKind, Trigger
 
 if TYPE_CHECKING:
@@ -85,11 +85,11 @@ def next_times(cron: str, timezone: str, after: datetime, *, count: int = 5) -> 
         times = CronSim(cron, local)
         return tuple(next(times).astimezone(UTC) for _ in range(count))
     except CronSimError as error:
-        raise UsageError(f"{cron!r} is no cron expression of five parts: {error}.") from error
+        raise FieldMistake(f"{cron!r} is no cron expression of five parts: {error}.", "cron") from error
     except ValueError as error:
-        raise UsageError(f"The time zone {error}.") from error
+        raise FieldMistake(f"The time zone {error}.", "timezone") from error
     except StopIteration as error:
-        raise UsageError(f"{cron!r} never comes due.") from error
+        raise FieldMistake(f"{cron!r} never comes due.", "cron") from error
 
 
 def list_schedules(session: Session) -> tuple[BackupSchedule, ...]:
@@ -117,7 +117,7 @@ def create_schedule(
         session.flush()
     except IntegrityError as error:
         session.rollback()
-        raise UsageError(f"There is a schedule named {form.name!r} already.") from error
+        raise FieldMistake(f"There is a schedule named {form.name!r} already.", "name") from error
     installation.audit().append(actor, "schedule.create", target=schedule.name, details=_told(form))
     session.commit()
     return schedule
@@ -144,7 +144,7 @@ def update_schedule(
         won = _claim(session, schedule_id, version, values)
     except IntegrityError as error:
         session.rollback()
-        raise UsageError(f"There is a schedule named {form.name!r} already.") from error
+        raise FieldMistake(f"There is a schedule named {form.name!r} already.", "name") from error
     if not won:
         raise changed
     session.refresh(schedule)
@@ -235,7 +235,7 @@ def _note(session: Session, schedule_id: int, text: str) -> None:
 def _values(form: ScheduleForm, now: datetime) -> dict[str, object]:
     name = form.name.strip()
     if not name or len(name) > 120 or not name.isprintable():
-        raise UsageError("A schedule needs a name of at most 120 characters.")
+        raise FieldMistake("A schedule needs a name of at most 120 characters.", "name")
     cron = " ".join(form.cron.split())
     upcoming = next_times(cron, form.timezone, now, count=1)[0]
     return {

@@ -17,6 +17,14 @@ class UsageError(BackupAdminError):
     exit_code = 2
 
 
+class FieldMistake(UsageError):
+    """One field of a form cannot be as it was typed."""
+
+    def __init__(self, message: str, field: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
 class ConfigurationError(BackupAdminError):
     """A setting is missing, unknown or contradicts another."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import RestoreRefused, SourceError, UsageError
 from backup_admin.core.paths import show_path, sort_key
+from backup_admin.core.settings import STREAMS_ROOT
 from backup_admin.operations.base_backups import refuse_cluster
 from backup_admin.operations.described import known_checksums
 from backup_admin.operations.plan_postgres import plan_postgres
@@ -62,7 +63,7 @@ def plan_restore(
         repo_id=repository.repo_id,
         databases=tuple(run.database(name) for name in databases),
         files=tuple(run.tree(name) for name in files),
-        left_out=_left_out(manifest, databases, files),
+        left_out=_left_out(manifest, targets, databases, files),
     )
 
 
@@ -77,10 +78,18 @@ def _chosen(wanted: tuple[str, ...] | None, stored: list[str], live: list[str], 
     return list(wanted)
 
 
-def _left_out(manifest: Manifest, databases: list[str], files: list[str]) -> tuple[str, ...]:
+def _left_out(
+    manifest: Manifest, targets: SourceSet, databases: list[str], files: list[str]
+) -> tuple[str, ...]:
     left = [f"database {entry.name}" for entry in manifest.databases if entry.name not in databases]
-    left += [f"folder {root.name}" for root in manifest.files if root.name not in files]
+    roots = [root.name for root in manifest.files if not is_stream_folder(root.name, targets)]
+    left += [f"folder {name}" for name in roots if name not in files]
     return tuple(left)
+
+
+def is_stream_folder(name: str, targets: SourceSet) -> bool:
+    """Say whether a folder holds streams of the app: no restore in place ever writes there."""
+    return name == STREAMS_ROOT and name not in [source.name for source in targets.files]
 
 
 class _Planning:

@@ -17,6 +17,7 @@ from backup_admin.operations.plan_postgres import (
     look_at_server,
     look_for_one_of_two_names,
 )
+from backup_admin.operations.plan_restore import is_stream_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +43,7 @@ def validate_restore(
         return (Issue(Level.BLOCK, "Backup", str(error)),)
     return (
         *_look_at_snapshot(plan, repository, manifest),
+        *_look_at_streams(manifest, targets),
         *look_at_storage(repository, targets),
         *_look_at_places(plan, targets),
         *_look_at_nesting(plan),
@@ -80,6 +82,15 @@ def _look_at_snapshot(plan: RestorePlan, repository: Repository, manifest: Manif
         )
     for part in plan.left_out:
         yield Issue(Level.WARN, "Parts", f"The {part} is in this backup and will not be restored.")
+
+
+def _look_at_streams(manifest: Manifest, targets: SourceSet) -> Iterator[Issue]:
+    if any(is_stream_folder(root.name, targets) for root in manifest.files):
+        yield Issue(
+            Level.OK,
+            "Streams",
+            "What was streamed of databases is in this backup too; `stream restore` reads it.",
+        )
 
 
 def look_at_storage(repository: Repository, targets: SourceSet) -> Iterator[Issue]:

@@ -51,6 +51,7 @@ __all__ = [
 ]
 
 _CHECK_SECONDS = 30.0
+_LOOK_SECONDS = 3.0
 _OLD_KIND = "sha256:"
 
 
@@ -112,6 +113,15 @@ class SqliteSource:
         """Raise `SourceMissing` with the reason when it cannot be read."""
         arguments = {"path": str(self.path), "deadline_seconds": _CHECK_SECONDS}
         self._ask("check", arguments, _CHECK_SECONDS)
+
+    def kept_by_copies(self) -> tuple[tuple[str, str], ...]:
+        """Return by table the unique columns on which a copy of a row clashes with its original.
+
+        Raises what `check` does, and `Busy`.
+        """
+        arguments = {"path": str(self.path), "deadline_seconds": _LOOK_SECONDS}
+        found = self._ask("kept_by_copies", arguments, _LOOK_SECONDS)["columns"]
+        return tuple((str(table), ", ".join(columns)) for table, columns in found)
 
     def quiet_stamp(self) -> FileStamp | None:
         """Return what tells this state of the file from another; None while it has a journal.

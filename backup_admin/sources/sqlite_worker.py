@@ -38,6 +38,8 @@ from backup_admin.sources.sqlite_digest import (
     foreign_collations,
     stand_in,
 )
+from backup_admin.sources.sqlite_graph import read_graph
+from backup_admin.sources.sqlite_look import look_for_rows
 from backup_admin.sources.sqlite_open import (
     CORRUPT,
     Deadline,
@@ -77,6 +79,8 @@ def main() -> None:
             "copy": copy_plainly,
             "stream": stream,
             "inspect": inspect,
+            "look": look,
+            "kept_by_copies": kept_by_copies,
             "check_thoroughly": check_thoroughly,
             "write": write,
             "merge": merge,
@@ -226,6 +230,22 @@ def inspect(
             "checks": checks,
             "warnings": warnings,
         }
+
+
+def look(path: str, table: str, text: str) -> dict[str, Any]:
+    """Look for rows of a table in a copy that nobody writes to (`sqlite_look`)."""
+    need_database(path)
+    with closing(_open_copy(path)) as copy:
+        return look_for_rows(copy, table, text)
+
+
+def kept_by_copies(path: str, deadline_seconds: float) -> dict[str, Any]:
+    """Say which unique columns of a live database a copy of a row would clash on."""
+    need_database(path)
+    deadline = Deadline(deadline_seconds, path)
+    with closing(open_source(path, deadline)) as source:
+        begin_reading(source, deadline)
+        return {"columns": list(read_graph(source).kept_by_copies())}
 
 
 def _check_pages(path: str, *, thorough: bool) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
 from werkzeug.security import check_password_hash, generate_password_hash
 
-from backup_admin.core.errors import NotPermitted, UsageError
+from backup_admin.core.errors import FieldMistake, NotPermitted
 from backup_admin.records import User
 
 if TYPE_CHECKING:
@@ -50,12 +50,12 @@ def has_users(session: Session) -> bool:
 
 
 def create_user(session: Session, installation: Installation, name: str, password: str, role: Role) -> User:
-    """Make an account; raise `UsageError` with what is wrong with name or password."""
+    """Make an account; raise `FieldMistake` with what is wrong with name or password."""
     clean = name.strip()
     if not clean or len(clean) > 120 or not clean.isprintable():
-        raise UsageError("A name has 1 to 120 characters.")
+        raise FieldMistake("A name has 1 to 120 characters.", "name")
     if len(password) < PASSWORD_LENGTH:
-        raise UsageError(f"A password has at least {PASSWORD_LENGTH} characters.")
+        raise FieldMistake(f"A password has at least {PASSWORD_LENGTH} characters.", "password")
     user = User(
         name=clean,
         password_hash=generate_password_hash(password),
@@ -67,7 +67,7 @@ def create_user(session: Session, installation: Installation, name: str, passwor
         session.commit()
     except IntegrityError as error:
         session.rollback()
-        raise UsageError(f"There is an account named {clean!r} already.") from error
+        raise FieldMistake(f"There is an account named {clean!r} already.", "name") from error
     return user
 
 

@@ -156,7 +156,10 @@ def show(operation_id: str) -> ResponseReturnValue:
 @requires(Permission.PLAN_RESTORE)
 def restore_type(operation_id: str) -> ResponseReturnValue:
     """Step 2: how much shall come back."""
-    operation = find_draft(operation_id)
+    return _show_type(find_draft(operation_id))
+
+
+def _show_type(operation: RestoreOperation, error: str = "") -> ResponseReturnValue:
     held = wizard.available(current.session(), current.installation(), operation.id)
     possible = {
         RestoreType.FULL: True,
@@ -167,6 +170,8 @@ def restore_type(operation_id: str) -> ResponseReturnValue:
     }
     return render_page(
         "restore_type",
+        status=422 if error else 200,
+        error=error,
         steps=steps(operation, 2),
         operation=operation,
         snapshot=overview.manifest_of(current.session(), operation.snapshot_id),
@@ -182,7 +187,7 @@ def save_type(operation_id: str) -> ResponseReturnValue:
     operation = find_draft(operation_id)
     wanted = request.form.get("restore_type", "")
     if wanted not in set(RestoreType):
-        raise UsageError("Choose one of the types.")
+        return _show_type(operation, "Choose one of the types.")
     wizard.choose_type(current.session(), current.installation(), operation.id, RestoreType(wanted))
     return redirect(url_for("backup_admin.restore_components", operation_id=operation.id), code=303)
 

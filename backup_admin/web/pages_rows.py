@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from flask import Blueprint, redirect, request, url_for
 
 from backup_admin.access.permissions import Permission
-from backup_admin.control import overview, planning, wizard
+from backup_admin.control import overview, planning, rows_look, wizard
 from backup_admin.control.rows_choice import RowsChoice
 from backup_admin.control.wizard import RestoreType
 from backup_admin.core.errors import BackupAdminError
@@ -15,13 +16,28 @@ from backup_admin.web import current
 from backup_admin.web.guards import requires
 from backup_admin.web.pages_restore import find_draft, steps, type_label
 from backup_admin.web.render import render_page
-from backup_admin.web.rows_view import POLICIES
+from backup_admin.web.rows_view import POLICIES, line_name
 
 if TYPE_CHECKING:
     from flask.typing import ResponseReturnValue
 
     from backup_admin.control.rows_choice import Held
     from backup_admin.records import RestoreOperation
+    from backup_admin.sources.row_search import FoundRows
+
+_LONGEST_TEXT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What somebody looks for in the backup, and what was found; `taken` is a row that was chosen."""
+
+    table: str = ""
+    text: str = ""
+    found: FoundRows | None = None
+    name: str = ""
+    taken: str = ""
+    error: str = ""
 
 
 def register(blueprint: Blueprint) -> None:
@@ -29,6 +45,7 @@ def register(blueprint: Blueprint) -> None:
     add = blueprint.add_url_rule
     add("/restore/<operation_id>/rows", "restore_rows", show)
     add("/restore/<operation_id>/rows", "restore_save_rows", save, methods=["POST"])
+    add("/restore/<operation_id>/rows/look", "restore_look_rows", look, methods=["POST"])
 
 
 @requires(Permission.PLAN_RESTORE)
@@ -58,6 +75,37 @@ def save(operation_id: str) -> ResponseReturnValue:
     return redirect(url_for("backup_admin.restore_review", operation_id=operation.id), code=303)
 
 
+@requires(Permission.PLAN_RESTORE)
+def look(operation_id: str) -> ResponseReturnValue:
+    """Look into the backup for rows, or take the key of one that was found; keeps what is typed meanwhile."""
+    operation = find_draft(operation_id)
+    held = _held(operation)
+    choice = _read(held)
+    taken = request.form.get("take", "").strip()
+    number, _, table = request.form.get("look_table", "").partition(":")
+    database = held.databases[int(number)].name if number in map(str, range(len(held.databases))) else ""
+    asked = Look(f"{number}:{table}", request.form.get("look_text", "").strip()[:_LONGEST_TEXT])
+    if taken:
+        lines = [line for line in choice.rows.splitlines() if line.strip() and line.strip() != taken]
+        choice = replace(choice, database=database or choice.database, rows="\n".join([*lines, taken]))
+        return _show(operation, held, choice, look=replace(asked, taken=taken))
+    if database not in [one.name for one in held.databases] or not table:
+        return _show(operation, held, choice, look=replace(asked, error="Choose the table to look into."))
+    try:
+        found = rows_look.look(
+            current.session(),
+            current.installation(),
+            operation.id,
+            current.person(),
+            database=database,
+            table=table,
+            text=asked.text,
+        )
+    except BackupAdminError as error:
+        return _show(operation, held, choice, look=replace(asked, error=str(error)))
+    return _show(operation, held, choice, look=replace(asked, found=found, name=line_name(table)))
+
+
 def _held(operation: RestoreOperation) -> Held:
     return wizard.held_rows(current.session(), current.installation(), operation.id)
 
@@ -77,19 +125,20 @@ def _read(held: Held) -> RowsChoice:
     )
 
 
-def _show(
+def _show(  # noqa: PLR0913 - what is on the page
     operation: RestoreOperation,
     held: Held,
     choice: RowsChoice,
     *,
     errors: dict[str, str] | None = None,
     problem: str = "",
+    look: Look | None = None,
     status: int = 0,
 ) -> ResponseReturnValue:
     tables = [table.name for one in held.databases for table in one.tables]
     return render_page(
         "restore_rows",
-        status=status or (422 if errors or problem else 200),
+        status=status or (422 if errors or problem or (look and look.error) else 200),
         steps=steps(operation, 3),
         operation=operation,
         label=type_label(operation),
@@ -99,5 +148,7 @@ def _show(
         policies=POLICIES,
         errors=errors or {},
         problem=problem,
+        look=look or Look(),
+        clashes=rows_look.copy_clashes(current.session(), current.installation(), held),
         example=tables[0] if tables else "events",
     )

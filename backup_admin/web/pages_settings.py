@@ -21,7 +21,7 @@ from backup_admin.control import (
 )
 from backup_admin.control.installation import QueueUnavailable
 from backup_admin.control.s3_keys import parse_keys
-from backup_admin.core.errors import BackupAdminError, NotPermitted, UsageError
+from backup_admin.core.errors import BackupAdminError, FieldMistake, NotPermitted, UsageError
 from backup_admin.records import BackupSchedule, RunKind
 from backup_admin.web import current, storage_form
 from backup_admin.web.errors import NotFound
@@ -177,7 +177,7 @@ def schedule_create() -> ResponseReturnValue:
     try:
         made = schedules.create_schedule(current.session(), current.installation(), form, current.person())
     except UsageError as error:
-        return _show_schedule(None, form, error=str(error))
+        return _show_schedule(None, form, error)
     say("ok", f"The schedule {made.name} has been made.")
     return redirect(url_for("backup_admin.schedule"), code=303)
 
@@ -199,7 +199,7 @@ def schedule_save(schedule_id: int) -> ResponseReturnValue:
             current.session(), current.installation(), row.id, version, form, current.person()
         )
     except (UsageError, schedules.ScheduleChanged) as error:
-        return _show_schedule(_find_schedule(schedule_id), form, error=str(error))
+        return _show_schedule(_find_schedule(schedule_id), form, error)
     say("ok", f"The schedule {form.name} has been saved.")
     return redirect(url_for("backup_admin.schedule"), code=303)
 
@@ -245,13 +245,16 @@ def _show_storage(*, status: int = 200, **more: Any) -> Response:
     )
 
 
-def _show_schedule(row: BackupSchedule | None, form: schedules.ScheduleForm, error: str = "") -> Response:
+def _show_schedule(
+    row: BackupSchedule | None, form: schedules.ScheduleForm, error: BackupAdminError | None = None
+) -> Response:
     return render_page(
         "settings_schedule_form",
         status=422 if error else 200,
         row=row,
         form=form,
-        error=error,
+        error=str(error) if error else "",
+        field=error.field if isinstance(error, FieldMistake) else "",
         presets=schedules.PRESETS,
         upcoming=_next_times(form),
         cost=_cost(form),

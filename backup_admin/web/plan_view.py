@@ -28,11 +28,12 @@ class TableView:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseView:
-    """One database of the plan."""
+    """One database of the plan: the tables that change, and those that stay as they are."""
 
     name: str
     summary: str
     tables: tuple[TableView, ...]
+    same: tuple[TableView, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +85,9 @@ def _database(part: DatabasePart) -> DatabaseView:
     summary = f"{changed} of {count(len(part.tables), 'table')} will change, {size(part.size)} to write"
     if not part.live_found:
         summary = f"The live database is not there or cannot be read; {size(part.size)} to write"
-    # What changes stands first: the rest is only there to be complete.
-    tables = sorted(part.tables, key=lambda table: table.same)
-    return DatabaseView(part.name, summary, tuple(_table(table) for table in tables))
+    changing = tuple(_table(table) for table in part.tables if not table.same)
+    same = tuple(_table(table) for table in part.tables if table.same)
+    return DatabaseView(part.name, summary, changing, same)
 
 
 def _table(table: TableEffect) -> TableView:

@@ -43,7 +43,8 @@ POLICIES = (
     Policy(
         OnConflict.COPY.value,
         "Put a copy beside it",
-        "For single rows: all of them get new ids and stand beside the live ones.",
+        "For single rows: all of them get new ids and stand beside the live ones. Not while "
+        "the original is live and has values that may be there once only.",
         "stay, and copies with new ids stand beside them",
     ),
     Policy(
@@ -101,6 +102,7 @@ class RowsView:
     rows_asked: tuple[str, ...]
     policy: str
     tables: Grid
+    same: Grid
     files: Grid
     linked: tuple[LinkedFiles, ...]
     refused: bool
@@ -112,8 +114,8 @@ class RowsView:
 def view_rows(plan: RowsPlan) -> RowsView:
     """Say what a plan does."""
     asked = plan.selection
-    # What changes stands first: the rest is only there to be complete.
-    tables = sorted(plan.report.tables, key=lambda table: not table.changes)
+    tables = [table for table in plan.report.tables if table.changes or table.skip]
+    same = [table for table in plan.report.tables if not (table.changes or table.skip)]
     return RowsView(
         database=asked.database,
         place=plan.place,
@@ -121,6 +123,7 @@ def view_rows(plan: RowsPlan) -> RowsView:
         rows_asked=tuple(f"{table}:{key}" for table, key in asked.rows),
         policy=_REVIEWS[asked.on_conflict],
         tables=_grid(_ROWS, [(table.table, table) for table in tables]),
+        same=_grid(_ROWS, [(table.table, table) for table in same]),
         files=_grid(_FILES, [(files.link, files) for files in plan.linked]),
         linked=plan.linked,
         refused=plan.report.is_refused,
@@ -153,9 +156,9 @@ def _losses(plan: RowsPlan) -> tuple[str, ...]:
 def _command(snapshot: str, asked: RowsSelection) -> str:
     words = ["flask", "backup", "restore", snapshot]
     for table in asked.tables:
-        words += ["--table", f"{asked.database}.{_name(table)}"]
+        words += ["--table", f"{asked.database}.{line_name(table)}"]
     for table, key in asked.rows:
-        words += ["--rows", f"{asked.database}.{_name(table)}:{key}"]
+        words += ["--rows", f"{asked.database}.{line_name(table)}:{key}"]
     if asked.on_conflict is not OnConflict.SKIP:
         words += ["--on-conflict", asked.on_conflict.value]
     for link in asked.links:
@@ -163,6 +166,6 @@ def _command(snapshot: str, asked: RowsSelection) -> str:
     return shlex.join(words)
 
 
-def _name(table: str) -> str:
+def line_name(table: str) -> str:
     """Write a table so that the command reads it as one."""
     return '"' + table.replace('"', '""') + '"' if ":" in table or '"' in table else table

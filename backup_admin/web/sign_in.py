@@ -14,7 +14,7 @@ from backup_admin.access.allowlist import client_address
 from backup_admin.access.audit import AuditOutcome
 from backup_admin.access.permissions import Actor, Role
 from backup_admin.core.clock import format_time, parse_time
-from backup_admin.core.errors import ConfigurationError, NotPermitted, UsageError
+from backup_admin.core.errors import ConfigurationError, FieldMistake, NotPermitted
 from backup_admin.records.upgrade import require_current
 from backup_admin.web import accounts, current, forgery
 from backup_admin.web.addresses import local_path
@@ -93,7 +93,7 @@ def sign_out() -> ResponseReturnValue:
 def show_first_admin() -> ResponseReturnValue:
     """Show the form for the first administrator, as long as there is none."""
     _require_nobody()
-    return render_bare("first_admin", error="", errors={}, name="")
+    return _show_first_admin("")
 
 
 @open_to_all
@@ -109,9 +109,9 @@ def do_first_admin() -> ResponseReturnValue:
         accounts.create_user(_database(), installation(), name, request.form.get("password", ""), Role.ADMIN)
     except NotPermitted as error:
         _audit(who, "first_admin", AuditOutcome.DENIED, str(error))
-        return render_bare("first_admin", status=422, error=str(error), errors={}, name=name)
-    except UsageError as error:
-        return render_bare("first_admin", status=422, error=str(error), errors={}, name=name)
+        return _show_first_admin(name, token=str(error))
+    except FieldMistake as error:
+        return _show_first_admin(name, **{error.field: str(error)})
     _audit(Actor(id="", name=name, address=who.address), "first_admin")
     return redirect(url_for(f"{NAME}.sign_in"), code=303)
 
@@ -156,6 +156,10 @@ def _after_request(response: Response) -> Response:
 
 def _show(*, status: int = 200, error: str = "", name: str = "", next_path: str = "") -> Response:
     return render_bare("sign_in", status=status, error=error, name=name, next_path=next_path)
+
+
+def _show_first_admin(name: str, **errors: str) -> Response:
+    return render_bare("first_admin", status=422 if errors else 200, errors=errors, name=name)
 
 
 def _require_nobody() -> None:

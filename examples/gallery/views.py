@@ -52,7 +52,7 @@ def sign_in() -> str | WerkzeugResponse:
         flash("Name or password is wrong.", "problem")
         return render_template("gallery/sign_in.html")
     login_user(user)
-    return redirect(url_for("gallery.events"))
+    return redirect(_local_path(request.args.get("next", "")) or url_for("gallery.events"))
 
 
 @gallery.post("/sign-out")
@@ -196,6 +196,15 @@ def show_bytes(size: int) -> str:
     if size < 1_000_000:
         return f"{size / 1000:.0f} kB"
     return f"{size / 1_000_000:.1f} MB"
+
+
+def _local_path(address: str) -> str:
+    """Return the address of a page of this site, and nothing for any other.
+
+    Browsers read `//`, `/\\` and control characters as the start of another host.
+    """
+    is_local = address.startswith("/") and address[1:2] not in ("/", "\\") and address.isprintable()
+    return address if is_local else ""
 
 
 def _may_enter(user: AdminUser, password: str) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from backup_admin.core.errors import RestoreRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 _SHOWN_NAMES = 12
 
@@ -108,6 +108,19 @@ class Graph:
             "Nothing was touched. Let the app's migrations make it, or restore the database with --to "
             "and take it from there."
         )
+
+    def kept_by_copies(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Yield by table the columns that are unique and that a copy of a row keeps as they are.
+
+        A copy has another key, and what refers to rows that are copied with it follows: so it clashes on
+        these as long as the original is live.
+        """
+        follows = {(one.child, name) for one in self.references for name in one.columns}
+        for table in self.tables.values():
+            for unique in table.uniques:
+                new = [name for name in unique.columns if name in table.key or (table.name, name) in follows]
+                if unique.columns and not new:
+                    yield table.name, unique.columns
 
     def owned_by(self, tables: Iterable[str]) -> set[str]:
         """Return these tables and all whose rows may belong to rows of them."""

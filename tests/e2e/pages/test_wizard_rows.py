@@ -177,6 +177,37 @@ def test_one_event_comes_back_without_javascript_and_over_what_is_live(
     assert site.database.rows("SELECT count(*) FROM photos") == [(12,)]
 
 
+def test_a_row_whose_key_nobody_knows_is_found_by_its_name(browser_page: OpenPage, site: Site) -> None:
+    site.lose_event()
+    with serve(site.host) as address:
+        page = browser_page(base_url=address)
+        page.goto("/sign-in")
+        page.goto(f"{PREFIX}/restore")
+        keyboard = Keyboard(page)
+        keyboard.press(".ba-actions button")
+        page.get_by_label("Tables or rows of one database").check()
+        page.get_by_role("button", name="Go on to the components").click()
+        page.get_by_text("Search the backup for a row").click()
+        page.get_by_label("Table to search").select_option(label="events")
+        keyboard.write("#ba-look_text", "EVENT 2")
+        with page.expect_navigation():
+            page.keyboard.press("Enter")
+        where = page.evaluate("document.activeElement.id")
+        look(page, "found")
+        shown = page.locator("#ba-look-found ~ table tbody tr").all_inner_texts()
+        keyboard.press("button[name=take]")
+        look(page, "taken")
+
+        assert where == "ba-look-found"
+        assert len(shown) == 1
+        assert "Event 2 ü" in shown[0]
+        assert page.evaluate("document.activeElement.value") == "events:2"
+        page.get_by_role("button", name="Review what will change").click()
+        site.host.work()
+        page.wait_for_selector("h1:text('Review and confirm')")
+        assert page.get_by_role("rowheader", name="events", exact=True).count() == 1
+
+
 def look(page: Page, name: str) -> None:
     """Find no barrier in any look of a page; needs JavaScript."""
     found = [problem for _ in each_look(page, name) for problem in problems_of(page)]

@@ -16,6 +16,7 @@ import pytest
 from backup_admin.core.errors import Busy, Cancelled, RestoreRefused
 from backup_admin.core.ids import RestoreId, new_ulid
 from backup_admin.core.progress import QuietReporter
+from backup_admin.core.settings import STREAMS_ROOT
 from backup_admin.operations import restore_parts, tree_swap
 from backup_admin.operations.backup import back_up
 from backup_admin.operations.issues import Level
@@ -26,6 +27,7 @@ from backup_admin.operations.restore_report import RestoreHooks
 from backup_admin.operations.results import BackupOptions
 from backup_admin.operations.undo import remove_expired, undo_restore, undoable
 from backup_admin.operations.validate import validate_restore
+from backup_admin.sources.files import FileSource
 from tests.integration.restore.scene import CLOCK, Scene, damage, make_scene
 
 
@@ -351,6 +353,31 @@ def test_validation_names_a_lost_pack(scene: Scene) -> None:
     issues = validate_restore(plan, scene.open(), scene.sources, state=scene.state, clock=CLOCK)
 
     assert [issue.topic for issue in issues if issue.level is Level.BLOCK] == ["Backup"]
+
+
+def test_the_streams_of_an_app_are_not_left_out_of_a_restore_but_no_part_of_it(scene: Scene) -> None:
+    spool = scene.root / "spool"
+    spool.mkdir()
+    (spool / "0001.ltx").write_bytes(b"streamed")
+    sources = scene.sources
+    repository = scene.open()
+    back_up(
+        repository,
+        replace(sources, files=(*sources.files, FileSource(STREAMS_ROOT, spool))),
+        options=BackupOptions(),
+        state=scene.state,
+        reporter=QuietReporter(),
+        clock=CLOCK,
+    )
+
+    plan = scene.plan()
+    issues = validate_restore(plan, scene.open(), sources, state=scene.state, clock=CLOCK)
+
+    assert STREAMS_ROOT in [root.name for root in scene.open().manifest(plan.snapshot_id).files]
+    assert [part.name for part in plan.files] == ["files"]
+    assert plan.left_out == ()
+    assert [issue.level for issue in issues if issue.topic == "Streams"] == [Level.OK]
+    assert [issue.topic for issue in issues if issue.level is not Level.OK] == []
 
 
 def test_validation_refuses_folders_inside_each_other(scene: Scene) -> None:

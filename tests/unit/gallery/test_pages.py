@@ -49,6 +49,28 @@ def test_strangers_are_sent_to_the_sign_in_page(app: Flask, path: str) -> None:
     assert answer.location.startswith("/sign-in")
 
 
+@pytest.mark.parametrize(
+    ("wanted", "leads"),
+    [
+        ("/backup-admin/", "/backup-admin/"),
+        ("/events/1?page=2", "/events/1?page=2"),
+        ("//elsewhere.example/", "/"),
+        ("/\\elsewhere.example/", "/"),
+        ("/\telsewhere.example/", "/"),
+        ("https://elsewhere.example/", "/"),
+        ("", "/"),
+    ],
+)
+def test_signing_in_leads_to_the_page_that_was_asked_for(app: Flask, wanted: str, leads: str) -> None:
+    client = app.test_client()
+    token = re.findall(r'name="csrf_token" value="([^"]+)"', client.get("/sign-in").text)[0]
+    form = {"csrf_token": token, "username": "admin", "password": PASSWORD}
+
+    answer = client.post("/sign-in", query_string={"next": wanted}, data=form)
+
+    assert answer.location == leads
+
+
 def test_a_wrong_password_opens_nothing(app: Flask) -> None:
     assert "is wrong" in post(app.test_client(), "/sign-in", username="admin", password="no")
 

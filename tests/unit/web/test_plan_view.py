@@ -37,7 +37,8 @@ def plan(*tables: TableEffect, files: tuple[FilesPart, ...] = ()) -> PlanView:
     ],
 )
 def test_what_happens_to_a_table(now: int, then: int, same: bool, text: str, level: str) -> None:
-    table = plan(TableEffect("photos", now, then, same)).databases[0].tables[0]
+    database = plan(TableEffect("photos", now, then, same)).databases[0]
+    (table,) = database.same if same else database.tables
 
     assert (table.text, table.level) == (text, level)
 
@@ -58,10 +59,12 @@ def test_when_nothing_differs_nothing_is_lost() -> None:
     assert plan(TableEffect("orders", 5, 5, True)).losses == ()
 
 
-def test_what_changes_stands_first() -> None:
+def test_what_stays_as_it_is_stands_apart() -> None:
     view = plan(TableEffect("a", 1, 1, True), TableEffect("b", 2, 1, False))
 
-    assert [table.name for table in view.databases[0].tables] == ["b", "a"]
+    database = view.databases[0]
+    assert [table.name for table in database.tables] == ["b"]
+    assert [table.name for table in database.same] == ["a"]
 
 
 def test_each_day_is_told_by_shape_and_words() -> None:

@@ -51,6 +51,24 @@ def operation_of(host: Host, path: str) -> RestoreOperation:
         return found
 
 
+def lose_photos(host: Host) -> None:
+    """Lose what the newest backup has."""
+    with closing(sqlite3.connect(host.folder / "gallery.db")) as database, database:
+        database.execute("DELETE FROM photos WHERE id > 200")
+
+
+def add_tables(host: Host, number: int) -> None:
+    """Let the app have more tables."""
+    with closing(sqlite3.connect(host.folder / "gallery.db")) as database, database:
+        for n in range(number):
+            database.execute(f'CREATE TABLE "extra {n}" (id INTEGER PRIMARY KEY)')
+
+
+def unfolded(page: str) -> str:
+    """Return what is seen of a page before anything is unfolded."""
+    return re.sub(r"<details>.*?</details>", "", page, flags=re.DOTALL)
+
+
 def enrol(client: FlaskClient) -> list[str]:
     """Enrol an authenticator and return the recovery codes."""
     shown = post(client, "/settings/security/factor").text
@@ -119,6 +137,51 @@ def test_the_whole_way_there_and_back(backed_up: Host) -> None:
     }
     assert (row.completed_at, row.undone_at is not None) == (ended, True)
     assert queued.heartbeat_at is None
+
+
+def test_what_stays_and_what_is_as_expected_is_folded_away_with_its_number(backed_up: Host) -> None:
+    add_tables(backed_up, 24)
+    client = backed_up.client()
+    post(client, "/backups")
+    backed_up.work()
+    lose_photos(backed_up)
+    codes = enrol(client)
+    path = plan(client)
+
+    review = get(client, f"{path}/review").text
+    confirm(client, path, codes[0])
+    backed_up.work()
+    result = get(client, f"{path}/verify").text
+
+    assert ">photos<" in unfolded(review)
+    assert "extra" not in unfolded(review)
+    assert re.search(r"<summary>2\d tables stay as they are</summary>", review)
+    assert "checks are fine" in review
+    assert "extra" not in unfolded(result)
+    assert re.search(r"<summary>\d\d checks are as expected</summary>", result)
+    assert result.count(">gallery: table extra") == 24
+
+
+def test_a_check_that_failed_is_never_folded_away(backed_up: Host) -> None:
+    add_tables(backed_up, 24)
+    client = backed_up.client()
+    post(client, "/backups")
+    backed_up.work()
+    codes = enrol(client)
+    path = plan(client)
+    confirm(client, path, codes[0])
+    backed_up.work()
+    with backed_up.app.app_context():
+        session = backed_up.installation.database.session()
+        row = session.get_one(RestoreOperation, path.rpartition("/")[2])
+        row.checks = [{**check, "ok": "extra 7" not in check["topic"]} for check in row.checks]
+        session.commit()
+
+    result = unfolded(get(client, f"{path}/verify").text)
+
+    assert "Differs" in result
+    assert "extra 7" in result
+    assert "extra 8" not in result
 
 
 def test_without_a_second_factor_no_restore_starts(backed_up: Host) -> None:

@@ -149,12 +149,10 @@ def test_a_wrong_answer_comes_back_as_it_was_typed(host: Host) -> None:
     assert answer.text.count('aria-invalid="true"') == 3
     assert answer.text.count(" autofocus") == 1
     assert 'role="alert"' in answer.text
-    assert re.search(
-        r'<textarea id="ba-rows"[^>]*aria-invalid="true" autofocus>events</textarea>', answer.text
-    )
+    assert re.search(r'<textarea id="ba-rows"[^>]*aria-invalid="true">events</textarea>', answer.text)
     assert ">&lt;b&gt;=x</textarea>" in answer.text
     assert 'name="tables-0" value="guests" checked' in answer.text
-    assert re.search(r'value="copy" checked aria-invalid="true"', answer.text)
+    assert re.search(r'value="copy" checked id="ba-on_conflict" aria-invalid="true"', answer.text)
     for name in ("rows", "on_conflict", "linked"):
         assert f'href="#ba-{name}"' in answer.text
         assert f'id="ba-{name}-error"' in answer.text
