@@ -172,6 +172,8 @@ def archiving(config: pytest.Config, kind: str, **settings: str) -> Iterator[Arc
     hand_over(folder)
     try:
         environment = environment_in(folder)
+        if Path(kind).is_absolute():  # such programs are found where PATH leads to, as any user's
+            environment["PATH"] = f"{kind}:{environment['PATH']}"
         python = interpreter_for_server(config, environment)
         _make_repository(folder, python, environment)
         command = " ".join((*python, "-m backup_admin.cli archive-push", str(folder / "repository"), "%p"))

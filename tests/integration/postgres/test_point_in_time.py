@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
 
+from backup_admin.sources.postgres.server_programs import PROGRAMS
 from tests.proof.mounts import mounted, skip_unless_mounts_work
-from tests.services.postgres import DEBIAN, PASSWORD, WHEEL, as_server
+from tests.services.postgres import DEBIAN, EVERY_KIND, PASSWORD, as_server
 from tests.services.postgres_archiving import NAME, ROOT, archiving, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.services.postgres_archiving import Archiving
 
@@ -45,9 +46,12 @@ def site(pytestconfig: pytest.Config) -> Iterator[Archiving]:
         yield made
 
 
-@pytest.fixture(params=[DEBIAN, WHEEL])
+@pytest.fixture(params=EVERY_KIND)
 def every_site(pytestconfig: pytest.Config, request: pytest.FixtureRequest) -> Iterator[Archiving]:
-    """A server of each version that archives."""
+    """A server of each version that archives; one whose package brings the server alone is skipped."""
+    folder = Path(request.param)
+    if folder.is_absolute() and not all((folder / name).exists() for name in PROGRAMS):
+        pytest.skip(f"{folder} has not all of {', '.join(PROGRAMS)}")
     with archiving(pytestconfig, request.param) as made:
         yield made
 
