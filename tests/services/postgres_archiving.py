@@ -13,11 +13,13 @@ import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from backup_admin.core.clock import format_time
 from tests.services.postgres import PostgresServer, as_server, hand_over, start_postgres, stop
 from tests.services.report import missing
 
@@ -132,6 +134,27 @@ class Archiving:
             *("cluster", "restore", NAME, self.repository, "--to", target, "--port", chosen),
             *("--programs", self.server.programs, *options, "--json"),
         )
+
+    def drill(self, *options: object, heartbeat: str = "postgres:heartbeat.at") -> Done:
+        """Try a restore to any time, and look at the heartbeat there."""
+        return self.run(
+            *(
+                "cluster",
+                "drill",
+                NAME,
+                self.repository,
+                "--to",
+                self.folder / "drill",
+                "--port",
+                free_port(),
+            ),
+            *("--programs", self.server.programs, "--heartbeat", heartbeat, *options, "--json"),
+        )
+
+    @staticmethod
+    def text_of(moment: str) -> str:
+        """Return a time of the server as the command writes it."""
+        return format_time(datetime.fromisoformat(moment).astimezone(UTC))
 
     def restored_sql(self, done: Done, text: str) -> Any:
         """Run one statement in a restored cluster; return the first value."""
