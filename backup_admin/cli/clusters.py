@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from backup_admin.operations.base_backups import Base
+    from backup_admin.operations.cluster_drill import DrillReport
     from backup_admin.operations.cluster_plan import ClusterPlan
     from backup_admin.operations.restore_cluster import ClusterReport, Proven
     from backup_admin.operations.wal_archive import ArchivedCluster
@@ -133,9 +134,7 @@ def restore_verb(  # noqa: PLR0913  one parameter for each option
     repository, _ = open_given(surroundings, storage, key_file, state_dir)
     moment = parse_moment(at, surroundings.clock.now()) if at else None
     plan = plan_cluster(repository, name, moment=moment, timeline=timeline or 0)
-    major = int(plan.base.server_version.partition(".")[0])
-    place = Place(target.expanduser().absolute(), port, server_programs(major, programs))
-    check_place(place)
+    place = _new_place(target, port, plan, programs)
     say(_plan_line(plan))
     notices = [_cannot_be_read(one) for one in plan.unreadable]
     with surroundings.reporting(_STOPPED) as reporter, ExitStack() as stack:
@@ -211,9 +210,7 @@ def drill_verb(  # noqa: PLR0913  one parameter for each option
     repository, _ = open_given(surroundings, storage, key_file, state_dir)
     moment = parse_moment(at, surroundings.clock.now()) if at else None
     plan = plan_cluster(repository, name, moment=moment)
-    major = int(plan.base.server_version.partition(".")[0])
-    place = Place(target.expanduser().absolute(), port, server_programs(major, programs))
-    check_place(place)
+    place = _new_place(target, port, plan, programs)
     with surroundings.reporting(_STOPPED) as reporter:
         if moment is None:
             moment = any_moment(repository, plan, place, reporter=reporter)
@@ -237,6 +234,10 @@ def drill_verb(  # noqa: PLR0913  one parameter for each option
                 clock=surroundings.clock,
                 all_read=all_read,
             )
+    return _drill_answer(plan, report, within, notices)
+
+
+def _drill_answer(plan: ClusterPlan, report: DrillReport, within: int, notices: list[str]) -> Answer:
     behind = report.moment - report.heartbeat
     return Answer(
         {
@@ -254,6 +255,13 @@ def drill_verb(  # noqa: PLR0913  one parameter for each option
         ],
         notes=[f"note: {notice}" for notice in notices],
     )
+
+
+def _new_place(target: Path, port: int, plan: ClusterPlan, programs: Path | None) -> Place:
+    major = int(plan.base.server_version.partition(".")[0])
+    place = Place(target.expanduser().absolute(), port, server_programs(major, programs))
+    check_place(place)
+    return place
 
 
 def _plan_line(plan: ClusterPlan) -> str:
