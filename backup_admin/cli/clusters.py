@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,10 @@ from backup_admin.core.ids import SnapshotId
 from backup_admin.core.shown import columns, count_of, show_size, show_time
 from backup_admin.operations.answers import Answer
 from backup_admin.operations.base_backups import all_bases
+from backup_admin.operations.cluster_drill import Canary, any_moment, drill_cluster
 from backup_admin.operations.cluster_plan import plan_cluster
 from backup_admin.operations.pinning import pinned_meanwhile
-from backup_admin.operations.points import parse_moment
+from backup_admin.operations.points import parse_moment, show_span
 from backup_admin.operations.restore_cluster import Place, check_place, prove, restore_cluster
 from backup_admin.operations.wal_archive import archived_clusters
 from backup_admin.sources.postgres.server_programs import server_programs
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from backup_admin.operations.base_backups import Base
+    from backup_admin.operations.cluster_drill import DrillReport
     from backup_admin.operations.cluster_plan import ClusterPlan
     from backup_admin.operations.restore_cluster import ClusterReport, Proven
     from backup_admin.operations.wal_archive import ArchivedCluster
@@ -131,9 +134,7 @@ def restore_verb(  # noqa: PLR0913  one parameter for each option
     repository, _ = open_given(surroundings, storage, key_file, state_dir)
     moment = parse_moment(at, surroundings.clock.now()) if at else None
     plan = plan_cluster(repository, name, moment=moment, timeline=timeline or 0)
-    major = int(plan.base.server_version.partition(".")[0])
-    place = Place(target.expanduser().absolute(), port, server_programs(major, programs))
-    check_place(place)
+    place = _new_place(target, port, plan, programs)
     say(_plan_line(plan))
     notices = [_cannot_be_read(one) for one in plan.unreadable]
     with surroundings.reporting(_STOPPED) as reporter, ExitStack() as stack:
@@ -155,6 +156,112 @@ def restore_verb(  # noqa: PLR0913  one parameter for each option
             repository, plan, place, reporter=reporter, clock=surroundings.clock, **when_read
         )
     return _answer(plan, proven, report, place, notices)
+
+
+@cluster_verb.command("drill")
+@click.argument("name")
+@click.argument("storage")
+@click.option(
+    "--to", "target", type=click.Path(path_type=Path), required=True, metavar="DIR", help="A new folder."
+)
+@click.option("--port", type=click.IntRange(1, 65_535), required=True, help="A port that is free.")
+@click.option(
+    "--heartbeat",
+    required=True,
+    metavar="DATABASE:TABLE.COLUMN",
+    help="Where somebody keeps writing the time.",
+)
+@click.option(
+    "--within",
+    type=click.IntRange(min=1),
+    default=300,
+    metavar="SECONDS",
+    help="How old it may be; else 300.",
+)
+@click.option("--user", default="postgres", help="Who reads it; else postgres.")
+@click.option("--at", default="", metavar="TIME", help="The time to go to; else any one.")
+@click.option(
+    "--programs", type=click.Path(path_type=Path), metavar="DIR", help="Where pg_ctl and the others lie."
+)
+@repository_options
+@click.pass_obj
+def drill_verb(  # noqa: PLR0913  one parameter for each option
+    surroundings: Surroundings,
+    *,
+    name: str,
+    storage: str,
+    target: Path,
+    port: int,
+    heartbeat: str,
+    within: int,
+    user: str,
+    at: str,
+    programs: Path | None,
+    key_file: Path | None,
+    state_dir: Path | None,
+) -> Answer:
+    """Try a restore of a whole PostgreSQL server to any time, look how fresh it is there, and remove it.
+
+    It succeeds when the newest heartbeat is not later than the time, and not older than allowed.
+    """
+    from backup_admin.sources.postgres.heartbeat import parse_heartbeat  # noqa: PLC0415 - needs psycopg
+
+    canary = Canary(parse_heartbeat(heartbeat), user, timedelta(seconds=within))
+    repository, _ = open_given(surroundings, storage, key_file, state_dir)
+    moment = parse_moment(at, surroundings.clock.now()) if at else None
+    plan = plan_cluster(repository, name, moment=moment)
+    place = _new_place(target, port, plan, programs)
+    with surroundings.reporting(_STOPPED) as reporter:
+        if moment is None:
+            moment = any_moment(repository, plan, place, reporter=reporter)
+            plan = plan_cluster(repository, name, moment=moment)
+        say(_plan_line(plan))
+        notices = [_cannot_be_read(one) for one in plan.unreadable]
+        pin = pinned_meanwhile(
+            repository,
+            SnapshotId(plan.base.snapshot),
+            actor=actor(),
+            clock=surroundings.clock,
+            warn=notices.append,
+        )
+        with pin as all_read:
+            report = drill_cluster(
+                repository,
+                plan,
+                place,
+                canary,
+                reporter=reporter,
+                clock=surroundings.clock,
+                all_read=all_read,
+            )
+    return _drill_answer(plan, report, within, notices)
+
+
+def _drill_answer(plan: ClusterPlan, report: DrillReport, within: int, notices: list[str]) -> Answer:
+    behind = report.moment - report.heartbeat
+    return Answer(
+        {
+            "base": _describe(plan.base),
+            "moment": format_time(report.moment),
+            "heartbeat": format_time(report.heartbeat),
+            "behind_seconds": round(behind.total_seconds(), 3),
+            "within_seconds": within,
+            "took_seconds": round(report.seconds, 1),
+            "notices": notices,
+        },
+        lines=[
+            f"The newest heartbeat is {show_span(behind)} older than the time; the restore took "
+            f"{report.seconds:.0f} s. The restored server is stopped and removed."
+        ],
+        notes=[f"note: {notice}" for notice in notices],
+    )
+
+
+def _new_place(target: Path, port: int, plan: ClusterPlan, programs: Path | None) -> Place:
+    major = int(plan.base.server_version.partition(".")[0])
+    place = Place(target.expanduser().absolute(), port, server_programs(major, programs))
+    check_place(place)
+    return place
 
 
 def _plan_line(plan: ClusterPlan) -> str:

@@ -13,11 +13,13 @@ import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from backup_admin.core.clock import format_time
 from tests.services.postgres import PostgresServer, as_server, hand_over, start_postgres, stop
 from tests.services.report import missing
 
@@ -133,6 +135,27 @@ class Archiving:
             *("--programs", self.server.programs, *options, "--json"),
         )
 
+    def drill(self, *options: object, heartbeat: str = "postgres:heartbeat.at") -> Done:
+        """Try a restore to any time, and look at the heartbeat there."""
+        return self.run(
+            *(
+                "cluster",
+                "drill",
+                NAME,
+                self.repository,
+                "--to",
+                self.folder / "drill",
+                "--port",
+                free_port(),
+            ),
+            *("--programs", self.server.programs, "--heartbeat", heartbeat, *options, "--json"),
+        )
+
+    @staticmethod
+    def text_of(moment: str) -> str:
+        """Return a time of the server as the command writes it."""
+        return format_time(datetime.fromisoformat(moment).astimezone(UTC))
+
     def restored_sql(self, done: Done, text: str) -> Any:
         """Run one statement in a restored cluster; return the first value."""
         address = f"host={done.result['target']} port={done.result['port']} user=postgres dbname=postgres"
@@ -172,6 +195,8 @@ def archiving(config: pytest.Config, kind: str, **settings: str) -> Iterator[Arc
     hand_over(folder)
     try:
         environment = environment_in(folder)
+        if Path(kind).is_absolute():  # such programs are found where PATH leads to, as any user's
+            environment["PATH"] = f"{kind}:{environment['PATH']}"
         python = interpreter_for_server(config, environment)
         _make_repository(folder, python, environment)
         command = " ".join((*python, "-m backup_admin.cli archive-push", str(folder / "repository"), "%p"))

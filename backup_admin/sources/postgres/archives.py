@@ -74,11 +74,11 @@ class Archives:
                 jobs = [] if alone else [f"--jobs={self.jobs}"]
                 self._restore(name, [*jobs, f"--use-list={chosen}"])
 
-    def restore_whole(self) -> None:
-        """Restore the archive that holds everything; the first error ends it."""
+    def restore_whole(self, jobs: int) -> None:
+        """Restore the archive that holds everything, with so many jobs; the first error ends it."""
         with self._chosen(WHOLE) as chosen:
             if not self.client.filters:
-                self._restore(WHOLE, [f"--jobs={self.jobs}", *chosen])
+                self._restore(WHOLE, [f"--jobs={jobs}", *chosen])
                 return
             self._run(WHOLE, ["--section=pre-data", *chosen])
         # Rows cannot be run as a script, and the setting that is refused makes no row wrong.

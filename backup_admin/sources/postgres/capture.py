@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 _MAGIC = b"PGDMP"
 _LOCK_WAIT = "60s"
+_SET_LOCK_WAIT = sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(_LOCK_WAIT))
 _SILENCE_SECONDS = 1800.0
 _SECTIONS = {
     PRE_DATA: ("--section=pre-data",),
@@ -94,13 +95,15 @@ class PostgresCapture:
         self._stack = stack
         self._lock = threading.Lock()
         self._local = threading.local()
+        self._first = connection
+        self._first_in_use = threading.Lock()
         self.catalog: Catalog = read_catalog(connection)
         self.needs = read_needs(connection)
         self.archive_reason = "; ".join(self.catalog.reasons)
         if self.catalog.tables:
             # As pg_dump does: nobody changes or drops a table before it was read.
             names = sql.SQL(", ").join(table.rows() for table in self.catalog.tables)
-            connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(_LOCK_WAIT)))
+            connection.execute(_SET_LOCK_WAIT)
             connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(names))
 
     def archives(self) -> tuple[str, ...]:
@@ -132,16 +135,16 @@ class PostgresCapture:
     @contextmanager
     def table(self, table: Table) -> Iterator[TableReader]:
         """Give the rows of a table as text, in the order of its primary key."""
-        connection = self._own_connection()
-        reader = TableReader(connection, table.copy_out())
-        try:
-            yield reader
-        except psycopg.Error as error:
-            raise SourceError(f"{self._address.label}: table {table.shown}: {explain(error)}") from error
-        finally:
-            if not reader.close():
-                self._local.connection = None
-                connection.close()
+        with self._connection_for(table) as connection:
+            reader = TableReader(connection, table.copy_out())
+            try:
+                yield reader
+            except psycopg.Error as error:
+                raise SourceError(f"{self._address.label}: table {table.shown}: {explain(error)}") from error
+            finally:
+                if not reader.close():
+                    self._local.connection = None
+                    connection.close()
 
     def digest(self, table: Table) -> TablePart:
         """Read a table without keeping it: what an archive holds is compared with that."""
@@ -176,6 +179,21 @@ class PostgresCapture:
                 row["row_sum"] = part.row_sum
         return json.dumps(value, ensure_ascii=False, indent=1).encode()
 
+    @contextmanager
+    def _connection_for(self, table: Table) -> Iterator[psycopg.Connection]:
+        """Give a connection that reads a table at once: the first one has locked it.
+
+        Who wants to drop or change the table waits for that one, and any other would wait behind him: for
+        ever, since the server does not see that they all belong together.
+        """
+        connection = self._own_connection()
+        if _locks_at_once(connection, table):
+            yield connection
+            return
+        with self._first_in_use:
+            take_rows_as_they_are(self._first)
+            yield self._first
+
     def _own_connection(self) -> psycopg.Connection:
         """Return the connection of this thread, in the one snapshot."""
         connection: psycopg.Connection | None = getattr(self._local, "connection", None)
@@ -184,9 +202,21 @@ class PostgresCapture:
                 connection = self._stack.enter_context(connected(self._address))
             connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(self._snapshot)))
+            connection.execute(_SET_LOCK_WAIT)
             take_rows_as_they_are(connection)
             self._local.connection = connection
         return connection
+
+
+def _locks_at_once(connection: psycopg.Connection, table: Table) -> bool:
+    """Lock a table as reading it does, unless one would have to wait for that."""
+    lock = sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE NOWAIT").format(table.rows())
+    try:
+        with connection.transaction():
+            connection.execute(lock.as_bytes(None))
+    except psycopg.errors.LockNotAvailable:
+        return False
+    return True
 
 
 class _Archive:

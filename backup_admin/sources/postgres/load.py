@@ -176,7 +176,9 @@ class _Load:
         return Loaded(len(parts), sum(part.rows for part in parts), sum(part.size for part in parts), ())
 
     def _load_archive(self, parts: Sequence[TablePart]) -> None:
-        self._archives.restore_whole()
+        # What is loaded through the table above goes into partitions that another job makes a key of.
+        divided = any(part.table.divided for part in parts)
+        self._archives.restore_whole(1 if divided else self._archives.jobs)
         with ExitStack() as stack:
             crew = Crew(self._address, self._archives.jobs, stack)
             results([crew.start(self._compare, part) for part in sorted(parts, key=lambda part: -part.size)])

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.e2e.cli.test_postgres_in_place import InPlace
-from tests.services.postgres import DEBIAN, OWNER, PASSWORD, hand_over, start_postgres, stop
+from tests.services.postgres import DEBIAN, PASSWORD, hand_over, start_postgres, stop
 from tests.services.postgres_oracle import dump_text
 
 if TYPE_CHECKING:
@@ -88,8 +88,7 @@ def test_a_database_the_user_may_not_enter(newest: InPlace, parts: Path) -> None
     loaded, restored = attempt(newest, parts, newest.address(other))
 
     assert "its owner can GRANT CONNECT. Nothing was loaded." in loaded.error["message"]
-    assert f"belongs to postgres, and {OWNER} is no member of that role" in restored.error["message"]
-    assert restored.error["message"].endswith("Nothing was touched.")
+    assert restored.error["message"].endswith("its owner can GRANT CONNECT. Nothing was touched.")
 
 
 def test_a_server_without_tls_where_the_address_wants_it(newest: InPlace, parts: Path) -> None:

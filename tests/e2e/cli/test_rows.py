@@ -288,6 +288,27 @@ def test_undo_takes_back_rows_and_files_and_names_what_was_changed_since(site: S
     assert site.call("undo", "--yes", *site.password).status == 1
 
 
+def test_rows_of_a_database_that_was_replaced_are_undone_after_that_is(site: Site) -> None:
+    site.database.run("DELETE FROM events WHERE id = 2")
+    before = site.content()
+    rows = site.restore("--rows", "app.events:2", "--yes").result["restore"]
+    after = site.content()
+    whole = site.restore("--in-place", "--yes", *site.files)
+    assert (whole.status, whole.result["outcome"]) == (0, "restored"), whole.out
+
+    replaced = site.content()
+    refused = site.call("undo", rows, "--yes", *site.password)
+    unchanged = site.content()
+    site.good("undo", whole.result["restore"], "--yes", *site.password)
+    between = site.content()
+    site.good("undo", rows, "--yes", *site.password)
+
+    assert (refused.status, f"no restore '{rows}'" in refused.error["message"]) == (1, True)
+    assert unchanged == replaced
+    assert between == after
+    assert site.content() == before
+
+
 def test_killed_between_its_record_and_its_commit_nothing_is_there_and_nothing_to_undo(
     world: World, tmp_path: Path
 ) -> None:

@@ -157,8 +157,8 @@ def test_what_came_out_of_an_archive_is_compared_with_what_was_captured(
     capture_archive(newest_postgres.address(old), tmp_path / "parts", archive=True)
     restore = archives_module.Archives.restore_whole
 
-    def and_change_it(self: archives_module.Archives) -> None:
-        restore(self)
+    def and_change_it(self: archives_module.Archives, jobs: int) -> None:
+        restore(self, jobs)
         newest_postgres.run(change, new)
 
     monkeypatch.setattr(archives_module.Archives, "restore_whole", and_change_it)

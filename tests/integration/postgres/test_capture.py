@@ -157,6 +157,29 @@ def test_nothing_that_is_written_meanwhile_is_in_it(
     assert dump_text(postgres, name) == before
 
 
+def test_who_waits_to_drop_a_table_does_not_stop_a_capture_for_ever(
+    newest_postgres: PostgresServer,
+) -> None:
+    name = newest_postgres.new_database()
+    newest_postgres.run("CREATE TABLE a (n int);\nINSERT INTO a VALUES (1);\nCREATE TABLE b (n int)", name)
+    waiting = f"SELECT 1 FROM pg_stat_activity WHERE datname = '{name}' AND wait_event_type = 'Lock'"
+
+    with capturing(parse_postgres_address(newest_postgres.by_socket(name)), find_clients()) as captured:
+        # The table is locked from the beginning, and the connection that reads it is another.
+        dropper = threading.Thread(target=newest_postgres.run, args=("DROP TABLE a", name))
+        dropper.start()
+        with psycopg.connect(newest_postgres.by_socket("postgres"), autocommit=True) as connection:
+            while not connection.execute(waiting.encode()).fetchall():
+                assert dropper.is_alive()
+        read = [captured.digest(table) for table in (*captured.tables, *captured.tables)]
+        assert dropper.is_alive()
+    dropper.join()
+
+    assert [(part.table.name, part.rows) for part in read] == [("a", 1), ("b", 0), ("a", 1), ("b", 0)]
+    with psycopg.connect(newest_postgres.by_socket(name)) as connection:
+        assert connection.execute("SELECT to_regclass('a')::text").fetchall() == [(None,)]
+
+
 def changed(server: PostgresServer, database: str) -> bool:
     with psycopg.connect(server.by_socket(database)) as connection:
         return connection.execute("SELECT count(*) > 3 FROM base").fetchone() == (True,)

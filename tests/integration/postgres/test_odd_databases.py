@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +90,31 @@ def test_what_lies_by_the_hash_of_an_enumeration_comes_back(
     assert loaded.rows == 90
     assert rows(postgres, new, query) == rows(postgres, name, query)
     assert len(rows(postgres, new, query)) == 80
+
+
+def test_an_archive_of_a_table_divided_by_a_hash_is_loaded_by_one_job(
+    newest_postgres: PostgresServer, tmp_path: Path
+) -> None:
+    # Each of its parts is copied into all partitions: while another job makes their keys, that is a deadlock.
+    more = (
+        "INSERT INTO felt SELECT m, n FROM unnest(enum_range(NULL::feeling)) m, generate_series(11, 9000) n"
+    )
+    name, new = make(newest_postgres, BY_HASH, more), newest_postgres.new_database()
+    capture_archive(newest_postgres.address(name), tmp_path / "parts", archive=True)
+    at_once = (
+        f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{new}' AND pid <> pg_backend_pid() "
+        "AND state = 'active' AND query LIKE 'COPY public.felt %FROM stdin%'"
+    )
+
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(load_into, newest_postgres, new, tmp_path / "parts", LoadOptions(jobs=4))
+        seen = {0}
+        while not loading.done():
+            seen |= {count for (count,) in rows(newest_postgres, "postgres", at_once)}
+            time.sleep(0.01)
+
+    assert loading.result().rows == 72_010
+    assert seen == {0, 1}
 
 
 FORCED = """

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
 
+from backup_admin.sources.postgres.server_programs import PROGRAMS
 from tests.proof.mounts import mounted, skip_unless_mounts_work
-from tests.services.postgres import DEBIAN, PASSWORD, WHEEL, as_server
+from tests.services.postgres import DEBIAN, EVERY_KIND, PASSWORD, as_server
 from tests.services.postgres_archiving import NAME, ROOT, archiving, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.services.postgres_archiving import Archiving
 
@@ -45,9 +46,12 @@ def site(pytestconfig: pytest.Config) -> Iterator[Archiving]:
         yield made
 
 
-@pytest.fixture(params=[DEBIAN, WHEEL])
+@pytest.fixture(params=EVERY_KIND)
 def every_site(pytestconfig: pytest.Config, request: pytest.FixtureRequest) -> Iterator[Archiving]:
-    """A server of each version that archives."""
+    """A server of each version that archives; one whose package brings the server alone is skipped."""
+    folder = Path(request.param)
+    if folder.is_absolute() and not all((folder / name).exists() for name in PROGRAMS):
+        pytest.skip(f"{folder} has not all of {', '.join(PROGRAMS)}")
     with archiving(pytestconfig, request.param) as made:
         yield made
 
@@ -69,6 +73,60 @@ def test_a_time_between_two_commits_is_reached_exactly(every_site: Archiving) ->
     assert then.result["last_transaction"] < moment.replace("+00:00", "Z") < then.result["next_transaction"]
     assert site.sql("SELECT count(*) FROM kept") == 3
     assert not (site.folder / "then.wal").exists()
+
+
+def test_a_drill_goes_to_any_time_and_fails_when_the_heartbeat_there_is_too_old(
+    every_site: Archiving,
+) -> None:
+    site = every_site
+    site.sql("CREATE TABLE heartbeat (at timestamptz)")
+    site.sql("INSERT INTO heartbeat VALUES (now())")
+    site.take_base()
+    beats = [site.sql("INSERT INTO heartbeat VALUES (now()) RETURNING at") for _ in range(5)]
+    moment = site.now()
+    site.sql("INSERT INTO heartbeat VALUES (now() - interval '1 hour')")
+    site.switch_and_wait()
+
+    anywhere = site.drill()
+    then = site.drill("--at", moment)
+    site.sql("UPDATE heartbeat SET at = at - interval '1 hour'")
+    late = site.now()
+    site.sql("UPDATE heartbeat SET at = at + interval '2 hours'")
+    ahead = site.now()
+    site.sql("TRUNCATE heartbeat")
+    gone = site.now()
+    site.sql("INSERT INTO kept VALUES (1)")
+    site.switch_and_wait()
+    failed = [site.drill("--at", one) for one in (late, ahead, gone)]
+
+    assert (anywhere.status, then.status) == (0, 0), anywhere.out + then.out
+    assert anywhere.result["heartbeat"] <= anywhere.result["moment"] < site.text_of(moment)
+    assert then.result["heartbeat"] == site.text_of(str(beats[-1]))
+    assert [done.status for done in failed] == [4, 4, 4], [done.out for done in failed]
+    for done, said in zip(
+        failed, ("5 min 0 s are allowed", "a later heartbeat", "no heartbeat"), strict=True
+    ):
+        assert said in done.out
+        assert "stopped and removed; nothing live was touched" in done.out
+    assert [path.name for path in site.folder.iterdir() if path.name.startswith("drill")] == []
+    assert site.sql("SELECT count(*) FROM kept") == 1
+
+
+def test_a_drill_says_what_it_lacks_and_leaves_nothing(site: Archiving) -> None:
+    site.take_base()
+
+    early = site.drill()
+    site.sql("INSERT INTO kept VALUES (1)")
+    site.switch_and_wait()
+    missing = site.drill()
+    wrong = site.drill(heartbeat="postgres:heartbeat")
+
+    assert (early.status, "there is no time to go to" in early.out) == (1, True), early.out
+    assert (missing.status, 'relation \\"public.heartbeat\\" does not exist' in missing.out) == (1, True), (
+        missing.out
+    )
+    assert (wrong.status, "Write DATABASE:TABLE.COLUMN" in wrong.out) == (2, True), wrong.out
+    assert [path.name for path in site.folder.iterdir() if path.name.startswith("drill")] == []
 
 
 def test_a_restored_server_stands_apart_and_takes_what_is_written(site: Archiving) -> None:
