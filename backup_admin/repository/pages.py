@@ -21,7 +21,6 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections import OrderedDict, deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -41,6 +40,7 @@ from backup_admin.repository.types import MIB, ChunkKind, ChunkRef, Content
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from concurrent.futures import Future, ThreadPoolExecutor
     from pathlib import Path
 
     from backup_admin.repository.keys import RepositoryKeys
@@ -115,6 +115,8 @@ class PageWriter:
     def _write(
         self, read_into: ReadInto, page_size: int, old: PageRoot | None, groups: GroupDigests
     ) -> Content:
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - who only reads does without
+
         digest = hashlib.sha256()
         size = number = 0
         with ThreadPoolExecutor(1, thread_name_prefix="page-writer") as storing:
