@@ -27,6 +27,8 @@ def _check(title: str, file: str, old: str, new: str, *tests: str) -> Check:
 POWER_CUT = "proof/test_power_cuts.py::test_what_was_reported_done_survives_a_power_cut[backup]"
 SINGLE = "proof/test_single_checks.py"
 FLIPPED_BIT = "proof/test_every_byte.py::test_a_flipped_bit_anywhere_is_named_and_never_gives_wrong_bytes"
+UNDO_ROWS = "integration/merging/test_undo.py"
+CELL_TESTS = "integration/sources/test_cells.py"
 
 OBJECTS = (
     _check(
@@ -616,4 +618,189 @@ ACCESS = (
     ),
 )
 
-CHECKS = (*OBJECTS, *JSON, *KEYS, *HISTORY, *DISKS, *SOURCES, *OPERATIONS, *ACCESS)
+ROWS = (
+    _check(
+        "the undo of rows touches no row that was changed since",
+        "sources/merging/undoing.py",
+        'THEN {_LEFT} "\n        f"ELSE {_CHANGED} END FROM {live} AS l WHERE {after.key_matches',
+        'THEN {_LEFT} "\n        f"ELSE {_LEFT} END FROM {live} AS l WHERE {after.key_matches',
+        f"{UNDO_ROWS}::test_a_row_that_somebody_changed_since_keeps_all_of_it_as_it_is",
+    ),
+    _check(
+        "the undo of rows is all of them or none",
+        "sources/merging/undoing.py",
+        "    if not report.is_refused:\n        _put_back(",
+        "    if True:\n        _put_back(",
+        f"{UNDO_ROWS}::test_a_row_that_somebody_changed_since_keeps_all_of_it_as_it_is",
+    ),
+    _check(
+        "the undo of rows takes no row that another refers to",
+        "sources/merging/undoing.py",
+        "    refusals = tuple(_find_referring(engine, graph, kept))",
+        "    refusals = ()",
+        f"{UNDO_ROWS}::test_rows_that_others_refer_to_since_do_not_go",
+    ),
+    _check(
+        "the undo of rows asks for a record that is whole",
+        "sources/merging/record.py",
+        '    if _read(last) != {"end": count - 1, "sha256": digest.hexdigest()}:',
+        "    if False:",
+        f"{UNDO_ROWS}::test_a_record_that_is_not_whole_is_refused",
+    ),
+    _check(
+        "the undo of rows asks for the key that a table had",
+        "sources/merging/record.py",
+        '    if list(table.key) != header["key"]:',
+        "    if False:",
+        f"{UNDO_ROWS}::test_a_table_that_has_another_key_than_before_refuses_the_undo",
+    ),
+    _check(
+        "the undo of rows drops no table that is in use",
+        "sources/sqlite_undo.py",
+        "        if table is not None and not engine",
+        "        if table is not None or engine",
+        f"{UNDO_ROWS}::test_a_table_that_the_restore_made_goes_again_unless_it_is_in_use",
+    ),
+    _check(
+        "the undo of rows takes away no file that was changed since",
+        "operations/linked_undo.py",
+        '        if has_digest(root, path, line["sha256"]):',
+        "        if stat_beneath(root, path) is not None:",
+        "unit/control/test_restore_of_rows.py::"
+        "test_a_row_or_file_that_somebody_changed_since_is_not_touched_by_the_undo",
+    ),
+    _check(
+        "the undo of rows is not for a database that was replaced since",
+        "operations/undo.py",
+        " and not is_beneath_another(journal, journals):",
+        ":",
+        "e2e/cli/test_rows.py::test_rows_of_a_database_that_was_replaced_are_undone_after_that_is",
+    ),
+    _check(
+        "a restore of rows that was interrupted is no restore when no row is there",
+        "operations/rows_undo.py",
+        "    if found.already and not found.left and not found.changed:",
+        "    if False:",
+        "unit/control/test_restore_of_rows.py::test_after_a_crash_it_is_found_out_whether_the_rows_are_there",
+    ),
+    _check(
+        "what was live and stands aside is not dropped when a restore is put back",
+        "sources/postgres/server.py",
+        "        if exists(connection, names.old):\n            raise",
+        "        if False:\n            raise",
+        "e2e/cli/test_postgres_put_back.py::"
+        "test_the_database_that_was_live_is_not_dropped_where_it_stands_aside",
+    ),
+)
+
+CELLS = (
+    _check(
+        "what fills up a short cell is not digested",
+        "sources/sqlite_btree.py",
+        "        if min(sizes) <= _LEAST_CELL or max",
+        "        if max",
+        CELL_TESTS,
+    ),
+    _check(
+        "a long row is not digested without its overflow pages",
+        "sources/sqlite_btree.py",
+        " or max(sizes) >= self._least_local:",
+        ":",
+        CELL_TESTS,
+    ),
+    _check(
+        "what was removed from a page is not digested",
+        "sources/sqlite_btree.py",
+        "            if free or scattered or not self._take_whole",
+        "            if not self._take_whole",
+        CELL_TESTS,
+    ),
+    _check(
+        "a cell beyond its page is damage",
+        "sources/sqlite_btree.py",
+        "            if at + local > usable:",
+        "            if False:",
+        CELL_TESTS,
+    ),
+    _check(
+        "pages that refer to each other in a circle are damage",
+        "sources/sqlite_btree.py",
+        "        if self._pages_left < 0:",
+        "        if False:",
+        CELL_TESTS,
+    ),
+    _check(
+        "a digest of the older kind is kept while the table is the same",
+        "sources/sqlite_digest.py",
+        "            if name == COUNTERS or found",
+        "            if name == COUNTERS and found",
+        CELL_TESTS,
+    ),
+)
+
+SIDE_BY_SIDE = (
+    _check(
+        "a table that somebody waits to drop is read where it is locked",
+        "sources/postgres/capture.py",
+        "        if _locks_at_once(connection, table):",
+        "        if True:",
+        "integration/postgres/test_capture.py::"
+        "test_who_waits_to_drop_a_table_does_not_stop_a_capture_for_ever",
+    ),
+    _check(
+        "an archive divided by an enumeration is loaded by one job",
+        "sources/postgres/load.py",
+        "self._archives.restore_whole(1 if divided else self._archives.jobs)",
+        "self._archives.restore_whole(self._archives.jobs)",
+        "integration/postgres/test_odd_databases.py::"
+        "test_an_archive_of_a_table_divided_by_a_hash_is_loaded_by_one_job",
+    ),
+    _check(
+        "a drill fails when the heartbeat is too old",
+        "operations/cluster_drill.py",
+        "    if moment - newest > canary.within:",
+        "    if False:",
+        "integration/postgres/test_point_in_time.py::"
+        "test_a_drill_goes_to_any_time_and_fails_when_the_heartbeat_there_is_too_old",
+    ),
+)
+
+COMPANIONS = (
+    _check(
+        "a companion of the worker that ended is started again",
+        "control/companions.py",
+        "            if not process.is_alive():\n                self.start(",
+        "            if False:\n                self.start(",
+        "integration/test_streams_of_an_app.py::test_killed_it_is_started_again_and_has_lost_nothing",
+    ),
+    _check(
+        "a companion of the worker ends when the worker is killed",
+        "control/companions.py",
+        "    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)\n",
+        "",
+        "integration/test_jobs.py::test_no_process_outlives_a_killed_worker",
+    ),
+    _check(
+        "a job starts no companion of its worker",
+        "control/companions.py",
+        "        if os.getpid() != self._owner:",
+        "        if False:",
+        "integration/test_jobs.py::test_the_loop_beside_the_worker_starts_what_is_due_and_ends_with_it",
+        "integration/test_streams_of_an_app.py::test_what_happened_between_two_backups_comes_back",
+    ),
+)
+
+CHECKS = (
+    *OBJECTS,
+    *JSON,
+    *KEYS,
+    *HISTORY,
+    *DISKS,
+    *SOURCES,
+    *OPERATIONS,
+    *ACCESS,
+    *ROWS,
+    *CELLS,
+    *SIDE_BY_SIDE,
+    *COMPANIONS,
+)

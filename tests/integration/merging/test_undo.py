@@ -344,3 +344,16 @@ def test_a_table_that_is_no_longer_what_it_was_refuses_the_undo(gallery: Databas
 
     with pytest.raises(RestoreRefused, match="photo_categories no longer has the column name"):
         gallery.undo(record)
+
+
+def test_a_table_that_has_another_key_than_before_refuses_the_undo(database: Database, record: Path) -> None:
+    database.run("CREATE TABLE t (a int PRIMARY KEY, b int)", "INSERT INTO t VALUES (1, 2), (2, 3)")
+    database.capture()
+    database.run("DELETE FROM t WHERE a = 1")
+    restored(database, MergeRequest(rows=(("t", "1"),)), record)
+    database.run("DROP TABLE t", "CREATE TABLE t (a int, b int PRIMARY KEY)", "INSERT INTO t VALUES (1, 2)")
+
+    with pytest.raises(RestoreRefused, match="t has another primary key than when it was restored into"):
+        database.undo(record)
+
+    assert database.rows("SELECT * FROM t") == [(1, 2)]
