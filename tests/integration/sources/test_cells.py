@@ -271,6 +271,7 @@ def _tampered(place: Place, change: str) -> None:
         numbers = "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)"
         connection.execute(f"INSERT INTO numbered {numbers} SELECT i, hex(i), NULL FROM n")
         connection.execute("INSERT INTO plain VALUES (zeroblob(5000), 1, 2)")
+        connection.execute("INSERT INTO keyed VALUES (1, 2, 3)")
         tables = {
             name: (root - 1) * 512
             for name, root in connection.execute("SELECT name, rootpage FROM sqlite_master WHERE rootpage")
@@ -282,6 +283,7 @@ def _tampered(place: Place, change: str) -> None:
     overflow = data[long + 508 : long + 512]
     assert data[tree] == 5
     size = (data[cell] & 0x7F) << 7 | data[cell + 1]
+    short = tables["keyed"] + int.from_bytes(data[tables["keyed"] + 8 : tables["keyed"] + 10], "big")
     circle = (int.from_bytes(overflow, "big") - 1) * 512
     changes = {
         "circle": {tree + 8: (tree // 512 + 1).to_bytes(4, "big")},
@@ -291,6 +293,8 @@ def _tampered(place: Place, change: str) -> None:
         "count": {tree + 3: b"\xff\xff"},
         "place": {tree + 12: b"\xff\xff"},
         "size": {cell: b"\xff" * 9},
+        # Where bytes lie scattered, cells are looked at one by one.
+        "beyond its page": {short: b"\x64", tables["keyed"] + 7: b"\1"},
         "overflow": {long + 508: b"\xff\xff\xff\xff"},
         # Three thousand pages longer; the size takes one byte more, and one less lies beside it.
         "overflow in a circle": {circle: overflow, cell: varint(size - 1 + 508 * 3000)},
@@ -305,7 +309,19 @@ def _tampered(place: Place, change: str) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    ["circle", "child", "zero", "kind", "count", "place", "size", "overflow", "overflow in a circle", "end"],
+    [
+        "circle",
+        "child",
+        "zero",
+        "kind",
+        "count",
+        "place",
+        "size",
+        "beyond its page",
+        "overflow",
+        "overflow in a circle",
+        "end",
+    ],
 )
 def test_pages_that_lie_are_damage_and_no_endless_work(place: Place, change: str) -> None:
     _tampered(place, change)
