@@ -20,6 +20,8 @@ class UsageError(BackupAdminError):
 class FieldMistake(UsageError):
     """One field of a form cannot be as it was typed."""
 
+    code = "field"
+
     def __init__(self, message: str, field: str) -> None:
         super().__init__(message)
         self.field = field

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from psycopg import sql
-
 from backup_admin.core.errors import SourceError, UsageError
 from backup_admin.sources.postgres.connect import connected
+from backup_admin.sources.postgres.driver import sql
 
 if TYPE_CHECKING:
     from backup_admin.sources.postgres.address import PostgresAddress

@@ -142,7 +142,7 @@ def test_a_bucket_is_set_up_with_its_keys_and_outlives_a_restart(
         fill_bucket(page, seaweedfs, bucket)
         send_secret(page, WRONG)
         assert "its secret is wrong" in page.locator("#ba-s3_access_key-error").inner_text()
-        page.wait_for_function("document.activeElement.id === 'ba-s3_access_key'")
+        page.wait_for_selector("#ba-wrong:focus")
         assert page.locator("#ba-s3_secret_key").input_value() == ""
         assert problems_of(page) == []
 
