@@ -78,8 +78,8 @@ SERVICES = (
 
 # Its own script would do, but a moved checkout leaves scripts with a dead first line.
 LINT_IMPORTS = "from importlinter.cli import lint_imports_command as run; run()"
-# One for each core of a small machine; of the long ones, one more for the test that takes an hour.
-STRICT_OPTIONS = ("--numprocesses=2", "--dist=worksteal")
+# One more than a small machine has cores: one always waits, and of the long ones one takes an hour.
+STRICT_OPTIONS = ("--numprocesses=3", "--dist=worksteal")
 LONG_OPTIONS = ("--numprocesses=3", "--dist=worksteal", "--override-ini=faulthandler_timeout=4500")
 FUZZER = "atheris==3.0.0"
 LINTERS = (
@@ -148,7 +148,7 @@ def test(options: argparse.Namespace) -> int:
     """Run the tests; other arguments go to pytest.
 
     Strict, as in CI: linters first, missing services are installed where we may,
-    one that is still missing fails its tests instead of skipping them, and two tests
+    one that is still missing fails its tests instead of skipping them, and three tests
     run at a time. With --long also the tests that take minutes, beside the one that takes
     an hour. With --mutants each safety check is taken away in a copy of the tree, and a
     test must fail.

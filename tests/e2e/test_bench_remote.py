@@ -78,6 +78,7 @@ def test_gates_of_a_scene_judge_wall_time_and_memory() -> None:
     assert [gate.passed for gate in gates] == [True, False, False]
 
 
+@pytest.mark.long(minutes=1)
 def test_our_tool_backs_up_and_restores_on_a_real_server_behind_a_delay(tmp_path: Path) -> None:
     arguments = ["--scale", "0.002", "--runs", "1", "--peers", "", "--scenes", "s3-far,s3-large"]
     program = [sys.executable, "-m", "bench", "remote", *arguments]

@@ -200,6 +200,7 @@ def test_killed_it_is_started_again_and_has_lost_nothing(site: Streaming) -> Non
     assert site.bring_back() == list(range(70))
 
 
+@pytest.mark.long(minutes=1)
 def test_of_several_workers_one_streams_and_another_takes_over_when_it_is_killed(site: Streaming) -> None:
     workers = [site.start_worker(), site.start_worker()]
     first = site.wait_for_child()
@@ -219,6 +220,7 @@ def test_of_several_workers_one_streams_and_another_takes_over_when_it_is_killed
     assert site.bring_back() == [1, 2]
 
 
+@pytest.mark.long(minutes=2)
 def test_one_that_hangs_is_found_out_and_so_is_one_that_nobody_keeps(site: Streaming) -> None:
     worker = site.start_worker()
     child = site.wait_for_child()

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 WRITERS, COLLECTORS = 3, 2
-SECONDS = float(os.environ.get("BACKUP_ADMIN_TEST_STRESS_SECONDS", "60"))
+SECONDS = float(os.environ.get("BACKUP_ADMIN_TEST_STRESS_SECONDS", "30"))
 POOL = [noise(3_000 + 900 * n, seed=n) if n % 2 else prose(5_000 + 1_500 * n, seed=n) for n in range(30)]
 
 

@@ -162,6 +162,7 @@ def test_an_autovacuum_that_is_at_work_gives_way(newest: InPlace, way: str) -> N
     assert dump_text(server, name) == before
 
 
+@pytest.mark.long(minutes=2)
 @WAYS
 def test_tables_that_come_and_go_meanwhile_leave_the_old_or_the_new(newest: InPlace, way: str) -> None:
     new = dump_text(newest.server, newest.name)
@@ -185,7 +186,8 @@ def test_tables_that_come_and_go_meanwhile_leave_the_old_or_the_new(newest: InPl
         assert found == (new if "restored" in outcomes else old), done.out
         if done.status != 0:
             assert "Nothing live was changed" in done.result["message"]
-    assert "restored" in outcomes
+    # While all is replaced in one transaction, somebody may always be in between.
+    assert way == "in_place" or "restored" in outcomes
 
 
 def test_a_live_database_that_others_drop_meanwhile_is_not_taken_for_exchanged(newest: InPlace) -> None:

@@ -64,13 +64,13 @@ def test_a_connection_that_breaks_while_the_new_database_is_made_leaves_all_as_i
     [
         # The renames are done again, where the server says that they were not done.
         ("rename", Fault.LOST_BEFORE, "restored"),
-        ("rename", Fault.LOST_AFTER, "restored"),
+        pytest.param("rename", Fault.LOST_AFTER, "restored", marks=pytest.mark.long),
         ("rename", Fault.LEFT_OPEN, "restored"),
-        ("rename", Fault.KILLED, "restored"),
+        pytest.param("rename", Fault.KILLED, "restored", marks=pytest.mark.long),
         ("in_place", Fault.LOST_BEFORE, "rolled_back"),
         ("in_place", Fault.LOST_AFTER, "restored"),
-        ("in_place", Fault.LEFT_OPEN, "rolled_back"),
-        ("in_place", Fault.KILLED, "rolled_back"),
+        pytest.param("in_place", Fault.LEFT_OPEN, "rolled_back", marks=pytest.mark.long),
+        pytest.param("in_place", Fault.KILLED, "rolled_back", marks=pytest.mark.long),
     ],
 )
 def test_after_a_commit_that_was_not_heard_of_the_server_is_asked(
@@ -97,6 +97,7 @@ def test_after_a_commit_that_was_not_heard_of_the_server_is_asked(
 
 
 @WAYS
+@pytest.mark.long(minutes=2)
 @pytest.mark.parametrize("fault", [Fault.LOST_BEFORE, Fault.LEFT_OPEN, Fault.KILLED])
 def test_what_breaks_within_the_exchange_leaves_the_old_or_the_new(
     wired: Wired, way: str, fault: Fault
@@ -116,6 +117,7 @@ def test_what_breaks_within_the_exchange_leaves_the_old_or_the_new(
 
 
 @WAYS
+@pytest.mark.long(minutes=2)
 @pytest.mark.parametrize("fault", [Fault.LOST_BEFORE, Fault.LOST_AFTER, Fault.LEFT_OPEN])
 def test_a_network_that_stays_away_at_the_commit_is_waited_for_and_recover_asks(
     wired: Wired, way: str, fault: Fault

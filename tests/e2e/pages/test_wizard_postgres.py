@@ -89,7 +89,7 @@ def show(page: Page, name: str) -> None:
 LONG_NAME = "customers_of_the_shop_in_europe_with_a_name_as_long_as_can_be"
 
 
-@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize("width", [360, pytest.param(1280, marks=pytest.mark.long)])
 def test_long_names_and_a_server_that_is_away_are_told_on_pages_of_every_width(
     browser_page: OpenPage, pytestconfig: pytest.Config, tmp_path: Path, width: int
 ) -> None:

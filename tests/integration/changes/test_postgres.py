@@ -368,7 +368,7 @@ STATEMENTS = (
 )
 
 
-@pytest.mark.parametrize("count", [60, pytest.param(500, marks=pytest.mark.long(minutes=5))])
+@pytest.mark.parametrize("count", [30, pytest.param(500, marks=pytest.mark.long(minutes=5))])
 def test_no_random_change_is_missed(postgres: PostgresServer, tmp_path: Path, count: int) -> None:
     """Whenever the text of a dump is another one, a backup has to be made."""
     site = Site(postgres, tmp_path / "state")
