@@ -402,5 +402,5 @@ def test_no_random_change_is_missed(postgres: PostgresServer, tmp_path: Path, co
             before = after
     for session in (*sessions, site.app):
         session.close()
-    assert counts["changed"] > 10
-    assert counts["skipped"] > 10, counts
+    assert counts["changed"] > count // 10
+    assert counts["skipped"] > count // 10, counts
