@@ -402,5 +402,7 @@ def test_no_random_change_is_missed(postgres: PostgresServer, tmp_path: Path, co
             before = after
     for session in (*sessions, site.app):
         session.close()
-    assert counts["changed"] > count // 10
-    assert counts["skipped"] > count // 10, counts
+    assert counts["changed"] > count // 6
+    assert counts["skipped"] > 0, counts  # how often is chance: some of the statements make a look unsure
+    site.watched.back_up()
+    assert not site.watched.look().run
