@@ -37,6 +37,14 @@ if TYPE_CHECKING:
 
 _STOPPED = "Nothing that is live was touched; remove the new folder."
 
+_to = click.option(
+    "--to", "target", type=click.Path(path_type=Path), required=True, metavar="DIR", help="A new folder."
+)
+_port = click.option("--port", type=click.IntRange(1, 65_535), required=True, help="A port that is free.")
+_programs = click.option(
+    "--programs", type=click.Path(path_type=Path), metavar="DIR", help="Where pg_ctl and the others lie."
+)
+
 
 @click.group("cluster", subcommand_metavar="VERB [ARGUMENTS]...")
 def cluster_verb() -> None:
@@ -98,15 +106,11 @@ def _list_lines(bases: Sequence[Base], archives: Sequence[ArchivedCluster]) -> I
 @cluster_verb.command("restore")
 @click.argument("name")
 @click.argument("storage")
-@click.option(
-    "--to", "target", type=click.Path(path_type=Path), required=True, metavar="DIR", help="A new folder."
-)
-@click.option("--port", type=click.IntRange(1, 65_535), required=True, help="A port that is free.")
+@_to
+@_port
 @click.option("--at", default="", metavar="TIME", help="The time to go to; else the newest state.")
 @click.option("--timeline", type=click.IntRange(min=1), default=None, help="Else the newest there is.")
-@click.option(
-    "--programs", type=click.Path(path_type=Path), metavar="DIR", help="Where pg_ctl and the others lie."
-)
+@_programs
 @click.option("--dry-run", is_flag=True, help="Only prove that the time can be reached.")
 @click.option("--no-pin", is_flag=True, help="Write nothing to the storage, as for a mirror.")
 @repository_options
@@ -161,10 +165,8 @@ def restore_verb(  # noqa: PLR0913  one parameter for each option
 @cluster_verb.command("drill")
 @click.argument("name")
 @click.argument("storage")
-@click.option(
-    "--to", "target", type=click.Path(path_type=Path), required=True, metavar="DIR", help="A new folder."
-)
-@click.option("--port", type=click.IntRange(1, 65_535), required=True, help="A port that is free.")
+@_to
+@_port
 @click.option(
     "--heartbeat",
     required=True,
@@ -180,9 +182,7 @@ def restore_verb(  # noqa: PLR0913  one parameter for each option
 )
 @click.option("--user", default="postgres", help="Who reads it; else postgres.")
 @click.option("--at", default="", metavar="TIME", help="The time to go to; else any one.")
-@click.option(
-    "--programs", type=click.Path(path_type=Path), metavar="DIR", help="Where pg_ctl and the others lie."
-)
+@_programs
 @repository_options
 @click.pass_obj
 def drill_verb(  # noqa: PLR0913  one parameter for each option
