@@ -134,6 +134,7 @@ def test_the_undo_takes_the_rows_away_again(host: Host) -> None:
     assert "Undo this restore" in refused.text
     assert title(undone) == "The restore was undone"
     assert "Undo this restore" not in undone.text
+    assert "What had been done, and was taken back" in undone.text
     assert rows(host, "SELECT name FROM events WHERE id = 5") == []
 
 
