@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 from tests.services.report import announce, missing
 
@@ -26,6 +26,15 @@ ARGUMENTS = (
     "--no-first-run",
     "--disable-quic",
 )
+
+
+def follow(target: Locator) -> None:
+    """Click what leads to another page, and wait until that page is there as a whole.
+
+    A click alone returns when the next page has begun, and may find nothing on it yet.
+    """
+    with target.page.expect_navigation():
+        target.click()
 
 
 class OpenPage(Protocol):

@@ -17,6 +17,7 @@ import pytest
 
 from examples.gallery.compare import describe_gallery, gallery_differences
 from examples.gallery.folders import EXCLUDED_FOLDERS, Folders
+from tests.services.browser import follow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +69,7 @@ def _sign_in(page: Page, address: str, password: str) -> None:
     page.goto(f"{address}/backup-admin/")
     page.locator("input[name=username]").fill("admin")
     page.locator("input[name=password]").fill(password)
-    page.get_by_role("button", name="Sign in").click()
+    follow(page.get_by_role("button", name="Sign in"))
     page.goto(f"{address}/backup-admin/")
 
 
@@ -79,14 +80,14 @@ def _enrol(page: Page, address: str) -> list[str]:
     page.get_by_text("Cannot scan?").click()
     totp = pyotp.TOTP(page.locator(".ba-qr ~ details code").inner_text())
     page.locator("input[name=code]").fill(totp.now())
-    page.get_by_role("button", name="Turn it on").click()
+    follow(page.get_by_role("button", name="Turn it on"))
     return page.locator(".ba-codes li").all_inner_texts()
 
 
 def _damage(page: Page, address: str) -> None:
     page.goto(f"{address}/counts")
     page.locator("summary", has_text="Damage this gallery").click()
-    page.get_by_role("button", name="Damage it").click()
+    follow(page.get_by_role("button", name="Damage it"))
 
 
 def test_back_up_damage_restore_undo_in_the_browser(browser_page: OpenPage, tmp_path: Path) -> None:

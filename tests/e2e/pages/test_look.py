@@ -11,6 +11,7 @@ from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-unt
 
 from backup_admin.records import BackupRun, RestoreStatus, RunStatus
 from tests.e2e.pages.conftest import session_of
+from tests.services.browser import follow
 from tests.unit.web import seeds
 from tests.unit.web.host import PREFIX, Host
 
@@ -133,7 +134,7 @@ def test_the_servers_lead_to_their_base_backups_by_keyboard(
     good = problems_of(page)
     command = page.get_by_text("backup-admin cluster restore main s3://my-backups/main --at TIME").count()
     page.go_back()
-    page.get_by_role("link", name=re.compile("the last base backup of reports")).click()
+    follow(page.get_by_role("link", name=re.compile("the last base backup of reports")))
 
     assert page.get_by_text("pg_basebackup ended with 1.").count() >= 1
     assert (good, problems_of(page), command) == ([], [], 1)

@@ -23,6 +23,7 @@ from tests.e2e.pages.conftest import serve, session_of
 from tests.e2e.pages.test_look import problems_of
 from tests.e2e.pages.test_wizard import Keyboard
 from tests.integration.hosted import write_config
+from tests.services.browser import follow
 from tests.services.s3 import KEY, SECRET, kill, plain_client
 from tests.services.ssh import SshServer, start_sshd
 from tests.unit.web.host import PREFIX, Host, ListQueue, SessionUsers, create_host, sign_in
@@ -100,7 +101,7 @@ def fill_bucket(page: Page, server: S3Server, bucket: str) -> None:
 
 def send_secret(page: Page, secret: str) -> None:
     page.locator("#ba-s3_secret_key").fill(secret)
-    page.get_by_role("button", name="Make the repository").click()
+    follow(page.get_by_role("button", name="Make the repository"))
 
 
 def confirm_recovery_key(page: Page) -> None:
@@ -108,7 +109,7 @@ def confirm_recovery_key(page: Page) -> None:
     for field in page.locator("input[name^=group]").all():
         number = int(str(field.get_attribute("name")).removeprefix("group"))
         field.fill(groups[number - 1].split()[-1])
-    page.get_by_role("button", name="Confirm the recovery key").click()
+    follow(page.get_by_role("button", name="Confirm the recovery key"))
 
 
 def back_up(page: Page, host: Host, button: str) -> BackupRun:

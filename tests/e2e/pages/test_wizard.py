@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pyotp
 import pytest
 
+from tests.services.browser import follow
 from tests.unit.web.host import APP_NAME, PREFIX, Host
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def enrol(page: Page) -> list[str]:
     page.get_by_text("Cannot scan?").click()
     secret = page.locator(".ba-qr ~ details code").inner_text()
     page.locator("input[name=code]").fill(pyotp.TOTP(secret).now())
-    page.get_by_role("button", name="Turn it on").click()
+    follow(page.get_by_role("button", name="Turn it on"))
     return page.locator(".ba-codes li").all_inner_texts()
 
 
@@ -106,7 +107,7 @@ def test_the_wizard_without_javascript(browser_page: OpenPage, host: Host, addre
     page.goto(f"{PREFIX}/")
     page.get_by_role("button", name="Back up now").click()
     host.work()
-    page.get_by_role("link", name="Refresh").click()
+    follow(page.get_by_role("link", name="Refresh"))
     assert page.get_by_text("Read back from the storage").count() == 1
     lose_rows(host)
     codes = enrol(page)

@@ -15,6 +15,7 @@ from tests.e2e.cli.test_postgres_server_lost import running_mortal
 from tests.e2e.pages.conftest import serve
 from tests.e2e.pages.test_look import problems_of
 from tests.e2e.pages.test_wizard import enrol
+from tests.services.browser import follow
 from tests.services.postgres import OWNER
 from tests.services.postgres_oracle import GALLERY, dump_text
 from tests.unit.web.conftest import ADMIN
@@ -148,9 +149,9 @@ def plan_all(host: Host, page: Page, width: int, which: str) -> None:
     """Walk from the choice of a backup to the review, and look at each page."""
     page.goto(f"{PREFIX}/restore")
     look(page, f"select-{which}{width}")
-    page.get_by_role("button", name="Go on to the type").click()
+    follow(page.get_by_role("button", name="Go on to the type"))
     look(page, f"type-{which}{width}")
-    page.get_by_role("button", name="Go on to the components").click()
+    follow(page.get_by_role("button", name="Go on to the components"))
     look(page, f"components-{which}{width}")
     page.get_by_role("button", name="Review what will change").click()
     host.work()  # the worker makes the plan

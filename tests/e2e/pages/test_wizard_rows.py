@@ -11,6 +11,7 @@ import pytest
 from tests.e2e.pages.conftest import serve
 from tests.e2e.pages.test_look import problems_of
 from tests.e2e.pages.test_wizard import Keyboard, enrol
+from tests.services.browser import follow
 from tests.services.small_gallery import Database, PostgresDatabase, SqliteDatabase, fill
 from tests.unit.web.conftest import ADMIN
 from tests.unit.web.forms import post
@@ -150,15 +151,15 @@ def test_one_event_comes_back_without_javascript_and_over_what_is_live(
         page.get_by_role("button", name="Go on to the components").click()
         page.get_by_label("Rows, one on each line").fill("events 2")
         page.get_by_label("Overwrite it").check()
-        page.get_by_role("button", name="Review what will change").click()
+        follow(page.get_by_role("button", name="Review what will change"))
         assert page.get_by_label("Rows, one on each line").input_value() == "events 2"
         assert page.get_by_label("Overwrite it").is_checked()
         picture(page, "rows-wrong")
         page.get_by_label("Rows, one on each line").fill("events:2")
-        page.get_by_role("button", name="Review what will change").click()
+        follow(page.get_by_role("button", name="Review what will change"))
         picture(page, "planning-without-javascript")
         site.host.work()
-        page.get_by_role("link", name="Refresh").click()
+        follow(page.get_by_role("link", name="Refresh"))
         picture(page, "review-losses")
         page.get_by_label("Reason").fill("it was better before")
         page.get_by_label(f"Type the name of the app: {APP_NAME}").fill(APP_NAME)
