@@ -296,16 +296,12 @@ class _Run:
         self._parts.warnings += notes.warnings
         self._parts.notices += notes.notices
         self._parts.files.append(
-            FilesRoot(
-                name=source.name,
-                path=path_as_text(source.root),
-                mode=root_info.mode,
-                mtime_ns=root_info.mtime_ns,
-                scan_started_ns=started_ns,
-                shard_lists=shards.finish(),
-                entry_count=shards.entry_count,
-                file_count=shards.file_count,
-                size=shards.size,
+            shards.finish_root(
+                source.name,
+                path_as_text(source.root),
+                root_info.mode,
+                root_info.mtime_ns,
+                began_ns=started_ns,
                 excluded=source.exclude,
             )
         )

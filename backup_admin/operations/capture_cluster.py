@@ -63,14 +63,4 @@ def _store(
     notes = TreeCapture(files, shards, tools, parent=None).run()
     if notes.warnings:
         raise SourceError(f"{source.name}: {notes.warnings[0]} The base backup is not whole; none was made.")
-    return FilesRoot(
-        name=source.name,
-        path=source.address.label,
-        mode=_FOLDER_MODE,
-        mtime_ns=began_ns,
-        scan_started_ns=began_ns,
-        shard_lists=shards.finish(),
-        entry_count=shards.entry_count,
-        file_count=shards.file_count,
-        size=shards.size,
-    )
+    return shards.finish_root(source.name, source.address.label, _FOLDER_MODE, began_ns, began_ns=began_ns)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.paths import sort_key
 from backup_admin.repository.entries import ShardWriter
-from backup_admin.repository.types import ChunkRef, DatabaseEntry, FileEntry, FilesRoot, TableEntry
+from backup_admin.repository.types import ChunkRef, DatabaseEntry, FileEntry, TableEntry
 from backup_admin.sources.postgres.parts import CONTENTS, TABLES, TablePart, file_of
 
 if TYPE_CHECKING:
@@ -49,17 +49,7 @@ def capture_postgres(
     shards = ShardWriter(put_part)
     for entry in sorted(entries, key=lambda entry: sort_key(entry.path)):
         shards.add(entry)
-    tree = FilesRoot(
-        name=source.name,
-        path=source.address.label,
-        mode=_FOLDER_MODE,
-        mtime_ns=began_ns,
-        scan_started_ns=began_ns,
-        shard_lists=shards.finish(),
-        entry_count=shards.entry_count,
-        file_count=shards.file_count,
-        size=shards.size,
-    )
+    tree = shards.finish_root(source.name, source.address.label, _FOLDER_MODE, began_ns, began_ns=began_ns)
     return DatabaseEntry(
         name=source.name,
         engine="postgresql",

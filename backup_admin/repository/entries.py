@@ -100,6 +100,23 @@ class ShardWriter:
             self._close_list()
         return tuple(self._lists)
 
+    def finish_root(
+        self, name: str, path: str, mode: int, mtime_ns: int, *, began_ns: int, excluded: tuple[str, ...] = ()
+    ) -> FilesRoot:
+        """Store what is left; return the tree that was written, begun at `began_ns`."""
+        return FilesRoot(
+            name=name,
+            path=path,
+            mode=mode,
+            mtime_ns=mtime_ns,
+            scan_started_ns=began_ns,
+            shard_lists=self.finish(),
+            entry_count=self.entry_count,
+            file_count=self.file_count,
+            size=self.size,
+            excluded=excluded,
+        )
+
     def _count(self, entries: int, files: int, size: int) -> None:
         self.entry_count += entries
         self.file_count += files

@@ -6,31 +6,19 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import create_engine
-from sqlalchemy.orm import Session
 
 from backup_admin.control import catalogue, offered, overview
-from backup_admin.records import Base
 from tests.installations import make_host
 from tests.unit.web import seeds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from sqlalchemy.orm import Session
 
     from backup_admin.core.settings import Settings
 
 NOW = datetime(2026, 11, 23, 16, 40, tzinfo=UTC)
-
-
-@pytest.fixture
-def session() -> Iterator[Session]:
-    """A session of an empty control database."""
-    engine = create_engine("sqlite://")
-    Base.metadata.create_all(engine)
-    with Session(engine) as session:
-        yield session
-    engine.dispose()
 
 
 @pytest.fixture

@@ -5,28 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-import pytest
-from sqlalchemy import create_engine
-from sqlalchemy.orm import Session
-
 from backup_admin.control import overview
-from backup_admin.records import Base, RestoreStatus, RunStatus
+from backup_admin.records import RestoreStatus, RunStatus
 from tests.unit.web import seeds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from sqlalchemy.orm import Session
 
 NOW = datetime(2026, 11, 23, 16, 40, tzinfo=UTC)
-
-
-@pytest.fixture
-def session() -> Iterator[Session]:
-    """A session of an empty control database."""
-    engine = create_engine("sqlite://")
-    Base.metadata.create_all(engine)
-    with Session(engine) as session:
-        yield session
-    engine.dispose()
 
 
 def test_an_empty_database_has_no_facts(session: Session) -> None:
