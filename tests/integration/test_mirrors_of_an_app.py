@@ -68,6 +68,7 @@ def test_one_backup_reaches_a_folder_a_bucket_and_a_host(
         assert differences(describe_tree(host.uploads), describe_tree(found)) == []
 
 
+@pytest.mark.long(minutes=1)
 def test_the_storage_goes_away_the_bucket_takes_over_and_gives_back(
     tmp_path: Path, bucket: str, sshd: SshServer
 ) -> None:

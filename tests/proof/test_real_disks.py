@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 IMAGE_BYTES = 6 << 20
-CUTS = 6
+CUTS = 3
 ROOMS_KIB = (0, 8, 24, 64, 1024)
 PLENTY_KIB = 4096
 

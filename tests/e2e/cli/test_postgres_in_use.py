@@ -132,7 +132,7 @@ def test_a_session_that_holds_an_advisory_lock_is_let_alone_where_all_is_replace
     assert dump_text(newest.server, newest.name) == before
 
 
-@WAYS
+@pytest.mark.parametrize("way", ["rename", pytest.param("in_place", marks=pytest.mark.long(minutes=1))])
 def test_an_autovacuum_that_is_at_work_gives_way(newest: InPlace, way: str) -> None:
     server, name = newest.server, newest.name
     server.run(

@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.integration
 
-VARIANTS: list[tuple[ColourScheme, int]] = [("light", 1280), ("dark", 1280), ("light", 360), ("dark", 360)]
+VARIANTS = [
+    ("light", 1280),
+    pytest.param("dark", 1280, marks=pytest.mark.long),
+    pytest.param("light", 360, marks=pytest.mark.long),
+    ("dark", 360),
+]
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"]}
 FRESH = (
     "/",

@@ -67,6 +67,9 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
     return Site(folder, PostgresDatabase(server, server.new_database()))
 
 
+@pytest.mark.parametrize(
+    "site", ["sqlite", pytest.param("newest_postgres", marks=pytest.mark.long(minutes=1))], indirect=True
+)
 def test_one_event_comes_back_by_keyboard_alone(browser_page: OpenPage, site: Site) -> None:
     site.lose_event()
     with serve(site.host) as address:

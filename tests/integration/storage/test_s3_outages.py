@@ -50,6 +50,7 @@ def init(world: World, address: str) -> None:
     good(call(world, address, "init", more=("--key-file", world.key, "--recovery-file", world.recovery)))
 
 
+@pytest.mark.long(minutes=1)
 def test_a_server_that_is_killed_in_the_middle_of_a_run_loses_nothing(
     tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
