@@ -1,5 +1,7 @@
 import io
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -126,12 +128,14 @@ def test_a_deleted_photo_takes_its_files_along(app: Flask, client: FlaskClient, 
 
 def test_a_deleted_event_takes_its_photos_along(app: Flask, client: FlaskClient, data: Path) -> None:
     _, event_id, files = first_photo(app)
+    left = "SELECT count(*) FROM events WHERE id = ? UNION ALL SELECT count(*) FROM photos WHERE event_id = ?"
 
-    post(client, f"/events/{event_id}/delete")
+    page = post(client, f"/events/{event_id}/delete")
 
+    assert "Deleted “" in page
     assert not [name for name in files if (data / "storage" / name).exists()]
-    with app.app_context():
-        assert not db.session.scalars(db.select(Photo).filter_by(event_id=event_id)).all()
+    with closing(sqlite3.connect(data / "gallery.db")) as database:
+        assert database.execute(left, (event_id, event_id)).fetchall() == [(0,), (0,)]
 
 
 def test_an_uploaded_picture_is_shown_and_other_files_are_refused(app: Flask, client: FlaskClient) -> None:
