@@ -9,6 +9,8 @@ from backup_admin.operations.journal import Step, list_journals, open_journal
 from backup_admin.records import RestoreOperation, RestoreStatus
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from backup_admin.control.installation import Installation
     from backup_admin.operations.journal import JournalSummary
 
@@ -40,6 +42,11 @@ def status_of(operation: RestoreOperation, journal: JournalSummary | None) -> Re
     if operation.status is RestoreStatus.QUEUED:
         return operation.status
     return _ENDED.get(journal.step, operation.status)
+
+
+def restored_at(operation: RestoreOperation, ended: datetime) -> datetime:
+    """Return when a restore ended, told that something of it ended: not when its undo did, or failed."""
+    return operation.completed_at if operation.action == "undo" and operation.completed_at else ended
 
 
 def unfinished(installation: Installation) -> tuple[JournalSummary, ...]:

@@ -10,7 +10,7 @@ from sqlalchemy import update
 from backup_admin.access.audit import AuditOutcome
 from backup_admin.access.permissions import Actor
 from backup_admin.control import catalogue, engine
-from backup_admin.control.journals import journal_of, status_of
+from backup_admin.control.journals import journal_of, restored_at, status_of
 from backup_admin.control.perform import failure, process_name
 from backup_admin.control.reporting import RowReporter
 from backup_admin.control.restore_from import open_for_restore
@@ -219,9 +219,8 @@ def _values(installation: Installation, operation: RestoreOperation, report: Rep
 
 
 def _undone(installation: Installation, operation: RestoreOperation, report: RestoreReport) -> Values:
-    """Say when it was undone; when the restore had ended, and of rows what it did, stays as it was noted."""
+    """Say when it was undone; of rows, what the restore did stays as it was noted."""
     values: Values = {
-        "completed_at": operation.completed_at,
         "undone_at": installation.clock.now(),
         "warnings": list(report.notices),
     }
@@ -263,7 +262,7 @@ def _remember_safety(installation: Installation, repository: Repository, snapsho
 def _end(session: Session, installation: Installation, operation: RestoreOperation, values: Values) -> None:
     row = RestoreOperation
     now = installation.clock.now()
-    values = {"completed_at": now, **values, "updated_at": now, "current": ""}
+    values = {"completed_at": restored_at(operation, now), **values, "updated_at": now, "current": ""}
     open_ends = (RestoreStatus.RUNNING, RestoreStatus.INTERRUPTED)
     change = update(row).where(row.id == operation.id, row.status.in_(open_ends)).values(values)
     session.execute(change, execution_options={"synchronize_session": False})

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from backup_admin.access.audit import AuditOutcome
 from backup_admin.access.permissions import Actor
 from backup_admin.control import engine
-from backup_admin.control.journals import is_closed, journal_of, status_of, unfinished
+from backup_admin.control.journals import is_closed, journal_of, restored_at, status_of, unfinished
 from backup_admin.control.perform_restore import restore_hooks, tell_host
 from backup_admin.core.clock import parse_time
 from backup_admin.core.errors import BackupAdminError, Busy
@@ -22,6 +22,8 @@ from backup_admin.operations.undo import remove_expired
 from backup_admin.records import RestoreOperation, RestoreStatus
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from sqlalchemy.orm import Session
 
     from backup_admin.control.installation import Installation
@@ -90,9 +92,9 @@ def _settle(session: Session, installation: Installation, one: Recovered) -> Non
     if operation is None:
         return
     operation.status = RestoreStatus(one.outcome)
-    operation.completed_at = operation.updated_at = installation.clock.now()
     operation.message = operation.error_message = one.message
-    _fill(installation, operation)
+    operation.updated_at = now = installation.clock.now()
+    _fill(installation, operation, now)
 
 
 def _settle_silent(session: Session, installation: Installation) -> None:
@@ -104,8 +106,7 @@ def _settle_silent(session: Session, installation: Installation) -> None:
         if journal is None or status is RestoreStatus.INTERRUPTED:
             continue
         operation.status = status
-        operation.completed_at = journal.updated_at
-        _fill(installation, operation)
+        _fill(installation, operation, journal.updated_at)
 
 
 def _note(installation: Installation, one: Recovered) -> None:
@@ -123,12 +124,13 @@ def _note(installation: Installation, one: Recovered) -> None:
         logger.error("recovery is not in the audit log", extra={"why": str(error)})  # noqa: TRY400
 
 
-def _fill(installation: Installation, operation: RestoreOperation) -> None:
+def _fill(installation: Installation, operation: RestoreOperation, ended: datetime) -> None:
     """Take from the journal what the dead process could not write."""
+    operation.completed_at = restored_at(operation, ended)
     journal = open_journal(installation.state, operation.id, installation.clock)
     end = journal.find(Step.COMMITTED) or {}
     if operation.status is RestoreStatus.UNDONE:
-        operation.undone_at = operation.completed_at
+        operation.undone_at = ended
     if operation.status in (RestoreStatus.RESTORED, RestoreStatus.UNDONE):
         operation.error_message = ""
     checked = Step.UNDONE if operation.status is RestoreStatus.UNDONE else Step.CHECKED

@@ -202,9 +202,12 @@ def test_a_row_or_file_that_somebody_changed_since_is_not_touched_by_the_undo(de
     sql(desk.host, "UPDATE photos SET path = 'since' WHERE id = 11")
     (desk.host.uploads / "one.txt").write_bytes(b"since")
     after = everything(desk.host)
+    ended = done.completed_at
+    desk.host.clock.advance(minutes=30)
 
     refused = desk.undo(done.id)
 
+    assert (refused.completed_at, refused.undone_at) == (ended, None)
     assert (refused.status, everything(desk.host)) == (RestoreStatus.RESTORED, after)
     assert "no longer what it left: photos 11. Nothing was changed." in refused.error_message
     assert restores.progress(desk.session, desk.installation, done.id).can_undo
@@ -282,6 +285,8 @@ def test_an_undo_that_died_after_its_transaction_is_finished(
     (desk.host.uploads / "one.txt").unlink()
     harmed = everything(desk.host)
     done = desk.carry_out(desk.ask(replace(EVENT_1, linked="photos.path=uploads")))
+    ended = done.completed_at
+    desk.host.clock.advance(minutes=30)
     steps = Journal.write
 
     def die_first(journal: Journal, step: Step, **data: object) -> None:
@@ -303,7 +308,9 @@ def test_an_undo_that_died_after_its_transaction_is_finished(
 
     recovery.recover_restores(desk.installation)
 
-    assert desk.row(done.id).status is RestoreStatus.UNDONE
+    undone = desk.row(done.id)
+    assert (undone.status, undone.completed_at) == (RestoreStatus.UNDONE, ended)
+    assert undone.undone_at not in (None, ended)
     assert (everything(desk.host), (desk.host.uploads / "one.txt").exists()) == (harmed, False)
 
 
