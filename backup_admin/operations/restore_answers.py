@@ -155,6 +155,8 @@ def _rows(table: TableEffect) -> str:
         return f"comes back with {table.rows_then:,} rows"
     if table.rows_then < 0:
         return f"goes away with {table.rows_now:,} rows"
+    if table.rows_now == table.rows_then:
+        return f"{count_of(table.rows_now, 'row')} now and then, but they differ"
     return f"{table.rows_now:,} rows now, {table.rows_then:,} then"
 
 

@@ -104,6 +104,14 @@ def test_a_dry_run_in_place_shows_the_plan_and_touches_nothing(shell: Shell) -> 
     assert (live(shell), rows(shell)) == (CHANGED, [])
 
 
+def test_a_plan_tells_of_a_table_that_differs_with_as_many_rows(shell: Shell) -> None:
+    with closing(sqlite3.connect(shell.folder / "app.db")) as connection:
+        connection.execute("INSERT INTO photos (title) VALUES ('another')")
+        connection.commit()
+    result = shell("restore", "latest", "--in-place", "--dry-run")
+    assert "3 rows now and then, but they differ" in result.stdout
+
+
 def test_a_restore_in_place_and_its_undo(shell: Shell) -> None:
     code, done = shell.json("restore", "latest", "--in-place", "--yes")
     assert (code, done["outcome"], done["dry_run"], live(shell)) == (0, "restored", False, BEFORE)
