@@ -33,6 +33,8 @@ def plan_lines(plan: RestorePlan, snapshot: Snapshot) -> Iterator[str]:
         yield from _files_lines(files)
     if plan.left_out:
         yield f"  Not restored, because no place is given: {', '.join(plan.left_out)}."
+    if plan.files:
+        yield "  Files are compared by size and time, not by their bytes."
 
 
 def issue_lines(issues: tuple[Issue, ...]) -> Iterator[str]:
