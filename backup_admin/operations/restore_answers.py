@@ -35,6 +35,8 @@ def plan_lines(plan: RestorePlan, snapshot: Snapshot) -> Iterator[str]:
         yield f"  Not restored, because no place is given: {', '.join(plan.left_out)}."
     if plan.files:
         yield "  Files are compared by size and time, not by their bytes."
+    yield f"  What is written to {plan.places} after this plan and before the restore is replaced too;"
+    yield "  the safety backup holds it, and `undo` brings it back."
 
 
 def issue_lines(issues: tuple[Issue, ...]) -> Iterator[str]:

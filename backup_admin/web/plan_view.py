@@ -58,6 +58,7 @@ class PlanView:
     left_out: tuple[str, ...] = ()
     losses: tuple[str, ...] = ()
     unchanged: str = ""
+    places: str = ""
     kind: str = "parts"
 
 
@@ -79,6 +80,7 @@ def _view_parts(plan: RestorePlan) -> PlanView:
         left_out=plan.left_out,
         losses=tuple(losses),
         unchanged=_unchanged(plan),
+        places=plan.places,
     )
 
 

@@ -87,6 +87,18 @@ def test_of_what_does_not_differ_no_more_is_said_than_was_looked_at(
     assert (view.losses, view.unchanged) == ((), said)
 
 
+def test_what_would_be_replaced_has_a_name() -> None:
+    part = DatabasePart("gallery", "/srv/gallery.db", 10, True, ())
+    tree = FilesPart("photos", "/srv/photos", 5, 3, True, added=0, changed=0, removed=0, unchanged=3)
+
+    def places(databases: int, folders: int) -> str:
+        return RestorePlan(SnapshotId("s"), "d", "r", (part,) * databases, (tree,) * folders).places
+
+    assert places(1, 0) == "the database"
+    assert places(0, 2) == "the folders"
+    assert places(2, 1) == "the databases and the folder"
+
+
 def test_what_stays_as_it_is_stands_apart() -> None:
     view = plan(TableEffect("a", 1, 1, True), TableEffect("b", 2, 1, False))
 

@@ -267,6 +267,29 @@ def test_a_file_with_the_size_and_time_of_the_backup_is_not_said_to_be_the_same(
     assert "Files are compared by size and time, not by their bytes." in review
 
 
+@pytest.mark.parametrize(
+    ("restore_type", "places"),
+    [
+        ("full", "the database and the folder"),
+        ("database_only", "the database"),
+        ("files_only", "the folder"),
+    ],
+)
+def test_the_review_says_what_becomes_of_later_writes(
+    backed_up: Host, restore_type: str, places: str
+) -> None:
+    client = backed_up.client()
+    path = plan(client, restore_type)
+
+    review = get(client, f"{path}/review").text
+
+    planned = operation_of(backed_up, path).planned_at
+    assert planned is not None
+    assert f'This plan was made at <time datetime="{planned:%Y-%m-%dT%H:%M:%S}' in review
+    assert f"What is written to {places} after that and before the restore is replaced too;" in review
+    assert "the safety backup holds it, and an undo brings it back." in review
+
+
 def test_what_a_restore_replaced_is_offered_last_and_never_ticked_by_itself(backed_up: Host) -> None:
     client = backed_up.client()
     path = plan(client, "database_only")
