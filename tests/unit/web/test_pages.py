@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 
+from backup_admin.access.permissions import Actor
 from backup_admin.records import BackupRun, RunKind, RunStatus
 from backup_admin.web.headers import POLICY
 from tests.unit.web import seeds
@@ -304,6 +305,19 @@ def test_the_audit_log_can_be_filtered(ready: Host) -> None:
 
     assert "repository.make" in page
     assert "recovery_key.confirm" not in page.split("<tbody>")[1]
+
+
+def test_the_audit_log_shortens_the_digest_of_a_plan(ready: Host) -> None:
+    digest = "0123456789abcdef" * 4
+    ready.installation.audit().append(
+        Actor("admin", "Admin"), "restore.start", details={"plan": digest, "snapshot": "s" * 26}
+    )
+
+    page = get(ready.client(), "/audit").text
+
+    assert f'plan: <span title="{digest}">0123456789ab</span>' in page
+    assert page.count(digest) == 1
+    assert f"snapshot: {'s' * 26}" in page
 
 
 def test_a_changed_audit_log_is_named(ready: Host) -> None:
