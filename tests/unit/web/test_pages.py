@@ -114,6 +114,7 @@ def test_a_real_backup_is_shown_with_what_was_read_back(ready: Host) -> None:
     page = get(ready.client(), back_up(ready)).text
 
     assert "Read back from the storage" in page
+    assert "what this backup added, and it was as written." in page
     assert "Objects read" in page
     for table, rows in (("events", 12), ("photos", 340), ("guests", 57)):
         assert f'<th scope="row">{table}</th><td data-label="Rows" class="ba-right">{rows}</td>' in page
@@ -138,7 +139,10 @@ def test_a_verification_reads_the_backup_again(ready: Host) -> None:
     ready.work()
 
     assert "Every byte is there and as it was written" in follow(client, answer).text
-    assert "Later verifications" in get(client, path).text
+    page = get(client, path).text
+    assert "Later verifications" in page
+    assert "all of it, and it was as written." in page
+    assert "Objects read" not in page
 
 
 def test_a_second_backup_leads_to_the_one_under_way(ready: Host) -> None:
