@@ -192,7 +192,9 @@ def describe_found(plan: RepairPlan) -> Iterator[str]:
     yield from plan.lost_indexes.values()
     for pack in plan.bad:
         chunks = sum(len(frame.spans) for frame in pack.frames)
-        kept = f" {len(pack.saved):,} of its {chunks:,} chunks can be saved." if pack.is_there else ""
+        kept = (
+            f" {len(pack.saved):,} of its {count_of(chunks, 'chunk')} can be saved." if pack.is_there else ""
+        )
         yield f"{pack.message.removesuffix('.')}.{kept}"
     if plan.returned:
         yield f"{count_of(len(plan.returned), 'pack')} given up before can be read again."

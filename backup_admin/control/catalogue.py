@@ -10,7 +10,7 @@ from sqlalchemy import delete, select
 from backup_admin.core.clock import format_time
 from backup_admin.core.errors import RepositoryError
 from backup_admin.operations.tables_there import has_something
-from backup_admin.records import BackupManifest, ChangeTracking
+from backup_admin.records import BackupManifest, BackupRun, ChangeTracking, RunKind
 from backup_admin.repository.types import SAFETY
 
 if TYPE_CHECKING:
@@ -80,6 +80,17 @@ def remember_verification(session: Session, report: VerifyReport, at: datetime) 
     row.problem = "; ".join(report.problems[:5])[:2000]
     row.verified_at = at if report.ok else None
     row.verified_bytes = report.bytes_read
+
+
+def was_read_whole(session: Session, row: BackupManifest) -> bool:
+    """Say whether a verification read all of a snapshot last; a backup reads back only what it added."""
+    run = BackupRun
+    read = (
+        run.kind == RunKind.VERIFY,
+        run.snapshot_id == row.snapshot_id,
+        run.verified_at == row.verified_at,
+    )
+    return row.verified_at is not None and session.scalar(select(run.id).where(*read).limit(1)) is not None
 
 
 def find_row(session: Session, snapshot_id: str) -> BackupManifest | None:

@@ -14,6 +14,7 @@ from backup_admin.control.journals import unfinished
 from backup_admin.control.liveness import ProcessRole, last_seen
 from backup_admin.core.errors import BackupAdminError
 from backup_admin.core.ids import new_ulid
+from backup_admin.core.shown import count_of
 from backup_admin.records.upgrade import is_current, require_current
 from backup_admin.sources.postgres.presence import driver_version, program_versions
 from backup_admin.storage.probe import probe_storage
@@ -117,7 +118,7 @@ def _repository(session: Session, installation: Installation) -> str:
     repository = engine.open_repository(session, installation)
     if repository.history_warning:
         raise BackupAdminError(repository.history_warning)
-    return f"{repository.repo_id[:12]}, {len(repository.snapshot_ids())} snapshots"
+    return f"{repository.repo_id[:12]}, {count_of(len(repository.snapshot_ids()), 'snapshot')}"
 
 
 def _copies(session: Session) -> Iterator[Finding]:

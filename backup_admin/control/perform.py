@@ -18,6 +18,7 @@ from backup_admin.control.reporting import RowReporter
 from backup_admin.core.durable import explain
 from backup_admin.core.errors import BackupAdminError, Cancelled, ConfigurationError, UsageError
 from backup_admin.core.ids import SnapshotId, new_ulid
+from backup_admin.core.shown import agree, count_of
 from backup_admin.core.version import VERSION
 from backup_admin.operations.backup import back_up
 from backup_admin.operations.results import BackupOptions, BackupResult, Outcome
@@ -183,7 +184,9 @@ def _skip(
     states = places.mirror(reporter)
     lacking = [state for state in states if state.problem]
     named = " ".join(f"{state.label}: {state.problem}" for state in lacking)
-    count = f"{len(lacking)} of {len(states)} storages lack the newest backup."
+    count = (
+        f"{len(lacking)} of {len(states)} storages {agree(len(lacking), 'lacks', 'lack')} the newest backup."
+    )
     values = {
         "status": RunStatus.DEGRADED if lacking else RunStatus.SKIPPED,
         "reason": decision.reason,
@@ -216,7 +219,8 @@ def _backup_values(
 def _what_lacks(result: BackupResult, lacking: Sequence[PlaceState], count: int) -> str:
     if lacking and result.outcome is Outcome.COMPLETED and not result.lock_problems:
         named = " ".join(f"{state.label}: {state.problem}" for state in lacking)
-        return f"This backup is good, but {len(lacking)} of {count} storages lack it. {named}"
+        lack = agree(len(lacking), "lacks", "lack")
+        return f"This backup is good, but {len(lacking)} of {count} storages {lack} it. {named}"
     if result.lock_problems and not result.warnings:
         return "Everything is in this snapshot, but not all of it is locked for long enough."
     return "Not everything that was asked for is in this snapshot."
@@ -237,9 +241,13 @@ def _verify(session: Session, installation: Installation, run: BackupRun, report
         "objects_read": report.files + report.databases,
         "verified_at": now if report.ok else None,
         "warnings": list(report.problems),
-        "error_message": "" if report.ok else f"{len(report.problems)} things are not as they were saved.",
+        "error_message": "" if report.ok else _what_differs(len(report.problems)),
     }
     return Done(values, lambda session: catalogue.remember_verification(session, report, now))
+
+
+def _what_differs(number: int) -> str:
+    return f"{count_of(number, 'thing')} {agree(number, 'is', 'are')} not as saved."
 
 
 def _take_base(session: Session, installation: Installation, run: BackupRun, reporter: RowReporter) -> Done:

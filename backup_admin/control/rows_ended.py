@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.errors import Cancelled
+from backup_admin.core.shown import count_of
 from backup_admin.operations.databases import CheckLine
 from backup_admin.operations.journal import Step
 from backup_admin.operations.rows_answers import clash_words, file_counts, merge_counts
@@ -13,7 +14,7 @@ from backup_admin.operations.rows_plan import KIND
 from backup_admin.records import RestoreOperation, RestoreStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from backup_admin.operations.journal import JournalSummary
     from backup_admin.operations.linked_files import LinkedFiles
@@ -26,6 +27,7 @@ ALL_OR_NOTHING = (
 WRITES = "swap"
 """The stage in which it can no longer be stopped."""
 _SHOWN_REASONS = 5
+_FILES_OF = "Files of "
 
 
 def is_rows(operation: RestoreOperation) -> bool:
@@ -93,4 +95,12 @@ def _done(plan: RowsPlan, report: RowsReport) -> Iterator[CheckLine]:
 def _followed(planned: tuple[LinkedFiles, ...], done: tuple[LinkedFiles, ...]) -> Iterator[CheckLine]:
     for before, after in zip(planned, done, strict=False):
         expected, found = file_counts(before), file_counts(after)
-        yield CheckLine(f"Files of {after.link}", expected, found, expected == found)
+        yield CheckLine(f"{_FILES_OF}{after.link}", expected, found, expected == found)
+
+
+def as_planned(checks: Iterable[Mapping[str, Any]]) -> str:
+    """Say how many tables, and columns of files, are as planned; empty when none is."""
+    columns = [str(check["topic"]).startswith(_FILES_OF) for check in checks if check["ok"]]
+    kinds = (("table", columns.count(False), ""), ("column", columns.count(True), " of files"))
+    said = " and ".join(f"{count_of(number, kind)}{more}" for kind, number, more in kinds if number)
+    return f"{said} {'is' if len(columns) == 1 else 'are'} as planned" if said else ""

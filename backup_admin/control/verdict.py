@@ -11,8 +11,9 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim
 from sqlalchemy import func, select
 
-from backup_admin.control import app_clusters, app_streams, onboarding, skipping, storage_tests
+from backup_admin.control import app_clusters, app_streams, catalogue, onboarding, skipping, storage_tests
 from backup_admin.control.liveness import ProcessRole, last_seen
+from backup_admin.core.shown import agree, count_of
 from backup_admin.operations.tables_there import RIGHT_ONE
 from backup_admin.records import (
     BackupManifest,
@@ -63,7 +64,8 @@ def judge(session: Session, installation: Installation) -> Verdict:
     now = installation.clock.now()
     good = _newest_good(session)
     unchanged = None if good is None else skipping.unchanged_at(session, good.snapshot_id)
-    evidence = _evidence(good, unchanged, now)
+    whole = good is not None and catalogue.was_read_whole(session, good)
+    evidence = _evidence(good, unchanged, now, whole=whole)
     missing = tuple(_missing(session, installation, good))
     if missing:
         return Verdict(Protection.NOT_PROTECTED, f"Not protected: {missing[0]}", (*missing, *evidence))
@@ -90,12 +92,15 @@ def _newest_good(session: Session) -> BackupManifest | None:
     return session.scalar(select(row).where(*skipping.is_good()).order_by(row.created_at.desc()).limit(1))
 
 
-def _evidence(good: BackupManifest | None, unchanged: datetime | None, now: datetime) -> tuple[str, ...]:
+def _evidence(
+    good: BackupManifest | None, unchanged: datetime | None, now: datetime, *, whole: bool
+) -> tuple[str, ...]:
     if good is None or good.verified_at is None:
         return ()
     checked = "" if unchanged is None else f"; nothing had changed {ago(unchanged, now)}"
+    read = f"{'all of it' if whole else 'what it added'} read back {ago(good.verified_at, now)}"
     return (
-        f"Last good backup {ago(good.created_at, now)}, verified {ago(good.verified_at, now)}{checked}.",
+        f"Last good backup {ago(good.created_at, now)}, {read}{checked}.",
         f"{good.verified_bytes:,} bytes of it were read back and were as written.",
     )
 
@@ -161,10 +166,10 @@ def _damage(session: Session) -> Iterator[str]:
     row = BackupManifest
     damaged = session.scalar(select(func.count(row.id)).where(row.problem != "", row.present.is_(True)))
     if damaged:
-        yield f"{damaged} backups were found damaged when they were read."
+        yield f"{count_of(damaged, 'backup')} {agree(damaged, 'was', 'were')} found damaged when read."
     missing = session.scalar(select(func.count(row.id)).where(row.present.is_(False)))
     if missing:
-        yield f"{missing} backups are missing from the repository."
+        yield f"{count_of(missing, 'backup')} {agree(missing, 'is', 'are')} missing from the repository."
 
 
 def _storage_risks(session: Session, installation: Installation, now: datetime) -> Iterator[str]:

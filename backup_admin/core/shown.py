@@ -45,6 +45,11 @@ def count_of(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
+def agree(number: int, one: str, many: str) -> str:
+    """Return the word that goes with a number of things: 1 refers, 2 refer."""
+    return one if number == 1 else many
+
+
 def columns(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> Iterator[str]:
     """Yield rows with aligned columns; those named in `right` end flush."""
     if not rows:

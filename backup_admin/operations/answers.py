@@ -207,8 +207,8 @@ def _mark_table(table: TableChange) -> str:
 
 def _show_rows(table: TableChange) -> str:
     if table.old_rows < 0 or table.new_rows < 0:
-        return f"{max(table.old_rows, table.new_rows):,} rows"
-    return f"{table.old_rows:,} -> {table.new_rows:,} rows"
+        return count_of(max(table.old_rows, table.new_rows), "row")
+    return f"{table.old_rows:,} -> {count_of(table.new_rows, 'row')}"
 
 
 def _describe_table(table: TableChange) -> dict[str, Any]:

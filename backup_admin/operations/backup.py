@@ -21,6 +21,7 @@ from backup_admin.core.errors import (
     VerificationFailed,
 )
 from backup_admin.core.ids import SnapshotId, new_ulid
+from backup_admin.core.shown import count_of
 from backup_admin.core.version import VERSION
 from backup_admin.operations.capture_cluster import capture_cluster
 from backup_admin.operations.capture_postgres import capture_postgres
@@ -212,9 +213,9 @@ class _Run:
             repository.index().ignore(missing)
             lost = len(repository.index().lost)
             self._parts.notices.append(
-                f"{len(missing)} packs and {lost} index objects of earlier snapshots are missing from the "
-                "storage or damaged; everything was read again, and what they held is stored anew where it "
-                "still exists."
+                f"{count_of(len(missing), 'pack')} and {count_of(lost, 'index object')} of earlier "
+                "snapshots are missing from the storage or damaged; everything was read again, and "
+                "what they held is stored anew where it still exists."
             )
             return None
         ids = [name for name in repository.snapshot_ids() if name not in repository.history.damaged]

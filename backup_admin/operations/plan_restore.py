@@ -40,7 +40,7 @@ def plan_restore(
 ) -> RestorePlan:
     """Say exactly what a restore onto the live targets would change.
 
-    Looks at every live file's times and at a copy of every live database.
+    Looks at the size and time of every live file, not at its bytes, and at a copy of every live database.
     Raises `UsageError` for a selected part that the snapshot or the targets lack.
     """
     manifest = repository.manifest(snapshot_id)

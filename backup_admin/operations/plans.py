@@ -84,6 +84,12 @@ class RestorePlan:
         """Bytes that will be written."""
         return sum(part.size for part in self.databases) + sum(part.size for part in self.files)
 
+    @property
+    def places(self) -> str:
+        """What would be replaced, in words: databases, folders or both."""
+        kinds = (("database", len(self.databases)), ("folder", len(self.files)))
+        return " and ".join(f"the {kind}{'' if count == 1 else 's'}" for kind, count in kinds if count)
+
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain data."""
         return asdict(self)

@@ -19,7 +19,7 @@ from backup_admin.core.errors import (
     SourceError,
     VerificationFailed,
 )
-from backup_admin.core.shown import show_moment
+from backup_admin.core.shown import count_of, show_moment
 from backup_admin.operations import restore_parts as parts
 from backup_admin.operations import tree_swap
 from backup_admin.operations.databases import CheckLine
@@ -160,9 +160,14 @@ class _Restore:
         self._reporter.stage("verify", total_bytes=sum(part.size for part in self._plan.files))
         for tree in self._trees:
             count = parts.verify_staged_tree(tree, self._entries(tree.name), self._reporter)
-            expected = f"{self._root(tree.name).file_count} files"
+            expected = count_of(self._root(tree.name).file_count, "file")
             self.checks.append(
-                CheckLine(f"{tree.name}: bytes of every file", expected, f"{count} files compared", ok=True)
+                CheckLine(
+                    f"{tree.name}: bytes of every file",
+                    expected,
+                    f"{count_of(count, 'file')} compared",
+                    ok=True,
+                )
             )
         self._journal.write(Step.VERIFIED)
 
@@ -229,7 +234,8 @@ class _Restore:
         self._journal.write(Step.CHECKED, checks=[asdict(line) for line in self.checks])
         if wrong:
             raise VerificationFailed(
-                f"After the swap {len(wrong)} checks failed, the first: {wrong[0].topic}: {wrong[0].found}."
+                f"After the swap {count_of(len(wrong), 'check')} failed, the first: "
+                f"{wrong[0].topic}: {wrong[0].found}."
             )
 
     def _commit(self) -> RestoreReport:
@@ -265,11 +271,11 @@ class _Restore:
 
     def _check_tree(self, tree: parts.TreePart) -> CheckLine:
         root = self._root(tree.name)
-        expected = f"{root.file_count} files, kinds, sizes, modes and times"
+        expected = f"{count_of(root.file_count, 'file')}, kinds, sizes, modes and times"
         count, problems = compare_tree(
             self._tree_target(tree.name), self._entries(tree.name), content=False, reporter=self._reporter
         )
-        found = problems[0] if problems else f"{count} files, all as they should be"
+        found = problems[0] if problems else f"{count_of(count, 'file')}, all as it should be"
         return CheckLine(f"{tree.name}: files", expected, found, not problems)
 
     def _selected_targets(self) -> SourceSet:

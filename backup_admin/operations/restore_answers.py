@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from backup_admin.core.clock import format_time
 from backup_admin.core.errors import RestoreRefused
-from backup_admin.core.shown import columns, count_of, show_size, show_text, show_time
+from backup_admin.core.shown import agree, columns, count_of, show_size, show_text, show_time
 from backup_admin.operations.answers import Answer
 from backup_admin.operations.issues import Issue, Level
 from backup_admin.operations.plan_postgres import RENAME
@@ -33,6 +33,10 @@ def plan_lines(plan: RestorePlan, snapshot: Snapshot) -> Iterator[str]:
         yield from _files_lines(files)
     if plan.left_out:
         yield f"  Not restored, because no place is given: {', '.join(plan.left_out)}."
+    if plan.files:
+        yield "  Files are compared by size and time, not by their bytes."
+    yield f"  What is written to {plan.places} after this plan and before the restore is replaced too;"
+    yield "  the safety backup holds it, and `undo` brings it back."
 
 
 def issue_lines(issues: tuple[Issue, ...]) -> Iterator[str]:
@@ -152,12 +156,12 @@ def _database_lines(database: DatabasePart) -> Iterator[str]:
 
 def _rows(table: TableEffect) -> str:
     if table.rows_now < 0:
-        return f"comes back with {table.rows_then:,} rows"
+        return f"comes back with {count_of(table.rows_then, 'row')}"
     if table.rows_then < 0:
-        return f"goes away with {table.rows_now:,} rows"
+        return f"goes away with {count_of(table.rows_now, 'row')}"
     if table.rows_now == table.rows_then:
         return f"{count_of(table.rows_now, 'row')} now and then, but they differ"
-    return f"{table.rows_now:,} rows now, {table.rows_then:,} then"
+    return f"{count_of(table.rows_now, 'row')} now, {table.rows_then:,} then"
 
 
 def _files_lines(files: FilesPart) -> Iterator[str]:
@@ -166,9 +170,12 @@ def _files_lines(files: FilesPart) -> Iterator[str]:
         f"  Folder {files.name} -> {show_text(files.root)}, {count_of(files.file_count, 'file')}, "
         f"{show_size(files.size)}{state}"
     )
-    yield (
-        f"    {files.added:,} come back, {files.changed:,} change, {files.removed:,} go away, "
-        f"{files.unchanged:,} stay the same"
+    fates = (
+        (files.added, "comes back", "come back"),
+        (files.changed, "changes", "change"),
+        (files.removed, "goes away", "go away"),
+        (files.unchanged, "stays the same", "stay the same"),
     )
+    yield "    " + ", ".join(f"{number:,} {agree(number, one, many)}" for number, one, many in fates)
     for example in files.examples:
         yield f"      {show_text(example)}"

@@ -355,8 +355,8 @@ def _why_nothing(report: MergeReport) -> str:
     if not different:
         return "All of it is live already. Nothing was touched."
     return (
-        f"Of {different} rows something else is live, and stays; no other is missing. Nothing was touched. "
-        "To write over them: --on-conflict overwrite."
+        f"Of {count_of(different, 'row')} something else is live, and stays; no other is missing. "
+        "Nothing was touched. To write over them: --on-conflict overwrite."
     )
 
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import UsageError
-from backup_admin.core.shown import show_moment
+from backup_admin.core.shown import count_of, show_moment
 from backup_admin.repository.types import SAFETY
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def _protect_safety(reasons: _Reasons, snapshots: Sequence[Snapshot], days: int)
     newest = max((snapshot.created_at for snapshot in snapshots), default=None)
     for snapshot in snapshots:
         if snapshot.kind == SAFETY and newest and newest - snapshot.created_at <= timedelta(days=days):
-            reasons.add(snapshot, f"what a restore replaced, kept for {days} days")
+            reasons.add(snapshot, f"what a restore replaced, kept for {count_of(days, 'day')}")
 
 
 def _apply_rules(reasons: _Reasons, snapshots: Sequence[Snapshot], policy: Policy) -> None:

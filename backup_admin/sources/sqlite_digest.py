@@ -13,6 +13,7 @@ import struct
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from backup_admin.core.shown import agree, count_of
 from backup_admin.sources.sidecars import COUNTERS
 from backup_admin.sources.sqlite_btree import CellReader, PageFile
 from backup_admin.sources.sqlite_open import CORRUPT, Failure, error_code
@@ -54,7 +55,10 @@ def check_keys(copy: sqlite3.Connection, warnings: list[str]) -> list[str]:
         warnings.append(f"foreign_key_check could not run: {error}.")
         return []
     for (table, parent), count in sorted(orphans.items()):
-        warnings.append(f"{count} rows of {table} refer to missing rows of {parent}.")
+        warnings.append(
+            f"{count_of(count, 'row')} of {table} {agree(count, 'refers', 'refer')} to missing "
+            f"rows of {parent}."
+        )
     return [] if orphans else ["foreign_key_check"]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from flask import Blueprint, Response, redirect, request, url_for
 
 from backup_admin.access.permissions import Permission
-from backup_admin.control import app_clusters, onboarding, overview, runs
+from backup_admin.control import app_clusters, catalogue, onboarding, overview, runs
 from backup_admin.control.destinations import states_of
 from backup_admin.control.runs import NewRun
 from backup_admin.records import BackupRun, RunKind, RunStatus
@@ -71,6 +71,7 @@ def backup(run_id: str) -> ResponseReturnValue:
         line=overview.run_line(run),
         snapshot=snapshot,
         content=read_content(run.snapshot_id) if snapshot is not None and not verifying else None,
+        read_whole=snapshot is not None and catalogue.was_read_whole(session, snapshot),
         restorable=snapshot is not None and snapshot.present and not snapshot.problem,
         verifications=() if verifying else overview.verifications(session, run.snapshot_id),
         made_by=overview.backup_of(session, run.snapshot_id) if verifying else None,

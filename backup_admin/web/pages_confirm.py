@@ -12,7 +12,7 @@ from backup_admin.access.step_up import Act, Purpose
 from backup_admin.control import overview, planning, restores
 from backup_admin.control.restores import Confirmation
 from backup_admin.control.rows_choice import RowsChoice
-from backup_admin.control.rows_ended import is_rows
+from backup_admin.control.rows_ended import as_planned, is_rows
 from backup_admin.core.errors import BackupAdminError, NotPermitted
 from backup_admin.records import ACTIVE_RESTORES, RestoreOperation
 from backup_admin.web import current
@@ -218,6 +218,7 @@ def _show_result(operation: RestoreOperation, code_error: str = "") -> Response:
         state=state,
         headline=headline,
         summary=summary,
+        as_planned=as_planned(state.checks) if is_rows(operation) else "",
         code_error=code_error,
         enrolled=second_factor.is_enrolled(session, current.person().id),
         **_facts(operation),

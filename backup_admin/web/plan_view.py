@@ -57,6 +57,8 @@ class PlanView:
     size: int = 0
     left_out: tuple[str, ...] = ()
     losses: tuple[str, ...] = ()
+    unchanged: str = ""
+    places: str = ""
     kind: str = "parts"
 
 
@@ -77,7 +79,19 @@ def _view_parts(plan: RestorePlan) -> PlanView:
         size=plan.size,
         left_out=plan.left_out,
         losses=tuple(losses),
+        unchanged=_unchanged(plan),
+        places=plan.places,
     )
+
+
+def _unchanged(plan: RestorePlan) -> str:
+    """Say how far it was looked, of a plan that names no losses."""
+    looked = []
+    if plan.databases:
+        looked.append("No table has gained or changed anything that the backup does not hold.")
+    if plan.files:
+        looked.append("No file is new or differs in size or time.")
+    return " ".join(looked)
 
 
 def _database(part: DatabasePart) -> DatabaseView:

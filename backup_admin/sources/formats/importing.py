@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from backup_admin.core.errors import RestoreRefused, VerificationFailed
+from backup_admin.core.shown import count_of
 from backup_admin.sources.formats.imported import ImportReport, Refusal, TableResult
 from backup_admin.sources.formats.json_lines import RowSum, read_export, read_head, read_rows
 from backup_admin.sources.formats.matching import Pair, match_tables
@@ -161,7 +162,7 @@ class _Import:
             if stored == self._exported_sum(pair):
                 same[pair] = stored
             else:
-                full.append(f"{pair.target.shown} ({stored.rows} rows)")
+                full.append(f"{pair.target.shown} ({count_of(stored.rows, 'row')})")
         if full:
             raise RestoreRefused(
                 f"These tables hold other rows than the export: {', '.join(full)}. Nothing was imported. "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from backup_admin.core.shown import agree, count_of
 from backup_admin.sources.merging.graph import quote
 from backup_admin.sources.merging.merge_model import Clash, OnConflict
 from backup_admin.sources.merging.working import (
@@ -116,8 +117,8 @@ def find_orphans(bench: Workbench) -> Iterator[str]:
             lacks += f" AND NOT EXISTS (SELECT 1 FROM {parent.name} AS p WHERE p.{WRITTEN} AND {match})"
         if count := bench.count(child, lacks):
             yield (
-                f"{count} rows of {one.child} refer ({', '.join(one.columns)}) to rows of {one.parent} "
-                "that are not live and cannot come along."
+                f"{count_of(count, 'row')} of {one.child} {agree(count, 'refers', 'refer')} "
+                f"({', '.join(one.columns)}) to rows of {one.parent} that are not live and cannot come along."
             )
 
 
@@ -148,8 +149,8 @@ def find_referred(bench: Workbench, replaced: list[Work]) -> Iterator[str]:
         )
         if count := bench.engine.number(query):
             yield (
-                f"{count} live rows of {one.child} refer ({', '.join(one.columns)}) to rows of {one.parent} "
-                "that would go."
+                f"{count_of(count, 'live row')} of {one.child} {agree(count, 'refers', 'refer')} "
+                f"({', '.join(one.columns)}) to rows of {one.parent} that would go."
             )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import VerificationFailed
+from backup_admin.core.shown import agree, count_of
 from backup_admin.sources.merging.graph import order_tables, quote
 from backup_admin.sources.merging.merge_model import TableUndo, UndoReport
 from backup_admin.sources.merging.working import all_of, none_is_null
@@ -159,8 +160,8 @@ def _find_referring(engine: MergeEngine, graph: Graph, kept: Sequence[Kept]) -> 
         parent = by_name.get(one.parent)
         if parent is not None and (count := engine.number(_referring(engine, graph, kept, one, parent))):
             yield (
-                f"{count} rows of {one.child} refer ({', '.join(one.columns)}) to rows of {one.parent} that "
-                "came with the restore and would go."
+                f"{count_of(count, 'row')} of {one.child} {agree(count, 'refers', 'refer')} "
+                f"({', '.join(one.columns)}) to rows of {one.parent} that came with the restore and would go."
             )
 
 
@@ -274,6 +275,6 @@ def _verify(engine: MergeEngine, kept: Kept) -> None:
         )
     if wrong:
         raise VerificationFailed(
-            f"{wrong} rows of {table.name} were not found again as they were before the restore. "
-            "Everything was taken back; nothing live was changed."
+            f"{count_of(wrong, 'row')} of {table.name} {agree(wrong, 'was', 'were')} not found again as "
+            "before the restore. Everything was taken back; nothing live was changed."
         )

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import RestoreRefused, UsageError
+from backup_admin.core.shown import count_of
 from backup_admin.sources.merging.merge_model import OnConflict
 from backup_admin.sources.merging.working import OWNED, all_of
 
@@ -123,8 +124,9 @@ def _key_conditions(bench: Workbench, work: Work, key: str) -> list[str]:
     values = [key] if len(names) == 1 else _split_key(key)
     if len(values) != len(names):
         raise UsageError(
-            f"The key of {work.table.name} has {len(names)} columns ({', '.join(names)}), and {key!r} has "
-            f"{len(values)} values. Write them with commas between; a value with a comma in double quotes."
+            f"The key of {work.table.name} has {count_of(len(names), 'column')} ({', '.join(names)}), and "
+            f"{key!r} has {count_of(len(values), 'value')}. Write them with commas between; "
+            "a value with a comma in double quotes."
         )
     conditions = []
     for name, value in zip(names, values, strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import VerificationFailed
+from backup_admin.core.shown import agree, count_of
 from backup_admin.sources.merging.deciding import gone_condition
 from backup_admin.sources.merging.graph import order_tables, quote
 from backup_admin.sources.merging.merge_model import TableMerge
@@ -102,8 +103,8 @@ def _compare(bench: Workbench, work: Work) -> None:
     )
     if wrong and not work.table.has_triggers:
         raise VerificationFailed(
-            f"{wrong} rows of {work.table.name} were not found again as they are in the snapshot. "
-            "Everything was taken back; nothing live was changed."
+            f"{count_of(wrong, 'row')} of {work.table.name} {agree(wrong, 'was', 'were')} not found again "
+            "as in the snapshot. Everything was taken back; nothing live was changed."
         )
     if wrong:
         bench.notes.append(

@@ -212,6 +212,39 @@ def test_a_row_whose_key_nobody_knows_is_found_by_its_name(browser_page: OpenPag
         assert page.get_by_role("rowheader", name="events", exact=True).count() == 1
 
 
+@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize(("key", "lines"), [("10", range(1, 2)), ("7" * 200, range(2, 20))])
+def test_a_found_key_breaks_only_when_it_is_long_and_widens_no_page(
+    browser_page: OpenPage, tmp_path: Path, width: int, key: str, lines: range
+) -> None:
+    folder = tmp_path / "host"
+    folder.mkdir()
+    database = SqliteDatabase(tmp_path / "live.db")
+    database.run(
+        "CREATE TABLE codes (id TEXT PRIMARY KEY, a TEXT, b TEXT, c TEXT, d TEXT)",
+        f"INSERT INTO codes SELECT '{key}', words, words, words, words "
+        "FROM (SELECT replace(hex(zeroblob(10)), '00', 'words ') AS words)",
+    )
+    with serve(Site(folder, database).host) as address:
+        page = browser_page(base_url=address, width=width)
+        page.goto("/sign-in")
+        page.goto(f"{PREFIX}/restore")
+        page.get_by_role("button", name="Go on to the type").click()
+        page.get_by_label("Tables or rows of one database").check()
+        page.get_by_role("button", name="Go on to the components").click()
+        page.get_by_text("Search the backup for a row").click()
+        page.get_by_label("Table to search").select_option(label="codes")
+        follow(page.get_by_role("button", name="Search", exact=True))
+        picture(page, f"found-key-of-{len(key)}")
+        shown = page.locator("tbody th code")
+        box = shown.bounding_box()
+
+        assert shown.inner_text() == key
+        assert box is not None
+        assert round(box["height"] / 22) in lines
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
 def look(page: Page, name: str) -> None:
     """Find no barrier in any look of a page; needs JavaScript."""
     found = [problem for _ in each_look(page, name) for problem in problems_of(page)]

@@ -152,7 +152,7 @@ def test_rows_that_others_refer_to_since_do_not_go(gallery: Database, record: Pa
     report = gallery.undo(record)
 
     (sentence,) = report.refusals
-    assert sentence.startswith("1 rows of photo_categories refer (event_id) to rows of events that came")
+    assert sentence.startswith("1 row of photo_categories refers (event_id) to rows of events that came")
     assert gallery.dump() == after
 
 

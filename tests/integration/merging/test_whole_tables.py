@@ -71,7 +71,7 @@ def test_a_replaced_table_lets_no_row_go_that_others_refer_to(gallery: Database)
 
     report = gallery.merge(replace(TYPES, on_conflict=OnConflict.REPLACE))
 
-    assert report.refusals == ("1 live rows of events refer (type_id) to rows of event_types that would go.",)
+    assert report.refusals == ("1 live row of events refers (type_id) to rows of event_types that would go.",)
     assert gallery.dump() == before
 
 

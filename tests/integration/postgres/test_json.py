@@ -304,7 +304,7 @@ def test_a_table_that_holds_the_same_rows_is_left_alone_and_other_rows_are_refus
     report = databases.load(folder, other)
 
     assert [(one.table, one.already) for one in report.tables] == [("a", False), ("version", True)]
-    with pytest.raises(RestoreRefused, match=r"a \(1 rows\)"):
+    with pytest.raises(RestoreRefused, match=r"a \(1 row\)"):
         databases.load(folder, third)
     assert databases.ask(third, "SELECT * FROM a") == [(2,)]
 

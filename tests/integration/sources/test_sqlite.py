@@ -356,7 +356,7 @@ def test_a_copy_described_meanwhile_is_described_alike(tmp_path: Path, mode: str
 
     assert replace(found, path=at_once.path) == at_once
     assert found.path == copy.path
-    assert found.warnings == ("1 rows of photo refer to missing rows of t.",)
+    assert found.warnings == ("1 row of photo refers to missing rows of t.",)
 
 
 def test_damage_is_found_when_a_copy_is_described(tmp_path: Path) -> None:

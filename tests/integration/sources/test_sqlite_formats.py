@@ -345,7 +345,7 @@ def test_a_table_with_other_rows_stops_the_import_and_one_with_the_same_does_not
     report = load(folder, same)
 
     assert [(one.table, one.already) for one in report.tables] == [("a", False), ("version", True)]
-    with pytest.raises(RestoreRefused, match=r"version \(1 rows\)"):
+    with pytest.raises(RestoreRefused, match=r"version \(1 row\)"):
         load(folder, other)
     assert shell(other, "SELECT count(*) FROM a") == "0\n"
 

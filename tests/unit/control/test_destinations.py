@@ -85,7 +85,7 @@ def test_a_mirror_that_fails_makes_the_run_degraded_and_nothing_else(host: Host)
     run = back_up(host)
 
     assert run.status is RunStatus.DEGRADED
-    assert "This backup is good, but 1 of 3 storages lack it." in run.error_message
+    assert "This backup is good, but 1 of 3 storages lacks it." in run.error_message
     assert (
         snapshots(host, "storage") == snapshots(host, "second-mirror") == [good.snapshot_id, run.snapshot_id]
     )

@@ -88,7 +88,7 @@ def test_a_mirror_with_another_repository_is_named_and_never_written_to(
     run = back_up(host)
 
     assert run.status is RunStatus.DEGRADED
-    assert "1 of 2 storages lack it" in run.error_message
+    assert "1 of 2 storages lacks it" in run.error_message
     assert "holds another repository; it was not touched" in run.storages[1]["problem"]
     assert snapshots(host, "storage") == [run.snapshot_id]
     assert snapshots(other, "storage") == theirs

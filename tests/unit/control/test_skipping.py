@@ -139,9 +139,9 @@ def test_skipped_runs_keep_the_app_protected_and_the_verdict_tells_both_times(ni
     found = judge(nightly)
 
     assert found.state is Protection.PROTECTED, found
-    assert (
-        found.sentence
-        == "Protected. Last good backup 3 h ago, verified 3 h ago; nothing had changed 30 min ago."
+    assert found.sentence == (
+        "Protected. Last good backup 3 h ago, what it added read back 3 h ago; "
+        "nothing had changed 30 min ago."
     )
 
 

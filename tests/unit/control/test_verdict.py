@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import delete, update
 
-from backup_admin.control import runs, schedules, verdict
+from backup_admin.control import perform, runs, schedules, verdict
 from backup_admin.control.liveness import ProcessRole, say_alive, say_gone
 from backup_admin.control.runs import NewRun
 from backup_admin.control.schedules import ScheduleForm
 from backup_admin.control.verdict import Protection
-from backup_admin.records import BackupManifest, RestoreOperation, RestoreStatus, RunStatus
+from backup_admin.records import BackupManifest, RestoreOperation, RestoreStatus, RunKind, RunStatus
 from tests.installations import ADMIN, START, Host, back_up, make_host, set_up
 from tests.unit.web import seeds
 
@@ -71,8 +71,21 @@ def test_protected_says_when_and_when_verified(protected: Host) -> None:
     later(protected, hours=3)
     found = judge(protected)
     assert found.state is Protection.PROTECTED
-    assert found.sentence == "Protected. Last good backup 3 h ago, verified 3 h ago."
+    assert found.sentence == "Protected. Last good backup 3 h ago, what it added read back 3 h ago."
     assert "bytes of it were read back" in found.details[1]
+
+
+def test_what_a_verification_read_is_told_from_what_a_backup_added(protected: Host) -> None:
+    later(protected, hours=1)
+    with protected.installation.database.new_session() as session:
+        run = runs.create_run(session, protected.installation, NewRun(RunKind.VERIFY), ADMIN)
+    perform.perform_verify(protected.installation, run.id)
+    read = judge(protected)
+    later(protected, hours=1)
+    back_up(protected)
+
+    assert read.sentence == "Protected. Last good backup 1 h ago, all of it read back just now."
+    assert judge(protected).sentence.endswith("Last good backup just now, what it added read back just now.")
 
 
 def test_without_key_nothing_is_protected(tmp_path: Path) -> None:
@@ -121,7 +134,7 @@ def test_what_a_restore_replaced_protects_nothing(protected: Host, session: Sess
 
     assert found.state is Protection.AT_RISK
     assert "is overdue" in found.sentence
-    assert found.sentence.endswith("Last good backup 2 days ago, verified 2 days ago.")
+    assert found.sentence.endswith("Last good backup 2 days ago, what it added read back 2 days ago.")
     session.execute(delete(BackupManifest).where(BackupManifest.kind != "safety"))
     session.commit()
     assert judge(protected).state is Protection.NOT_PROTECTED
@@ -150,7 +163,7 @@ def test_an_older_damaged_backup_is_a_risk_beside_a_good_one(protected: Host, se
     found = judge(protected)
     assert (found.state, found.details[0]) == (
         Protection.AT_RISK,
-        "1 backups were found damaged when they were read.",
+        "1 backup was found damaged when read.",
     )
 
 
@@ -161,7 +174,7 @@ def test_a_failed_run_after_a_good_one_is_a_risk_with_its_reason(protected: Host
     found = judge(protected)
     assert found.state is Protection.AT_RISK
     assert found.sentence.startswith("At risk: the last backup was failed just now:")
-    assert found.sentence.endswith("Last good backup 60 min ago, verified 60 min ago.") or (
+    assert found.sentence.endswith("Last good backup 60 min ago, what it added read back 60 min ago.") or (
         "Last good backup 1 h ago" in found.sentence
     )
 

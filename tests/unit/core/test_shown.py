@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from backup_admin.core.shown import columns, count_of, show_moment, show_size, show_text, show_time
+from backup_admin.core.shown import agree, columns, count_of, show_moment, show_size, show_text, show_time
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,10 @@ def test_columns_are_aligned() -> None:
 
 def test_one_file_is_no_files() -> None:
     assert [count_of(number, "file") for number in (0, 1, 2000)] == ["0 files", "1 file", "2,000 files"]
+
+
+def test_one_thing_refers_and_others_refer() -> None:
+    assert [agree(number, "refers", "refer") for number in (0, 1, 2)] == ["refer", "refers", "refer"]
 
 
 def test_a_moment_is_in_the_zone_of_this_machine_and_names_it(monkeypatch: pytest.MonkeyPatch) -> None:

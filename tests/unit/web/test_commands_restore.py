@@ -100,6 +100,12 @@ def test_a_dry_run_in_place_shows_the_plan_and_touches_nothing(shell: Shell) -> 
     result = shell("restore", "latest", "--in-place", "--dry-run")
     assert result.exit_code == 0
     assert "2 rows now, 3 then" in result.stdout
+    assert "0 come back, 1 changes, 0 go away, 1 stays the same" in result.stdout
+    assert "Files are compared by size and time, not by their bytes." in result.stdout
+    later = (
+        "What is written to the database and the folder after this plan and before the restore is replaced"
+    )
+    assert later in result.stdout
     assert result.stdout.endswith("Nothing was touched.\n")
     assert (live(shell), rows(shell)) == (CHANGED, [])
 

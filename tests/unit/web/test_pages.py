@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 
+from backup_admin.access.permissions import Actor
 from backup_admin.records import BackupRun, RunKind, RunStatus
 from backup_admin.web.headers import POLICY
 from tests.unit.web import seeds
@@ -113,6 +114,7 @@ def test_a_real_backup_is_shown_with_what_was_read_back(ready: Host) -> None:
     page = get(ready.client(), back_up(ready)).text
 
     assert "Read back from the storage" in page
+    assert "what this backup added, and it was as written." in page
     assert "Objects read" in page
     for table, rows in (("events", 12), ("photos", 340), ("guests", 57)):
         assert f'<th scope="row">{table}</th><td data-label="Rows" class="ba-right">{rows}</td>' in page
@@ -137,7 +139,10 @@ def test_a_verification_reads_the_backup_again(ready: Host) -> None:
     ready.work()
 
     assert "Every byte is there and as it was written" in follow(client, answer).text
-    assert "Later verifications" in get(client, path).text
+    page = get(client, path).text
+    assert "Later verifications" in page
+    assert "all of it, and it was as written." in page
+    assert "Objects read" not in page
 
 
 def test_a_second_backup_leads_to_the_one_under_way(ready: Host) -> None:
@@ -304,6 +309,19 @@ def test_the_audit_log_can_be_filtered(ready: Host) -> None:
 
     assert "repository.make" in page
     assert "recovery_key.confirm" not in page.split("<tbody>")[1]
+
+
+def test_the_audit_log_shortens_the_digest_of_a_plan(ready: Host) -> None:
+    digest = "0123456789abcdef" * 4
+    ready.installation.audit().append(
+        Actor("admin", "Admin"), "restore.start", details={"plan": digest, "snapshot": "s" * 26}
+    )
+
+    page = get(ready.client(), "/audit").text
+
+    assert f'plan: <span title="{digest}">0123456789ab</span>' in page
+    assert page.count(digest) == 1
+    assert f"snapshot: {'s' * 26}" in page
 
 
 def test_a_changed_audit_log_is_named(ready: Host) -> None:

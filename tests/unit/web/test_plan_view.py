@@ -59,6 +59,46 @@ def test_when_nothing_differs_nothing_is_lost() -> None:
     assert plan(TableEffect("orders", 5, 5, True)).losses == ()
 
 
+@pytest.mark.parametrize(
+    ("databases", "folders", "said"),
+    [
+        (
+            True,
+            True,
+            "No table has gained or changed anything that the backup does not hold. "
+            "No file is new or differs in size or time.",
+        ),
+        (True, False, "No table has gained or changed anything that the backup does not hold."),
+        (False, True, "No file is new or differs in size or time."),
+    ],
+)
+def test_of_what_does_not_differ_no_more_is_said_than_was_looked_at(
+    *, databases: bool, folders: bool, said: str
+) -> None:
+    part = DatabasePart("gallery", "/srv/gallery.db", 10, True, (TableEffect("orders", 5, 5, True),))
+    tree = FilesPart("photos", "/srv/photos", 5, 3, True, added=0, changed=0, removed=0, unchanged=3)
+    whole = RestorePlan(
+        SnapshotId("s"), "digest", "repo", (part,) if databases else (), (tree,) if folders else ()
+    )
+
+    view = view_plan(json.dumps(whole.to_json()))
+
+    assert isinstance(view, PlanView)
+    assert (view.losses, view.unchanged) == ((), said)
+
+
+def test_what_would_be_replaced_has_a_name() -> None:
+    part = DatabasePart("gallery", "/srv/gallery.db", 10, True, ())
+    tree = FilesPart("photos", "/srv/photos", 5, 3, True, added=0, changed=0, removed=0, unchanged=3)
+
+    def places(databases: int, folders: int) -> str:
+        return RestorePlan(SnapshotId("s"), "d", "r", (part,) * databases, (tree,) * folders).places
+
+    assert places(1, 0) == "the database"
+    assert places(0, 2) == "the folders"
+    assert places(2, 1) == "the databases and the folder"
+
+
 def test_what_stays_as_it_is_stands_apart() -> None:
     view = plan(TableEffect("a", 1, 1, True), TableEffect("b", 2, 1, False))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 from contextlib import closing
@@ -249,6 +250,44 @@ def test_only_chosen_parts_are_planned(backed_up: Host) -> None:
 
     assert "Database gallery" not in review.split("What will change")[1]
     assert "Not touched although it is in the backup: database gallery." in review
+
+
+def test_a_file_with_the_size_and_time_of_the_backup_is_not_said_to_be_the_same(backed_up: Host) -> None:
+    client = backed_up.client()
+    (backed_up.folder / "photos/2026/new.jpg").unlink()
+    changed = backed_up.folder / "photos/2026/IMG_0001.jpg"
+    before = changed.stat()
+    changed.write_bytes(b"?" * before.st_size)
+    os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    review = get(client, plan(client, "files_only") + "/review").text
+
+    assert "Nothing newer than the backup was found" in review
+    assert "No file is new or differs in size or time." in review
+    assert "Files are compared by size and time, not by their bytes." in review
+
+
+@pytest.mark.parametrize(
+    ("restore_type", "places"),
+    [
+        ("full", "the database and the folder"),
+        ("database_only", "the database"),
+        ("files_only", "the folder"),
+    ],
+)
+def test_the_review_says_what_becomes_of_later_writes(
+    backed_up: Host, restore_type: str, places: str
+) -> None:
+    client = backed_up.client()
+    path = plan(client, restore_type)
+
+    review = get(client, f"{path}/review").text
+
+    planned = operation_of(backed_up, path).planned_at
+    assert planned is not None
+    assert f'This plan was made at <time datetime="{planned:%Y-%m-%dT%H:%M:%S}' in review
+    assert f"What is written to {places} after that and before the restore is replaced too;" in review
+    assert "the safety backup holds it, and an undo brings it back." in review
 
 
 def test_what_a_restore_replaced_is_offered_last_and_never_ticked_by_itself(backed_up: Host) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from backup_admin.control.rows_ended import as_planned
 from backup_admin.core.ids import SnapshotId
 from backup_admin.operations.linked_files import Link, LinkedFiles
 from backup_admin.operations.rows_plan import RowsPlan, RowsSelection
@@ -99,6 +100,7 @@ def test_the_whole_way_and_what_is_said_on_it(host: Host) -> None:
     assert "Table New events 1" in words(review)
     assert "It can be undone for 24 hours: exactly these rows go back" in words(review)
     assert "The app goes on meanwhile" in words(review)
+    assert "is replaced too" not in words(review)
     assert re.search(r"flask backup restore [0-9a-z]{26} --rows gallery\.events:5", review.text)
     assert "it can be cancelled until the rows are written" in words(waiting)
     assert title(result) == "The rows are restored"
@@ -308,6 +310,24 @@ def test_an_interrupted_one_says_who_finds_out_how_it_ended(host: Host) -> None:
     assert title(page) == "The restore was interrupted"
     assert "Whether the rows are there is found out by the worker." in words(page)
     assert "Asked for events:5, in gallery" in words(page)
+
+
+@pytest.mark.parametrize(
+    ("topics", "said"),
+    [
+        ({}, ""),
+        ({"events": False}, ""),
+        ({"events": True}, "1 table is as planned"),
+        ({"events": True, "photos": True, "guests": False}, "2 tables are as planned"),
+        ({"Files of photos.path": True}, "1 column of files is as planned"),
+        (
+            {"events": True, "Files of photos.path": True, "Files of photos.thumb": True},
+            "1 table and 2 columns of files are as planned",
+        ),
+    ],
+)
+def test_tables_and_columns_of_files_are_counted_apart(topics: dict[str, bool], said: str) -> None:
+    assert as_planned([{"topic": topic, "ok": ok} for topic, ok in topics.items()]) == said
 
 
 def test_a_plan_in_words() -> None:
