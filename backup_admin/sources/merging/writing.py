@@ -32,8 +32,8 @@ def count_rows(bench: Workbench, replaced: Sequence[Work]) -> tuple[TableMerge, 
         counts = {(mark, act): int(count) for mark, act, count in bench.engine.rows(query)}
         gone = 0
         if work in replaced:
-            query = f"SELECT count(*) FROM {work.table.reading} AS l WHERE {gone_condition(work)}"
-            gone = bench.engine.number(query)
+            where = gone_condition(bench.engine, work)
+            gone = bench.engine.number(f"SELECT count(*) FROM {work.table.reading} AS l WHERE {where}")
         if counts or gone:
             found.append(
                 TableMerge(
@@ -61,7 +61,8 @@ def write(bench: Workbench, tables: Sequence[TableMerge], replaced: Sequence[Wor
     for name in reversed(order):
         if bench.works[name] in replaced:
             work = bench.works[name]
-            bench.engine.run(f"DELETE FROM {work.table.reading} AS l WHERE {gone_condition(work)}")
+            gone = gone_condition(bench.engine, work)
+            bench.engine.run(f"DELETE FROM {work.table.reading} AS l WHERE {gone}")
     for name in order:
         _write_table(bench, bench.works[name])
     bench.engine.check()
