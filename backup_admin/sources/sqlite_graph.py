@@ -20,6 +20,7 @@ _AFFINITIES = (
     ("FLOA", "REAL"),
     ("DOUB", "REAL"),
 )
+KEYS_THAT_LET_GO = ("SET NULL", "SET DEFAULT")
 _STRICT = re.compile(r"\)[^)]*\bSTRICT\b[^)]*$", re.IGNORECASE)
 _COUNTED = re.compile(r"\bAUTOINCREMENT\b", re.IGNORECASE)
 
@@ -122,7 +123,7 @@ def _read_references(
         parent_columns = named or parent.key
         columns = tuple(_spelled(tables[child], row[1]) for row in rows)
         if len(parent_columns) == len(columns):
-            owns = rows[0][3].upper() not in ("SET NULL", "SET DEFAULT")
+            owns = rows[0][3].upper() not in KEYS_THAT_LET_GO
             equals = ("=",) * len(columns)
             found.append(
                 Reference(f"{child}.{number}", child, columns, parent.name, parent_columns, equals, owns)

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from backup_admin.sources.merging.graph import LiveColumn, LiveTable, Reference
 
@@ -187,6 +187,12 @@ class MergeEngine(Protocol):
 
     def absent(self) -> list[str]:
         """Return the names of tables that the snapshot has and the live database does not."""
+
+    def absent_below(self, tables: Iterable[str]) -> list[str]:
+        """Return those of them whose rows may belong to rows of these, as far as the snapshot tells."""
+
+    def other_kind(self, name: str) -> str:
+        """Say what a name is that no table of rows has, such as "a view"; nothing when it is not known."""
 
     def load(self, number: int, table: LiveTable) -> LoadedTable | None:
         """Make a table of the snapshot's rows; None if the snapshot does not have it."""
