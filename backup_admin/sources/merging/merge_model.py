@@ -39,6 +39,11 @@ class MergeRequest:
         return {**asdict(self), "on_conflict": self.on_conflict.value}
 
 
+def _kinds(inserted: int, updated: int, deleted: int) -> frozenset[str]:
+    counts = {"INSERT": inserted, "UPDATE": updated, "DELETE": deleted}
+    return frozenset(kind for kind, count in counts.items() if count)
+
+
 @dataclass(frozen=True, slots=True)
 class TableMerge:
     """Rows of one table. `parents` are missing ones that other rows need; they are not in `insert`."""
@@ -55,6 +60,11 @@ class TableMerge:
     def changes(self) -> int:
         """How many rows of the live table are touched."""
         return self.insert + self.overwrite + self.parents + self.delete
+
+    @property
+    def statements(self) -> frozenset[str]:
+        """The kinds of statements that touch the live table: what triggers go by."""
+        return _kinds(self.insert + self.parents, self.overwrite, self.delete)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +130,16 @@ class TableUndo:
     def changes(self) -> int:
         """How many rows of the live table are touched."""
         return self.deleted + self.put_back + self.brought_back
+
+    @property
+    def statements(self) -> frozenset[str]:
+        """The kinds of statements that touch the live table: what triggers go by."""
+        return _kinds(self.brought_back, self.put_back, self.deleted)
+
+    @property
+    def statements_before(self) -> frozenset[str]:
+        """The kinds of statements that did at the restore what is taken back."""
+        return _kinds(self.deleted, self.put_back, self.brought_back)
 
 
 @dataclass(frozen=True, slots=True)

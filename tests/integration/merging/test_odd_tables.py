@@ -306,6 +306,45 @@ def test_a_view_is_no_table_to_restore(database: Database) -> None:
     )
 
 
+@pytest.mark.parametrize("level", ["ROW", "STATEMENT"])
+def test_triggers_are_told_of_where_they_fire_only(database: Database, tmp_path: Path, level: str) -> None:
+    database.run(
+        "CREATE TABLE t (id int PRIMARY KEY, v text)",
+        "CREATE TABLE told (v text)",
+        "INSERT INTO t VALUES (1, 'x'), (2, 'y')",
+    )
+    if isinstance(database, PostgresDatabase):
+        database.run(
+            "CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN INSERT INTO public.told VALUES ('told'); RETURN NULL; END $$",
+            f"CREATE TRIGGER log_update AFTER INSERT ON t FOR EACH {level} EXECUTE FUNCTION tell()",
+        )
+    else:
+        told = "BEGIN INSERT INTO told VALUES ('told'); END"
+        database.run(f"CREATE TRIGGER log_update AFTER INSERT ON t {told}")
+    database.capture()
+    database.run("UPDATE t SET v = 'other' WHERE id = 1")
+    row = MergeRequest(rows=(("t", "1"),), on_conflict=OnConflict.OVERWRITE)
+
+    over = database.merge(row, record=tmp_path / "over")
+    assert (over.notes, database.undo(tmp_path / "over").notes) == ((), ())
+    assert database.rows("SELECT count(*) FROM told") == [(0,)]
+    database.run("DELETE FROM t WHERE id = 1")
+    new = database.merge(row, record=tmp_path / "new")
+    assert database.rows("SELECT count(*) FROM told") == [(1,)]
+    assert new.notes == ("Triggers of the app fire for what is written to t.",)
+    assert database.undo(tmp_path / "new").notes == (
+        "What triggers of the app wrote elsewhere when t was restored into stays.",
+    )
+    database.run("INSERT INTO t VALUES (3, 'since')")
+    request = MergeRequest(tables=("t",), on_conflict=OnConflict.REPLACE)
+    database.merge(request, record=tmp_path / "gone")
+    assert database.undo(tmp_path / "gone").notes == (
+        "Triggers of the app fire for what is taken back in t.",
+        "What triggers of the app wrote elsewhere when t was restored into stays.",
+    )
+
+
 # --- PostgreSQL alone --------------------------------------------------------
 
 
@@ -520,6 +559,27 @@ def test_tables_of_every_kind_in_sqlite(tmp_path: Path) -> None:
             database.merge(MergeRequest(tables=(name,)))
     with pytest.raises(RestoreRefused, match=r"^fts_data is a table in which a virtual table keeps"):
         database.merge(MergeRequest(tables=("fts_data",)))
+
+
+@pytest.mark.parametrize(
+    ("head", "note"),
+    [
+        ("log_insert BEFORE DELETE", False),
+        ('"insert on" /* INSERT */ AFTER\n UPDATE OF v', False),
+        ("[a b]DELETE", False),
+        ("`x`--INSERT\nINSERT", True),
+        ("log_delete insert", True),
+        ("backup_admin_changes_0_insert AFTER INSERT", False),  # one of ours
+    ],
+)
+def test_what_a_trigger_of_sqlite_fires_for_is_read_from_it(tmp_path: Path, head: str, note: bool) -> None:
+    database = SqliteDatabase(tmp_path / "app.db")
+    database.run("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)", "INSERT INTO t VALUES (1, 'x')")
+    database.run(f"CREATE TRIGGER {head} ON t BEGIN SELECT 1; END")
+    database.capture()
+    database.run("DELETE FROM t")
+
+    assert bool(database.merge(MergeRequest(tables=("t",))).notes) is note
 
 
 def test_sqlite_in_another_encoding_and_page_size(tmp_path: Path) -> None:
