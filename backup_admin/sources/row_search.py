@@ -117,7 +117,7 @@ def _written(key: Sequence[str | None]) -> str:
     values = [value for value in key if value is not None and len(value) < VALUE_LETTERS]
     if not values or len(values) != len(key) or not all(map(str.isprintable, values)):
         return ""
-    if len(values) == 1:
+    if len(values) == 1 and not values[0].startswith('"'):
         return values[0] if values[0] == values[0].strip() else ""
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow(values)

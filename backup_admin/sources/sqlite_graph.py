@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from backup_admin.sources.merging.graph import Graph, LiveColumn, LiveTable, Reference, UniqueKey, quote
+from backup_admin.sources.sidecars import COUNTERS
 
 if TYPE_CHECKING:
     import sqlite3
@@ -20,7 +21,16 @@ _AFFINITIES = (
     ("FLOA", "REAL"),
     ("DOUB", "REAL"),
 )
+KEYS_THAT_LET_GO = ("SET NULL", "SET DEFAULT")
 _STRICT = re.compile(r"\)[^)]*\bSTRICT\b[^)]*$", re.IGNORECASE)
+_GAP = r"(?:\s|--[^\n]*\n|/\*.*?\*/)"
+_QUOTED = r"""(?:"(?:[^"]|"")*"|\[[^\]]*\]|`(?:[^`]|``)*`|'(?:[^']|'')*')"""
+_PLAIN = r"""[^\s"'`\[/-]+"""
+_TRIGGER = re.compile(
+    rf"CREATE TRIGGER{_GAP}+(?:{_QUOTED}{_GAP}*|{_PLAIN}{_GAP}+)"
+    rf"(?:(?:BEFORE|AFTER){_GAP}+)?(INSERT|UPDATE|DELETE)\b",
+    re.IGNORECASE | re.DOTALL,
+)
 _COUNTED = re.compile(r"\bAUTOINCREMENT\b", re.IGNORECASE)
 
 
@@ -62,20 +72,31 @@ def read_graph(connection: sqlite3.Connection) -> Graph:
         if not name.lower().startswith("sqlite_")
         and not any(name == one or name.startswith(f"{one}_") for one in virtual)
     ]
-    query = "SELECT DISTINCT tbl_name FROM main.sqlite_master WHERE type = 'trigger'"
-    triggered = {name.lower() for (name,) in connection.execute(query)}
-    tables = {name: _read_table(connection, name, name.lower() in triggered) for name in names}
+    triggers = _read_triggers(connection)
+    tables = {name: _read_table(connection, name, triggers.get(name.lower(), frozenset())) for name in names}
     references = [one for name in names for one in _read_references(connection, name, tables)]
     return Graph(tables, tuple(references))
 
 
-def _read_table(connection: sqlite3.Connection, name: str, has_triggers: bool) -> LiveTable:
+def _read_triggers(connection: sqlite3.Connection) -> dict[str, frozenset[str]]:
+    """Return for which statements triggers of the app fire, by table in small letters; ours change no row."""
+    found: dict[str, frozenset[str]] = {}
+    query = "SELECT name, tbl_name, sql FROM main.sqlite_master WHERE type = 'trigger'"
+    for name, table, text in connection.execute(query):
+        if not name.startswith(f"{COUNTERS}_"):
+            matched = _TRIGGER.match(text)
+            kinds = (matched[1].upper(),) if matched else ("INSERT", "UPDATE", "DELETE")
+            found[table.lower()] = found.get(table.lower(), frozenset()).union(kinds)
+    return found
+
+
+def _read_table(connection: sqlite3.Connection, name: str, triggers: frozenset[str]) -> LiveTable:
     place = f"main.{quote(name)}"
     columns = tuple(read_columns(connection, "main", name))
     found = connection.execute(f"PRAGMA main.table_xinfo({quote(name)})").fetchall()
     key = tuple(row[1] for row in sorted(found, key=lambda row: row[5]) if row[5])
     return LiveTable(
-        name, place, place, columns, key, ("=",) * len(key), _read_uniques(connection, name), has_triggers
+        name, place, place, columns, key, ("=",) * len(key), _read_uniques(connection, name), triggers
     )
 
 
@@ -122,7 +143,7 @@ def _read_references(
         parent_columns = named or parent.key
         columns = tuple(_spelled(tables[child], row[1]) for row in rows)
         if len(parent_columns) == len(columns):
-            owns = rows[0][3].upper() not in ("SET NULL", "SET DEFAULT")
+            owns = rows[0][3].upper() not in KEYS_THAT_LET_GO
             equals = ("=",) * len(columns)
             found.append(
                 Reference(f"{child}.{number}", child, columns, parent.name, parent_columns, equals, owns)

@@ -21,16 +21,21 @@ from backup_admin.core.errors import BackupAdminError, Damaged, RestoreRefused, 
 from backup_admin.sources.merging.graph import literal, quote
 from backup_admin.sources.merging.merge_model import LoadedTable, request_from_json
 from backup_admin.sources.merging.merging import merge
-from backup_admin.sources.sqlite_graph import read_columns, read_graph
+from backup_admin.sources.sqlite_graph import KEYS_THAT_LET_GO, read_columns, read_graph
 from backup_admin.sources.sqlite_open import Deadline, Failure, is_busy, need_database, open_live
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from backup_admin.sources.merging.graph import LiveColumn, LiveTable, Reference
     from backup_admin.sources.merging.merge_model import MergeReport, MergeRequest
     from backup_admin.sources.merging.merging import TellLink
 
+_OTHER_KINDS = {
+    "view": "a view",
+    "virtual": "a virtual table",
+    "shadow": "a table in which a virtual table keeps what it has",
+}
 _PAUSE_SECONDS = 0.005
 _BACK = "Everything was taken back; nothing live was changed."
 
@@ -167,6 +172,21 @@ class SqliteMerge:
         )
         return [name for (name,) in self.rows(query)]
 
+    def absent_below(self, tables: Iterable[str]) -> list[str]:
+        """Follow the foreign keys that the snapshot has."""
+        absent, found = self.absent(), {name.lower() for name in tables}
+        while more := [name for name in absent if name.lower() not in found and self._belongs(name, found)]:
+            found |= {name.lower() for name in more}
+        return [name for name in absent if name.lower() in found]
+
+    def other_kind(self, name: str) -> str:
+        """Look for views and virtual tables, and what those keep, live and in the snapshot."""
+        query = (
+            "SELECT type FROM pragma_table_list WHERE schema IN ('main', 'snap') "
+            f"AND lower(name) = lower({literal(name)})"
+        )
+        return next((_OTHER_KINDS[kind] for (kind,) in list(self.rows(query)) if kind in _OTHER_KINDS), "")
+
     def load(self, number: int, table: LiveTable) -> LoadedTable | None:
         """Copy the rows of a table into one of ours."""
         query = "SELECT name FROM snap.sqlite_master WHERE type = 'table' AND name = ? COLLATE NOCASE"
@@ -284,6 +304,11 @@ class SqliteMerge:
 
     def move_sequences(self, tables: Sequence[LiveTable]) -> None:
         """Do nothing: SQLite does it with every row."""
+
+    def _belongs(self, child: str, parents: set[str]) -> bool:
+        """Say whether the snapshot has a key of a table that makes its rows go with theirs."""
+        keys = self.rows(f"PRAGMA snap.foreign_key_list({quote(child)})")
+        return any(row[2].lower() in parents and row[6].upper() not in KEYS_THAT_LET_GO for row in keys)
 
     def _count_orphans(self) -> dict[tuple[str, int], int]:
         names = {table.name for table in self._touched}

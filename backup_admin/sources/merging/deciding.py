@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from backup_admin.sources.merging.graph import Reference, UniqueKey
+    from backup_admin.sources.merging.merge_model import MergeEngine
     from backup_admin.sources.merging.working import Work, Workbench
 
 _SHOWN_CLASHES = 20
@@ -35,7 +36,7 @@ def decide(bench: Workbench, work: Work, policy: OnConflict) -> None:
     if policy is not OnConflict.COPY:
         if work.table.key:
             _compare_by_key(bench, work, policy)
-        elif policy is not OnConflict.REPLACE:
+        else:
             _compare_whole(bench, work)
     engine.run(f"UPDATE {work.name} SET act = {INSERT} WHERE mark > 0 AND act = {UNDECIDED}")
 
@@ -122,13 +123,41 @@ def find_orphans(bench: Workbench) -> Iterator[str]:
             )
 
 
-def gone_condition(work: Work, alias: str = "l") -> str:
+def gone_condition(engine: MergeEngine, work: Work, alias: str = "l") -> str:
     """Write the condition for live rows that the snapshot does not have."""
     if not work.table.key:
-        return "TRUE"
+        return _place_in(engine, work, alias, "s.k > coalesce(f.many, 0)")
+    return f"NOT {_is_in_snapshot(work, alias)}"
+
+
+def _stays_condition(engine: MergeEngine, work: Work, alias: str) -> str:
+    """Write the condition for live rows that the snapshot has, so that a server can join by it."""
+    if not work.table.key:
+        return _place_in(engine, work, alias, "s.k <= f.many")
+    return _is_in_snapshot(work, alias)
+
+
+def _is_in_snapshot(work: Work, alias: str) -> str:
     return (
-        f"NOT EXISTS (SELECT 1 FROM {work.name} AS w WHERE w.mark = {OWNED} "
-        f"AND {work.key_matches(alias, 'w')})"
+        f"EXISTS (SELECT 1 FROM {work.name} AS w WHERE w.mark = {OWNED} AND {work.key_matches(alias, 'w')})"
+    )
+
+
+def _place_in(engine: MergeEngine, work: Work, alias: str, which: str) -> str:
+    """Write the condition that a row without a key is one of some: `s.k` numbers live ones that are equal.
+
+    `f.many` is how many of those the snapshot has too; which of equal ones go is settled by where they lie.
+    """
+    names = [column.name for column in work.columns]
+    own, live = engine.whole(work.own(names, "w")), engine.whole(work.live(names, "g"))
+    place, there = engine.place_of(work.table, "g"), engine.place_of(work.table, alias)
+    named = ", ".join(f"{part} AS p{number}" for number, part in enumerate(place))
+    chosen = ", ".join(f"s.p{number}" for number in range(len(place)))
+    return (
+        f"({', '.join(there)}) IN (SELECT {chosen} FROM (SELECT {named}, {live} AS t, row_number() OVER "
+        f"(PARTITION BY {live} ORDER BY {', '.join(place)}) AS k FROM {work.table.reading} AS g) AS s "
+        f"LEFT JOIN (SELECT t, count(*) AS many FROM (SELECT {own} AS t FROM {work.name} AS w "
+        f"WHERE w.mark = {OWNED} AND w.act = {EQUAL}) AS r GROUP BY t) AS f ON f.t = s.t WHERE {which})"
     )
 
 
@@ -142,10 +171,13 @@ def find_referred(bench: Workbench, replaced: list[Work]) -> Iterator[str]:
         child = bench.graph.tables[one.child]
         columns = [f"k.{quote(name)}" for name in one.columns]
         match = all_of([f"l.{quote(name)}" for name in one.parent_columns], one.equals, columns)
-        stays = f" AND NOT ({gone_condition(works[one.child], 'k')})" if one.child in works else ""
+        stays = ""
+        if one.child in works:
+            stays = f" AND {_stays_condition(bench.engine, works[one.child], 'k')}"
+        gone = gone_condition(bench.engine, parent)
         query = (
             f"SELECT count(*) FROM {child.reading} AS k WHERE {none_is_null(columns)}{stays} AND EXISTS "
-            f"(SELECT 1 FROM {parent.table.reading} AS l WHERE {match} AND {gone_condition(parent)})"
+            f"(SELECT 1 FROM {parent.table.reading} AS l WHERE {match} AND {gone})"
         )
         if count := bench.engine.number(query):
             yield (
@@ -164,7 +196,7 @@ def find_clashes(bench: Workbench, policy: OnConflict, replaced: list[Work]) -> 
             yield from _taken_keys(bench, work)
         for unique in work.table.uniques:
             if work.has(unique.columns):
-                stays = f" AND NOT ({gone_condition(work)})" if work in replaced else ""
+                stays = _stays_condition(bench.engine, work, "t") if work in replaced else ""
                 for row in bench.engine.rows(_clash_query(work, unique, stays)):
                     keys = len(work.table.key)
                     yield Clash(
@@ -191,9 +223,10 @@ def _taken_keys(bench: Workbench, work: Work) -> Iterator[Clash]:
 def _clash_query(work: Work, unique: UniqueKey, stays: str) -> str:
     """Write the query for our keys and live keys of rows that clash."""
     parts = [f"{part} AS u{number}" for number, part in enumerate(unique.parts)]
-    condition = f" WHERE {unique.condition}" if unique.condition else ""
-    ours = f"SELECT *, {', '.join(parts)} FROM ({work.as_live(WRITTEN)}) AS t{condition}"
-    theirs = f"SELECT *, {', '.join(parts)} FROM {work.table.reading} AS t{condition}"
+    conditions = [f"({unique.condition})"] if unique.condition else []
+    ours = f"SELECT *, {', '.join(parts)} FROM ({work.as_live(WRITTEN)}) AS t{_where(conditions)}"
+    conditions += [stays] if stays else []
+    theirs = f"SELECT *, {', '.join(parts)} FROM {work.table.reading} AS t{_where(conditions)}"
     pairs = [(f"l.u{number}", equal, f"s.u{number}") for number, equal in enumerate(unique.equals)]
     if unique.nulls_are_equal:
         same = [f"({a} {equal} {b} OR ({a} IS NULL AND {b} IS NULL))" for a, equal, b in pairs]
@@ -209,9 +242,13 @@ def _clash_query(work: Work, unique: UniqueKey, stays: str) -> str:
         )
         shown = ", ".join([*work.live(key, "s"), *work.live(key, "l")])
     return (
-        f"SELECT {shown} FROM ({ours}) AS s JOIN ({theirs}) AS l ON {' AND '.join(same)}{other}{stays} "
+        f"SELECT {shown} FROM ({ours}) AS s JOIN ({theirs}) AS l ON {' AND '.join(same)}{other} "
         f"LIMIT {_SHOWN_CLASHES}"
     )
+
+
+def _where(conditions: list[str]) -> str:
+    return f" WHERE {' AND '.join(conditions)}" if conditions else ""
 
 
 def _shown(values: tuple[Any, ...]) -> str:

@@ -69,7 +69,8 @@ class Reference:
 class LiveTable:
     """A table that rows go into: `place` is what is written to, `reading` what is read and changed.
 
-    The operators in `key_equals` compare the columns of the primary key.
+    The operators in `key_equals` compare the columns of the primary key. `triggers` of the app fire for these
+    kinds of statements.
     """
 
     name: str
@@ -79,7 +80,7 @@ class LiveTable:
     key: tuple[str, ...]
     key_equals: tuple[str, ...]
     uniques: tuple[UniqueKey, ...] = ()
-    has_triggers: bool = False
+    triggers: frozenset[str] = frozenset()
 
     def column(self, name: str) -> LiveColumn | None:
         """Return the column of this name."""

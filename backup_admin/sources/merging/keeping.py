@@ -99,7 +99,9 @@ def _keep_rows(bench: Workbench, kept: Kept, work: Work, *, is_replaced: bool) -
     own = ", ".join(f"c{column.number}" for column in before.columns)
     rows = f"SELECT {', '.join(before.live(kept.names, 'l'))} FROM {work.table.reading} AS l"
     if is_replaced and own:
-        engine.run(f"INSERT INTO {before.name} ({own}) {rows} WHERE {gone_condition(work)}")
+        # Of a table without a key all of it: how often rows were there is compared when all is written.
+        gone = f" WHERE {gone_condition(engine, work)}" if work.table.key else ""
+        engine.run(f"INSERT INTO {before.name} ({own}) {rows}{gone}")
     if not work.table.key:
         counts = f"SELECT d, many, 0 FROM ({kept.counted(engine)}) AS f"
         engine.run(f"INSERT INTO {kept.after.name} (digest, was, remains) {counts}")

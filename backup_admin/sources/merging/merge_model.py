@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from backup_admin.sources.merging.graph import LiveColumn, LiveTable, Reference
 
@@ -39,6 +39,11 @@ class MergeRequest:
         return {**asdict(self), "on_conflict": self.on_conflict.value}
 
 
+def _kinds(inserted: int, updated: int, deleted: int) -> frozenset[str]:
+    counts = {"INSERT": inserted, "UPDATE": updated, "DELETE": deleted}
+    return frozenset(kind for kind, count in counts.items() if count)
+
+
 @dataclass(frozen=True, slots=True)
 class TableMerge:
     """Rows of one table. `parents` are missing ones that other rows need; they are not in `insert`."""
@@ -55,6 +60,11 @@ class TableMerge:
     def changes(self) -> int:
         """How many rows of the live table are touched."""
         return self.insert + self.overwrite + self.parents + self.delete
+
+    @property
+    def statements(self) -> frozenset[str]:
+        """The kinds of statements that touch the live table: what triggers go by."""
+        return _kinds(self.insert + self.parents, self.overwrite, self.delete)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +130,16 @@ class TableUndo:
     def changes(self) -> int:
         """How many rows of the live table are touched."""
         return self.deleted + self.put_back + self.brought_back
+
+    @property
+    def statements(self) -> frozenset[str]:
+        """The kinds of statements that touch the live table: what triggers go by."""
+        return _kinds(self.brought_back, self.put_back, self.deleted)
+
+    @property
+    def statements_before(self) -> frozenset[str]:
+        """The kinds of statements that did at the restore what is taken back."""
+        return _kinds(self.deleted, self.put_back, self.brought_back)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +207,12 @@ class MergeEngine(Protocol):
 
     def absent(self) -> list[str]:
         """Return the names of tables that the snapshot has and the live database does not."""
+
+    def absent_below(self, tables: Iterable[str]) -> list[str]:
+        """Return those of them whose rows may belong to rows of these, as far as the snapshot tells."""
+
+    def other_kind(self, name: str) -> str:
+        """Say what a name is that no table of rows has, such as "a view"; nothing when it is not known."""
 
     def load(self, number: int, table: LiveTable) -> LoadedTable | None:
         """Make a table of the snapshot's rows; None if the snapshot does not have it."""

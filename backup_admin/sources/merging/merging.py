@@ -98,7 +98,7 @@ def _tell_links(bench: Workbench, request: MergeRequest, tell_link: TellLink) ->
 
 
 def _tell_triggers(bench: Workbench, tables: tuple[TableMerge, ...]) -> None:
-    fired = [one.table for one in tables if one.changes and bench.works[one.table].table.has_triggers]
+    fired = [one.table for one in tables if one.statements & bench.works[one.table].table.triggers]
     if fired:
         bench.notes.append(f"Triggers of the app fire for what is written to {', '.join(fired)}.")
 

@@ -48,7 +48,9 @@ def undo(engine: MergeEngine, graph: Graph, kept: Sequence[Kept]) -> UndoReport:
     report = UndoReport(found.tables, found.changed, refusals, _notes(found, kept), found.already)
     if not report.is_refused:
         _put_back(
-            engine, graph, [one for one, table in zip(kept, found.tables, strict=True) if table.changes]
+            engine,
+            graph,
+            [(one, table) for one, table in zip(kept, found.tables, strict=True) if table.changes],
         )
     return report
 
@@ -185,28 +187,32 @@ def _referring(engine: MergeEngine, graph: Graph, kept: Sequence[Kept], one: Ref
 
 
 def _notes(found: UndoReport, kept: Sequence[Kept]) -> tuple[str, ...]:
-    tables = zip(kept, found.tables, strict=True)
-    fired = [one.table.name for one, table in tables if table.changes and one.table.has_triggers]
-    if not fired:
-        return ()
-    return (
-        f"Triggers of the app fire for what is put back in {', '.join(fired)}; what they wrote elsewhere "
-        "at the restore stays.",
+    tables = list(zip(kept, found.tables, strict=True))
+    fire = ", ".join(table.table for one, table in tables if table.statements & one.table.triggers)
+    fired = ", ".join(table.table for one, table in tables if table.statements_before & one.table.triggers)
+    notes = (
+        fire and f"Triggers of the app fire for what is taken back in {fire}.",
+        fired and f"What triggers of the app wrote elsewhere when {fired} was restored into stays.",
     )
+    return tuple(note for note in notes if note)
 
 
-def _put_back(engine: MergeEngine, graph: Graph, kept: Sequence[Kept]) -> None:
-    by_name = {one.table.name: one for one in kept}
+def _put_back(engine: MergeEngine, graph: Graph, found: Sequence[tuple[Kept, TableUndo]]) -> None:
+    """Run the statements that touch rows; triggers may fire for one that touches none."""
+    by_name = {one.table.name: one for one, _ in found}
+    statements = {one.table.name: table.statements for one, table in found}
     between = [one for one in graph.references if one.child in by_name and one.parent in by_name]
     order, late = order_tables(by_name, between)
     engine.prepare([by_name[name].table for name in order], late)
     # First what was written over: a row may refer to one that goes, and would go with it.
-    for name in order:
-        _update(engine, by_name[name])
-    for name in reversed(order):
-        _delete(engine, by_name[name])
-    for name in order:
-        _insert(engine, by_name[name])
+    for kind, carry_out, names in (
+        ("UPDATE", _update, order),
+        ("DELETE", _delete, order[::-1]),
+        ("INSERT", _insert, order),
+    ):
+        for name in names:
+            if kind in statements[name]:
+                carry_out(engine, by_name[name])
     engine.check()
     for name in order:
         _verify(engine, by_name[name])
@@ -257,7 +263,7 @@ def _insert(engine: MergeEngine, kept: Kept) -> None:
 def _verify(engine: MergeEngine, kept: Kept) -> None:
     """Look whether each row is as it was before; raise `VerificationFailed`, unless triggers had a say."""
     table, before, after = kept.table, kept.before, kept.after
-    if table.has_triggers:
+    if table.triggers:
         return
     if table.key:
         here = f"SELECT 1 FROM {table.reading} AS l WHERE"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from backup_admin.sources.merging.merge_model import MergeRequest
     from backup_admin.sources.merging.working import Work, Workbench
 
+_QUOTED = re.compile(r'"((?:[^"]|"")*)"')
 _SHOWN_NAMES = 12
 _NEAR_NAMES = 3
 
@@ -49,6 +51,7 @@ def find_table(bench: Workbench, name: str) -> tuple[LiveTable, str]:
     live = {*graph.tables, *graph.partitions}
     absent = bench.engine.absent() if live.isdisjoint((name, short)) else []
     if live.isdisjoint((name, short)) and short not in absent and name not in absent:
+        _refuse_other_kind(bench, name, short)
         near = get_close_matches(short, sorted({*live, *absent}), n=_NEAR_NAMES)
         known = ", ".join(near or sorted({*live, *absent})[:_SHOWN_NAMES]) or "none"
         raise RestoreRefused(
@@ -56,6 +59,15 @@ def find_table(bench: Workbench, name: str) -> tuple[LiveTable, str]:
             f"{'the nearest names are' if near else 'they have'} {known}. Nothing was touched."
         )
     return graph.find(name)
+
+
+def _refuse_other_kind(bench: Workbench, name: str, short: str) -> None:
+    """Raise `RestoreRefused` for what is there and is no table of rows of its own."""
+    if kind := bench.engine.other_kind(short):
+        raise RestoreRefused(
+            f"{name} is {kind}, which cannot be restored alone. Nothing was touched. Restore the database as "
+            "a whole, or write it elsewhere with restore --to and take from there what you need."
+        )
 
 
 def _refuse_senseless(one: Selected, policy: OnConflict) -> None:
@@ -78,12 +90,15 @@ def load_tables(bench: Workbench, selected: list[Selected]) -> None:
     for one in selected:
         bench.need(one.table.name)
     with_children = [one.table.name for one in selected if one.key is not None]
-    for name in sorted(bench.graph.owned_by(with_children)):
+    owned = bench.graph.owned_by(with_children)
+    for name in sorted(owned):
         if bench.get(name) is None:
             bench.notes.append(f"{name}: the snapshot does not have this table, so nothing of it comes back.")
-    if with_children and (absent := bench.engine.absent()):
+    if with_children and (absent := bench.engine.absent_below(owned)):
         names = ", ".join(absent[:_SHOWN_NAMES]) + (", …" if len(absent) > _SHOWN_NAMES else "")
-        bench.notes.append(f"The live database does not have {names}: nothing of that comes back.")
+        bench.notes.append(
+            f"The live database does not have {names}: what belongs to these rows there does not come back."
+        )
     bench.engine.lock([work.table for work in bench.works.values()])
 
 
@@ -121,7 +136,7 @@ def mark_owned(bench: Workbench, selected: list[Selected]) -> None:
 
 def _key_conditions(bench: Workbench, work: Work, key: str) -> list[str]:
     names = work.table.key
-    values = [key] if len(names) == 1 else _split_key(key)
+    values = [_without_quotes(key)] if len(names) == 1 else _split_key(key)
     if len(values) != len(names):
         raise UsageError(
             f"The key of {work.table.name} has {count_of(len(names), 'column')} ({', '.join(names)}), and "
@@ -134,6 +149,12 @@ def _key_conditions(bench: Workbench, work: Work, key: str) -> list[str]:
         if column is not None:
             conditions.append(bench.engine.matches(work.column(name), column, value))
     return conditions
+
+
+def _without_quotes(key: str) -> str:
+    """Return the one value of a key; what is no value in double quotes is taken as it stands."""
+    matched = _QUOTED.fullmatch(key)
+    return key if matched is None else matched[1].replace('""', '"')
 
 
 def _split_key(key: str) -> list[str]:

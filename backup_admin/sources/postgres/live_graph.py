@@ -17,17 +17,20 @@ from backup_admin.sources.merging.graph import (
     UniqueKey,
     quote,
 )
+from backup_admin.sources.postgres.triggers import TRIGGER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import psycopg
 
+_TRIGGER_BITS = {"INSERT": 4, "DELETE": 8, "UPDATE": 16}  # of `tgtype`
 _OWN_SCHEMAS = "n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'"
 _TABLES = f"""
 SELECT c.oid, n.nspname, c.relname, c.relkind = 'p',
   CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::oid END,
-  EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D')
+  coalesce((SELECT bit_or(t.tgtype) FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal
+    AND t.tgenabled <> 'D' AND t.tgname <> '{TRIGGER}'), 0)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND {_OWN_SCHEMAS}
 ORDER BY n.nspname, c.relname
@@ -118,7 +121,7 @@ def read_graph(connection: psycopg.Connection) -> Graph:
     columns = _read_columns(connection)
     keys, uniques = _read_indexes(connection)
     tables = {}
-    for oid, _, _, is_partitioned, root, has_triggers in rows:
+    for oid, _, _, is_partitioned, root, _ in rows:
         if root is None:
             key, equals = keys.get(oid, ((), ()))
             tables[names[oid]] = LiveTable(
@@ -130,8 +133,12 @@ def read_graph(connection: psycopg.Connection) -> Graph:
                 key=key,
                 key_equals=equals,
                 uniques=tuple(uniques[oid]),
-                has_triggers=has_triggers
-                or any(row[5] for row in rows if row[4] is not None and row[4] == oid),
+                triggers=frozenset(
+                    kind
+                    for kind, bit in _TRIGGER_BITS.items()
+                    for row in rows
+                    if oid in (row[0], row[4]) and row[5] & bit
+                ),
             )
     partitions = {names[row[0]]: names[row[4]] for row in rows if row[4] is not None and row[4] in names}
     return Graph(tables, _read_references(connection, names, places, roots), partitions)

@@ -41,6 +41,13 @@ _OWN_COLUMNS = (
     "mark smallint NOT NULL DEFAULT 0",
     "act smallint NOT NULL DEFAULT 0",
 )
+_OTHERS = """
+SELECT n.nspname, c.relname, CASE c.relkind WHEN 'v' THEN 'a view' WHEN 'm' THEN 'a materialized view'
+  WHEN 'f' THEN 'a foreign table' ELSE 'a sequence' END
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('v', 'm', 'f', 'S') AND c.relpersistence <> 't'
+ORDER BY n.nspname, c.relname
+"""
 _BACK = "Everything was taken back; nothing live was changed."
 
 
@@ -118,6 +125,16 @@ class PostgresMerge:
     def absent(self) -> list[str]:
         """Return the names of tables that only the snapshot has."""
         return [name for name in map(self._table_of, self._rows) if name not in self._graph.tables]
+
+    def absent_below(self, tables: Iterable[str]) -> list[str]:
+        """Return all of them: what was captured tells no foreign keys before it is loaded."""
+        del tables
+        return self.absent()
+
+    def other_kind(self, name: str) -> str:
+        """Look for relations of other kinds in the live database."""
+        kinds = {shown_name(schema, relation): str(kind) for schema, relation, kind in self.rows(_OTHERS)}
+        return kinds.get(name, "")
 
     def load(self, number: int, table: LiveTable) -> LoadedTable | None:
         """Copy the parts of a table, or of its partitions, into a temporary one."""

@@ -48,6 +48,33 @@ def test_composite_keys_with_commas_and_quotes_in_their_values(database: Databas
         database.merge(MergeRequest(rows=(('od"d', "1"),)))
 
 
+def test_a_key_of_one_column_may_be_in_double_quotes(database: Database) -> None:
+    values = ("a,b", '"a,b"', "x", 'half"', '"', "")
+    database.run("CREATE TABLE word (w text PRIMARY KEY, n int)")
+    for number, value in enumerate(values):
+        database.run(f"INSERT INTO word VALUES ('{value}', {number})")
+    database.capture()
+    database.run("DELETE FROM word")
+    keys = (
+        ('"a,b"', 0),
+        ("a,b", 0),
+        ('"""a,b"""', 1),
+        ('"x"', 2),
+        ('half"', 3),
+        ('"half"""', 3),
+        ('"', 4),
+        ('""""', 4),
+        ('""', 5),
+    )
+
+    for key, number in keys:
+        database.merge(MergeRequest(rows=(("word", key),)))
+        assert database.rows("SELECT n FROM word") == [(number,)], key
+        database.run("DELETE FROM word")
+    with pytest.raises(RestoreRefused, match="no row of word with the key"):
+        database.merge(MergeRequest(rows=(("word", '"a,b'),)))
+
+
 def test_a_chain_of_rows_of_one_table_comes_back_whole(database: Database) -> None:
     database.run(
         "CREATE TABLE node (id int PRIMARY KEY, parent int REFERENCES node ON DELETE CASCADE, v text)",
@@ -158,7 +185,39 @@ def test_columns_that_came_or_went_since_are_told_and_the_rest_is_restored(datab
     assert database.rows("SELECT id, v, new FROM t") == [(1, "y", 5)]
     assert "t: the snapshot does not have new; new rows get the default." in report.notes
     assert "t: live takes no value for gone; what the snapshot has is left out." in report.notes
-    assert "The live database does not have dropped: nothing of that comes back." in report.notes
+    assert (
+        "The live database does not have dropped: what belongs to these rows there does not come back."
+        in report.notes
+    )
+
+
+def test_tables_that_are_not_live_are_named_where_their_rows_belong_to_what_comes_back(
+    database: Database,
+) -> None:
+    database.run(
+        "CREATE TABLE event (id int PRIMARY KEY)",
+        "CREATE TABLE people (id int PRIMARY KEY)",
+        "CREATE TABLE mail (id int PRIMARY KEY, event int REFERENCES event (id) ON DELETE SET NULL)",
+        "CREATE TABLE photo (id int PRIMARY KEY, event int REFERENCES event (id) ON DELETE CASCADE)",
+        "CREATE TABLE vote (id int PRIMARY KEY, photo int REFERENCES photo (id))",
+        "INSERT INTO event VALUES (1)",
+        "INSERT INTO people VALUES (1)",
+    )
+    database.capture()
+    database.run("DROP TABLE vote", "DROP TABLE photo", "DROP TABLE mail", "DELETE FROM event")
+
+    of_event = database.merge(MergeRequest(rows=(("event", "1"),)), dry=True).notes
+    of_people = database.merge(MergeRequest(rows=(("people", "1"),)), dry=True).notes
+
+    def note(names: str) -> tuple[str, ...]:
+        return (
+            f"The live database does not have {names}: what belongs to these rows there does not come back.",
+        )
+
+    if isinstance(database, PostgresDatabase):  # its snapshot tells no foreign keys
+        assert of_event == of_people == note("mail, photo, vote")
+    else:
+        assert (of_event, of_people) == (note("photo, vote"), ())
 
 
 def test_generated_columns_are_made_anew(database: Database) -> None:
@@ -232,6 +291,58 @@ def test_a_copy_that_meets_a_unique_value_is_refused(database: Database) -> None
 
     assert {(clash.table, clash.live_row) for clash in report.clashes} == {("t", "1"), ("words", "w")}
     assert database.dump() == before
+
+
+def test_a_view_is_no_table_to_restore(database: Database) -> None:
+    database.run("CREATE TABLE t (id int PRIMARY KEY)", "CREATE VIEW seen AS SELECT id FROM t")
+    database.capture()
+
+    with pytest.raises(RestoreRefused) as refused:
+        database.merge(MergeRequest(rows=(("seen", "1"),)))
+
+    assert str(refused.value) == (
+        "seen is a view, which cannot be restored alone. Nothing was touched. Restore the database as a "
+        "whole, or write it elsewhere with restore --to and take from there what you need."
+    )
+
+
+@pytest.mark.parametrize("level", ["ROW", "STATEMENT"])
+def test_triggers_are_told_of_where_they_fire_only(database: Database, tmp_path: Path, level: str) -> None:
+    database.run(
+        "CREATE TABLE t (id int PRIMARY KEY, v text)",
+        "CREATE TABLE told (v text)",
+        "INSERT INTO t VALUES (1, 'x'), (2, 'y')",
+    )
+    if isinstance(database, PostgresDatabase):
+        database.run(
+            "CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN INSERT INTO public.told VALUES ('told'); RETURN NULL; END $$",
+            f"CREATE TRIGGER log_update AFTER INSERT ON t FOR EACH {level} EXECUTE FUNCTION tell()",
+        )
+    else:
+        told = "BEGIN INSERT INTO told VALUES ('told'); END"
+        database.run(f"CREATE TRIGGER log_update AFTER INSERT ON t {told}")
+    database.capture()
+    database.run("UPDATE t SET v = 'other' WHERE id = 1")
+    row = MergeRequest(rows=(("t", "1"),), on_conflict=OnConflict.OVERWRITE)
+
+    over = database.merge(row, record=tmp_path / "over")
+    assert (over.notes, database.undo(tmp_path / "over").notes) == ((), ())
+    assert database.rows("SELECT count(*) FROM told") == [(0,)]
+    database.run("DELETE FROM t WHERE id = 1")
+    new = database.merge(row, record=tmp_path / "new")
+    assert database.rows("SELECT count(*) FROM told") == [(1,)]
+    assert new.notes == ("Triggers of the app fire for what is written to t.",)
+    assert database.undo(tmp_path / "new").notes == (
+        "What triggers of the app wrote elsewhere when t was restored into stays.",
+    )
+    database.run("INSERT INTO t VALUES (3, 'since')")
+    request = MergeRequest(tables=("t",), on_conflict=OnConflict.REPLACE)
+    database.merge(request, record=tmp_path / "gone")
+    assert database.undo(tmp_path / "gone").notes == (
+        "Triggers of the app fire for what is taken back in t.",
+        "What triggers of the app wrote elsewhere when t was restored into stays.",
+    )
 
 
 # --- PostgreSQL alone --------------------------------------------------------
@@ -443,8 +554,32 @@ def test_tables_of_every_kind_in_sqlite(tmp_path: Path) -> None:
     counts(database, MergeRequest(tables=("s", "plain")))
 
     assert database.dump() == before
-    with pytest.raises(RestoreRefused, match="a table 'fts'"):
-        database.merge(MergeRequest(tables=("fts",)))
+    for name in ("fts", "FTS"):
+        with pytest.raises(RestoreRefused, match=f"^{name} is a virtual table, which cannot be"):
+            database.merge(MergeRequest(tables=(name,)))
+    with pytest.raises(RestoreRefused, match=r"^fts_data is a table in which a virtual table keeps"):
+        database.merge(MergeRequest(tables=("fts_data",)))
+
+
+@pytest.mark.parametrize(
+    ("head", "note"),
+    [
+        ("log_insert BEFORE DELETE", False),
+        ('"insert on" /* INSERT */ AFTER\n UPDATE OF v', False),
+        ("[a b]DELETE", False),
+        ("`x`--INSERT\nINSERT", True),
+        ("log_delete insert", True),
+        ("backup_admin_changes_0_insert AFTER INSERT", False),  # one of ours
+    ],
+)
+def test_what_a_trigger_of_sqlite_fires_for_is_read_from_it(tmp_path: Path, head: str, note: bool) -> None:
+    database = SqliteDatabase(tmp_path / "app.db")
+    database.run("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)", "INSERT INTO t VALUES (1, 'x')")
+    database.run(f"CREATE TRIGGER {head} ON t BEGIN SELECT 1; END")
+    database.capture()
+    database.run("DELETE FROM t")
+
+    assert bool(database.merge(MergeRequest(tables=("t",))).notes) is note
 
 
 def test_sqlite_in_another_encoding_and_page_size(tmp_path: Path) -> None:

@@ -104,6 +104,19 @@ def test_rows_that_a_replaced_table_lost_come_back(gallery: Database, record: Pa
     assert found == {"event_types": TableUndo("event_types", put_back=1, brought_back=2)}
 
 
+def test_rows_that_a_replaced_table_without_a_key_lost_come_back(database: Database, record: Path) -> None:
+    database.run("CREATE TABLE word (w text)", "INSERT INTO word VALUES ('a'), ('a'), ('b'), ('c')")
+    database.capture()
+    database.run("DELETE FROM word WHERE w = 'c'", "INSERT INTO word VALUES ('a'), ('b'), ('new')")
+    request = MergeRequest(tables=("word",), on_conflict=OnConflict.REPLACE)
+    before = restored(database, request, record)
+
+    found = changes(database, record)
+
+    assert content(database) == before
+    assert found == {"word": TableUndo("word", deleted=1, brought_back=3)}
+
+
 def test_copies_beside_the_live_rows_go_again(database: Database, record: Path) -> None:
     database.run(
         "CREATE TABLE album (id int PRIMARY KEY, name text)",

@@ -131,6 +131,74 @@ def test_a_table_without_a_key_is_replaced_as_a_whole(database: Database) -> Non
     assert database.rows("SELECT w FROM word ORDER BY w") == [("a",), ("a",), ("b",)]
 
 
+def test_of_a_replaced_table_without_a_key_only_what_differs_is_touched(database: Database) -> None:
+    database.run(
+        "CREATE TABLE word (w text, n int)",
+        "INSERT INTO word VALUES ('a', 1), ('a', 1), ('a', 1), ('b', 2), ('b', 2), ('c', NULL), ('', 0)",
+    )
+    database.capture()
+    before = sorted(database.rows("SELECT w, n FROM word WHERE w <> 'c'"))
+    database.run(
+        "DELETE FROM word WHERE w = 'a' OR w = 'b'",
+        "INSERT INTO word VALUES ('a', 1), ('b', 2), ('b', 2), ('b', 2), ('new', NULL), ('new', NULL)",
+    )
+    request = MergeRequest(tables=("word",), on_conflict=OnConflict.REPLACE)
+    done = (TableMerge("word", insert=2, equal=5, delete=3),)
+
+    assert database.merge(request, dry=True).tables == done
+    assert database.merge(request).tables == done
+
+    assert sorted(database.rows("SELECT w, n FROM word WHERE w <> 'c'")) == before
+    assert database.rows("SELECT w, n FROM word WHERE w = 'c'") == [("c", None)]
+    assert database.merge(request).tables == (TableMerge("word", equal=7),)
+
+
+def test_rows_without_a_key_that_stay_keep_what_they_have_in_newer_columns(database: Database) -> None:
+    database.run("CREATE TABLE word (w text)", "INSERT INTO word VALUES ('a'), ('a'), ('b')")
+    database.capture()
+    database.run("ALTER TABLE word ADD COLUMN seen int DEFAULT 7", "UPDATE word SET seen = 1")
+    database.run("DELETE FROM word WHERE w = 'b'", "INSERT INTO word VALUES ('a', 1), ('c', 1)")
+
+    report = database.merge(MergeRequest(tables=("word",), on_conflict=OnConflict.REPLACE))
+
+    assert report.tables == (TableMerge("word", insert=1, equal=2, delete=2),)
+    assert database.rows("SELECT w, seen FROM word ORDER BY w") == [("a", 1), ("a", 1), ("b", 7)]
+
+
+def test_rows_without_a_key_that_stay_or_go_are_told_apart_where_keys_lead(database: Database) -> None:
+    database.run(
+        "CREATE TABLE kind (code text UNIQUE, name text)",
+        "CREATE TABLE item (kind text REFERENCES kind (code), v int)",
+        "INSERT INTO kind VALUES ('x', 'X'), ('y', 'Y')",
+        "INSERT INTO item VALUES ('x', 1), ('y', 2), ('y', 2)",
+    )
+    database.capture()
+    before = database.dump()
+    database.run("INSERT INTO kind VALUES ('z', 'Z')", "INSERT INTO item VALUES ('z', 3), ('y', 2)")
+
+    kinds = database.merge(MergeRequest(tables=("kind",), on_conflict=OnConflict.REPLACE))
+    both = database.merge(MergeRequest(tables=("kind", "item"), on_conflict=OnConflict.REPLACE))
+
+    assert kinds.refusals == ("1 live rows of item refer (kind) to rows of kind that would go.",)
+    assert both.tables == (
+        TableMerge("item", equal=3, delete=2),
+        TableMerge("kind", equal=2, delete=1),
+    )
+    assert database.dump() == before
+
+
+def test_rows_without_a_key_clash_with_those_that_stay_only(database: Database) -> None:
+    database.run("CREATE TABLE seat (n int UNIQUE, who text)", "INSERT INTO seat VALUES (1, 'a'), (2, 'b')")
+    database.capture()
+    before = database.dump()
+    database.run("UPDATE seat SET who = 'other' WHERE n = 2")
+
+    report = database.merge(MergeRequest(tables=("seat",), on_conflict=OnConflict.REPLACE))
+
+    assert (report.clashes, report.tables) == ((), (TableMerge("seat", insert=1, equal=1, delete=1),))
+    assert database.dump() == before
+
+
 def test_a_table_that_is_gone_comes_back_in_sqlite_and_is_explained_in_postgresql(database: Database) -> None:
     database.run(
         "CREATE TABLE word (id int PRIMARY KEY, w text)",

@@ -76,6 +76,15 @@ def test_a_key_is_written_as_a_restore_reads_it_or_not_at_all(
     assert search(PAIRS, [key], "").rows[0].key == written
 
 
+@pytest.mark.parametrize(
+    ("key", "written"), [("a,b", "a,b"), ('a"', 'a"'), ('"a"', '"""a"""'), ('"', '""""'), (" a", "")]
+)
+def test_a_key_of_one_column_is_in_quotes_only_where_it_would_be_misread(key: str, written: str) -> None:
+    shape = Shape(("id",), ("id",), ("id",))
+
+    assert search(shape, [(key,)], "").rows[0].key == written
+
+
 def test_long_values_are_cut_where_they_are_shown() -> None:
     (row,) = search(EVENTS, [("1", "s", "x" * 999, "5")], "").rows
 
