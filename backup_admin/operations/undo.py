@@ -28,6 +28,7 @@ from backup_admin.operations.put_back import (
     kept_until,
     tell_kept,
     unswap_all,
+    was_absent,
     what_next,
 )
 from backup_admin.operations.restore_report import RestoreHooks, RestoreReport
@@ -65,6 +66,8 @@ class Undoable:
     places: tuple[str, ...]
     tables: tuple[str, ...] | None = None
     """What a restore of tables or rows did to each; None for one of whole databases and folders."""
+    new_places: tuple[str, ...] = ()
+    """Those of the places in which there was nothing before the restore: an undo takes away what it made."""
 
 
 def undoable(state: StateFolder, clock: Clock) -> tuple[Undoable, ...]:
@@ -79,10 +82,13 @@ def undoable(state: StateFolder, clock: Clock) -> tuple[Undoable, ...]:
             if _until(journal) > clock.now() and not is_beneath_another(journal, journals):
                 found.append(_undoable_rows(journal))
             continue
-        places = tuple(part.live for part in journal_parts(journal))
+        whole = journal_parts(journal)
+        places = tuple(part.live for part in whole)
         until = _until(journal)
         if until > clock.now() and taken.isdisjoint(places):
-            found.append(Undoable(journal.restore_id, journal.lines[-1].time, until, places))
+            made = tuple(part.live for part in whole if was_absent(journal, part))
+            time = journal.lines[-1].time
+            found.append(Undoable(journal.restore_id, time, until, places, new_places=made))
         taken.update(places)
     return tuple(found)
 
@@ -195,14 +201,22 @@ def finish_undo(
     reopen(state, hooks.maintenance)
     back = f"Everything is as it was before the restore of {show_moment(journal.lines[0].time)}."
     told = tell_kept("now", [place for place in kept if place], _until(journal))
+    made = [part for part in found if was_absent(journal, part)]
     unchecked = [
-        f"{'folder' if isinstance(part, parts.TreePart) else 'database'} {part.name}"
+        part
         for part in found
-        if not any(line.topic.startswith(f"{part.name}: ") for line in checks)
+        if part not in made and not any(line.topic.startswith(f"{part.name}: ") for line in checks)
     ]
-    trusted = f"Put back as it stood aside, without comparing it: {', '.join(unchecked)}."
-    text = " ".join(filter(None, (back, told, trusted if unchecked else "")))
+    gone = _name("Taken away, because it was not there before the restore", made)
+    trusted = _name("Put back as it stood aside, without comparing it", unchecked)
+    text = " ".join(filter(None, (back, told, gone, trusted)))
     return RestoreReport(journal.restore_id, "undone", text, checks)
+
+
+def _name(what: str, found: Sequence[parts.Part]) -> str:
+    """Say what became of some parts; nothing without any."""
+    names = (f"{'folder' if isinstance(part, parts.TreePart) else 'database'} {part.name}" for part in found)
+    return f"{what}: {', '.join(names)}." if found else ""
 
 
 def remove_expired(

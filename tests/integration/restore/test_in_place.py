@@ -141,8 +141,11 @@ def test_everything_lost_comes_back(scene: Scene) -> None:
     report = scene.restore(scene.plan())
 
     assert report.outcome == "restored", report.message
+    assert report.notices == ()
     assert scene.live()["database"] == good["database"]
     assert scene.live()["tree"] == good["tree"]
+    (choice,) = undoable(scene.state, CLOCK)
+    assert choice.new_places == choice.places
 
 
 def test_a_destroyed_database_is_replaced_and_kept(scene: Scene) -> None:
