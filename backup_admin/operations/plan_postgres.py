@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import BackupAdminError, RestoreRefused, SourceError, UsageError
+from backup_admin.core.telling import telling
 from backup_admin.operations.issues import NOT_THERE, Issue, Level
 from backup_admin.operations.plans import DatabasePart, TableEffect
 
@@ -51,10 +52,8 @@ def plan_postgres(entry: DatabaseEntry, source: PostgresSource) -> DatabasePart:
         )
     from backup_admin.sources.postgres.survey import read_tables, survey  # noqa: PLC0415 - needs psycopg
 
-    try:
+    with telling("Nothing was touched."):
         found = survey(source)
-    except SourceError as error:
-        raise type(error)(f"{error} Nothing was touched.") from error
     now, is_readable = {}, found.found
     try:
         now = {table.name: table for table in read_tables(source)} if found.found else {}

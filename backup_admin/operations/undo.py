@@ -7,8 +7,15 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from backup_admin.core.clock import Clock, parse_time
-from backup_admin.core.errors import BackupAdminError, NeedsAttention, RestoreRefused, UsageError
+from backup_admin.core.errors import (
+    BackupAdminError,
+    NeedsAttention,
+    RestoreRefused,
+    SourceMissing,
+    UsageError,
+)
 from backup_admin.core.shown import show_moment, show_time
+from backup_admin.core.telling import telling
 from backup_admin.operations import restore_parts as parts
 from backup_admin.operations.attempts import newest_attempt
 from backup_admin.operations.journal import (
@@ -50,6 +57,7 @@ if TYPE_CHECKING:
     from backup_admin.core.state import StateFolder
     from backup_admin.sources.postgres.source import PostgresSource
 
+_STANDS = "Nothing was undone; the restore stands as it was. Mend that, then undo again."
 _WHY_NOT = {
     Step.ROLLED_BACK: "failed and left everything as it was",
     Step.UNDONE: "was taken back already",
@@ -162,10 +170,12 @@ def undo_restore(
         journal = _choose(state, restore_id, clock)
         if is_rows_journal(journal):
             reporter.stage("swap")
-            return undo_rows(journal, state, hooks.servers)
-        for part in journal_parts(journal, hooks.servers):
-            if not isinstance(part, parts.TreePart):
-                part.check()
+            with telling(_STANDS, (SourceMissing,)):
+                return undo_rows(journal, state, hooks.servers)
+        with telling(_STANDS):
+            for part in journal_parts(journal, hooks.servers):
+                if not isinstance(part, parts.TreePart):
+                    part.check()
         reporter.stage("maintenance")
         journal.write(Step.UNDOING, kept_at=_until(journal).isoformat())
         return finish_undo(journal, state, hooks=hooks, reporter=reporter, clock=clock)

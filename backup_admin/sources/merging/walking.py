@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import RestoreRefused, UsageError
+from backup_admin.core.shown import count_of
 from backup_admin.sources.merging.merge_model import OnConflict
 from backup_admin.sources.merging.working import OWNED, all_of
 
@@ -123,8 +124,9 @@ def _key_conditions(bench: Workbench, work: Work, key: str) -> list[str]:
     values = [key] if len(names) == 1 else _split_key(key)
     if len(values) != len(names):
         raise UsageError(
-            f"The key of {work.table.name} has {len(names)} columns ({', '.join(names)}), and {key!r} has "
-            f"{len(values)} values. Write them with commas between; a value with a comma in double quotes."
+            f"The key of {work.table.name} has {len(names)} columns, and {key!r} has "
+            f"{count_of(len(values), 'value')}. Nothing was touched. Write a value of each, in this order "
+            f"and with commas between: {','.join(names)}; a value with a comma in double quotes."
         )
     conditions = []
     for name, value in zip(names, values, strict=True):
@@ -138,4 +140,7 @@ def _split_key(key: str) -> list[str]:
     try:
         return next(csv.reader([key], strict=True))
     except (csv.Error, StopIteration) as error:
-        raise UsageError(f"The key {key!r} cannot be read: {error}.") from error
+        raise UsageError(
+            f"The key {key!r} cannot be read: {error}. Nothing was touched. Write its values with commas "
+            "between, a value with a comma in double quotes."
+        ) from error

@@ -141,10 +141,16 @@ def test_refusals_are_listed_and_end_with_a_status_of_their_own(world: World) ->
             database.execute("CREATE TABLE a (x UNIQUE)")
     assert world.run("export", "--sqlite", "a.db", "--format", "json", "--to", "out").status == 0
 
+    lost = world.run("import", "out", "--sqlite", "lost.db", "--json")
     refused = world.run("import", "out", "--sqlite", "strict.db", "--json")
     tried = world.run("import", "out", "--sqlite", "partial.db", "--partial", "--dry-run")
     partial = world.run("import", "out", "--sqlite", "partial.db", "--partial")
 
+    assert lost.status == 1
+    assert lost.error["message"] == (
+        f"{world.root / 'lost.db'} is not there. Nothing was imported. Name a database in which the app's "
+        "migrations made the tables."
+    )
     assert (refused.status, refused.document["error"]) == (1, None)
     assert (refused.result["imported"], refused.result["refused_rows"]) == (False, 1)
     assert refused.result["refused"] == [{"table": "a", "row": 2, "reason": "UNIQUE constraint failed: a.x"}]
