@@ -192,8 +192,12 @@ def _import_lines(report: ImportReport, target: str, options: ImportOptions) -> 
         yield f"refused: {show_text(refusal.table)}{row}: {show_text(refusal.reason)}"
     if report.refused_rows > _SHOWN:
         yield f"refused: {report.refused_rows - _SHOWN} more; --json lists the first ones"
-    rows = count_of(sum(table.rows for table in report.tables), "row")
-    if report.committed:
+    there = sum(table.rows for table in report.tables if table.already)
+    new = sum(table.rows for table in report.tables if not table.already)
+    rows = count_of(new, "row")
+    if there and not new and not report.refused_rows:
+        yield f"Nothing was imported into {target}: it holds all {count_of(there, 'row')} already."
+    elif report.committed:
         yield f"Imported {rows} into {target}; all of it was read back and compared."
     elif options.dry_run and (options.partial or not report.refused_rows):
         yield f"{rows} would be imported into {target}; nothing was changed."

@@ -160,6 +160,28 @@ def test_refusals_are_listed_and_end_with_a_status_of_their_own(world: World) ->
     assert "Imported 2 rows" in partial.out
 
 
+def test_only_what_an_import_brought_is_counted(world: World) -> None:
+    with closing(sqlite3.connect(world.root / "a.db")) as database, database:
+        database.execute("CREATE TABLE a (x)")
+        database.execute("CREATE TABLE b (x)")
+        database.execute("INSERT INTO a VALUES (1), (2), (3)")
+        database.execute("INSERT INTO b VALUES (1), (2)")
+    assert world.run("export", "--sqlite", "a.db", "--format", "json", "--to", "out").status == 0
+
+    again = world.run("import", "out", "--sqlite", "a.db")
+    tried = world.run("import", "out", "--sqlite", "a.db", "--dry-run")
+    change(world.root / "a.db", "DELETE FROM b")
+    some = world.run("import", "out", "--sqlite", "a.db")
+
+    assert (again.status, tried.status, some.status) == (0, 0, 0)
+    for done in (again, tried):
+        where = world.root / "a.db"
+        assert f"Nothing was imported into {where}: it holds all 5 rows already." in done.out
+        assert "Imported" not in done.out
+    assert "  a: 3 rows, there already\n" in some.out
+    assert "Imported 2 rows into" in some.out
+
+
 @pytest.mark.integration
 def test_a_postgresql_database_is_exported_without_its_server(world: World, postgres: PostgresServer) -> None:
     world.environment |= {"BACKUP_ADMIN_KEY_FILE": str(world.key), "PGPASSWORD": PASSWORD}
