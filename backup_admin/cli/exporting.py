@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from backup_admin.cli.opening import Surroundings, actor, json_option, open_given, repository_options
-from backup_admin.core.errors import RestoreRefused, UsageError
+from backup_admin.core.errors import RestoreRefused, SourceMissing, UsageError
 from backup_admin.core.shown import count_of, show_size, show_text
+from backup_admin.core.telling import telling
 from backup_admin.operations.answers import INCOMPLETE, Answer, refuse_inside_storage
 from backup_admin.operations.database_export import (
     ExportFormat,
@@ -19,6 +20,7 @@ from backup_admin.operations.database_export import (
     export_sqlite,
 )
 from backup_admin.operations.pinning import pinned_meanwhile
+from backup_admin.sources.base import LiveUnusable
 from backup_admin.sources.formats.imported import ImportOptions
 from backup_admin.sources.formats.worker import import_into_sqlite
 from backup_admin.sources.postgres.address import parse_postgres_address
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 _FILES = click.Path(path_type=Path)
 _STOPPED = "Nothing was exported."
 _NO_TABLES = "The export has no tables: is it one of the right database?"
+_NO_DATABASE = "Nothing was imported. Name a database in which the app's migrations made the tables."
 _SHOWN = 20
 _FORMATS = [str(one) for one in ExportFormat]
 
@@ -145,11 +148,15 @@ def import_verb(
         raise UsageError("Say where to: either --sqlite FILE or --postgres ADDRESS.")
     if sqlite is not None:
         live = sqlite.expanduser().absolute()
-        return _imported(import_into_sqlite(place, live, options), str(live), options)
+        with telling(_NO_DATABASE, (SourceMissing, LiveUnusable)):
+            report = import_into_sqlite(place, live, options)
+        return _imported(report, str(live), options)
     address = parse_postgres_address(postgres or "")
     from backup_admin.sources.postgres.import_json import import_json  # noqa: PLC0415 - needs psycopg
 
-    return _imported(import_json(place, address, options), address.label, options)
+    with telling("Nothing was imported.", (SourceMissing,)):
+        report = import_json(place, address, options)
+    return _imported(report, address.label, options)
 
 
 def _imported(report: ImportReport, target: str, options: ImportOptions) -> Answer:
@@ -185,8 +192,12 @@ def _import_lines(report: ImportReport, target: str, options: ImportOptions) -> 
         yield f"refused: {show_text(refusal.table)}{row}: {show_text(refusal.reason)}"
     if report.refused_rows > _SHOWN:
         yield f"refused: {report.refused_rows - _SHOWN} more; --json lists the first ones"
-    rows = count_of(sum(table.rows for table in report.tables), "row")
-    if report.committed:
+    there = sum(table.rows for table in report.tables if table.already)
+    new = sum(table.rows for table in report.tables if not table.already)
+    rows = count_of(new, "row")
+    if there and not new and not report.refused_rows:
+        yield f"Nothing was imported into {target}: it holds all {count_of(there, 'row')} already."
+    elif report.committed:
         yield f"Imported {rows} into {target}; all of it was read back and compared."
     elif options.dry_run and (options.partial or not report.refused_rows):
         yield f"{rows} would be imported into {target}; nothing was changed."

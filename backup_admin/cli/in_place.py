@@ -19,8 +19,9 @@ from backup_admin.cli.opening import (
     plain_options,
 )
 from backup_admin.cli.printing import say
-from backup_admin.core.errors import Busy, Cancelled, NeedsAttention, RestoreRefused, UsageError
+from backup_admin.core.errors import Busy, Cancelled, NeedsAttention, RestoreRefused, SourceDenied, UsageError
 from backup_admin.core.ids import RestoreId, new_ulid
+from backup_admin.core.telling import telling
 from backup_admin.operations.answers import (
     Answer,
 )
@@ -219,7 +220,8 @@ def undo_verb(
         say(line)
     if not yes:
         ask("Undo this now?")
-    with surroundings.reporting(_STOPPED_LIVE, patient=True) as reporter:
+    given = telling("A password is given with --postgres NAME=ADDRESS.", (SourceDenied,))
+    with surroundings.reporting(_STOPPED_LIVE, patient=True) as reporter, given:
         report = undo_restore(
             state, choice.restore_id, hooks=hooks, reporter=reporter, clock=surroundings.clock
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from fnmatch import fnmatchcase
@@ -13,8 +12,9 @@ import click
 from backup_admin.cli.describing import describe_snapshot
 from backup_admin.cli.named_sources import check_text, make_sources
 from backup_admin.cli.opening import Surroundings, actor, open_given, open_place, repository_options
-from backup_admin.core.errors import BackupAdminError, SourceError, UsageError
+from backup_admin.core.errors import BackupAdminError, UsageError
 from backup_admin.core.shown import columns, count_of, show_size, show_text
+from backup_admin.core.telling import telling
 from backup_admin.operations.answers import INCOMPLETE, SKIPPED, Answer
 from backup_admin.operations.backup import back_up
 from backup_admin.operations.changes import ChangeOptions, Decision
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from backup_admin.repository.repository import Repository
 
 _MAX_SKIP_HOURS = 24
+_NOT_DONE = "Nothing was backed up, and earlier snapshots are intact. Mend that, or run without it."
 _STOPPED = "No snapshot was made; earlier ones are intact."
 
 
@@ -135,7 +136,7 @@ def run_verb(  # noqa: PLR0913  one parameter for each option
     )
     servers = tuple(replace(one, archive=postgres_format == "archive") for one in sources.postgres)
     sources = replace(sources, postgres=servers)
-    with surroundings.reporting(_STOPPED) as reporter, _telling_what_was_not_done():
+    with surroundings.reporting(_STOPPED) as reporter, telling(_NOT_DONE):
         given = _Given(repository, sources, state, reporter, surroundings.clock)
         decision = Decision(run=True, reason="") if skips is None else _look(given, skips)
         result = _back_up(given, options) if decision.run else None
@@ -164,17 +165,6 @@ def _check_ignored(patterns: tuple[str, ...], sources: SourceSet) -> None:
                 f"--ignore-table takes NAME.TABLE, with the NAME of a database given here ({listed}); got "
                 f"{pattern!r}. Nothing was backed up."
             )
-
-
-@contextmanager
-def _telling_what_was_not_done() -> Iterator[None]:
-    """Say of a source that cannot be read what that means for the backup."""
-    try:
-        yield
-    except SourceError as error:
-        raise type(error)(
-            f"{error} Nothing was backed up, and earlier snapshots are intact. Mend that, or run without it."
-        ) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,11 @@ from backup_admin.core.errors import (
     EntryMissing,
     LocalDiskFailed,
     RestoreRefused,
-    SourceError,
     UsageError,
     VerificationFailed,
 )
 from backup_admin.core.shown import show_size
+from backup_admin.core.telling import telling
 from backup_admin.operations.base_backups import refuse_cluster
 from backup_admin.operations.captured import write_content
 from backup_admin.operations.databases import compare_database
@@ -150,6 +150,7 @@ def _making(target: Path) -> Iterator[Path]:
     make_folders(target.parent)
     with (
         TemporaryDirectory(prefix=".backup-admin-export-", dir=target.parent) as folder,
+        telling("Nothing was exported."),
         _telling_room(target.parent),
     ):
         yield Path(folder)
@@ -186,12 +187,7 @@ def _export_sqlite(copy: Path, name: str, request: ExportRequest, work: Path) ->
         arguments |= {"target": str(out), "scratch": str(work)}
     else:
         arguments |= {"target": str(out)}
-    try:
-        found = ask_formats(request.format, arguments, size=copy.stat().st_size)
-    except SourceError as error:
-        if "Nothing was exported" in str(error):
-            raise
-        raise type(error)(f"{error} Nothing was exported.") from error
+    found = ask_formats(request.format, arguments, size=copy.stat().st_size)
     copy.unlink()
     notices = _noticed(found["notices"], name, found["tables"])
     problems = tuple(found["problems"])

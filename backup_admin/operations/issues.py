@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+NOT_THERE = "{place} is not there now: it is made, and an undo takes it away again."
+
 
 class Level(StrEnum):
     """What an issue means for the restore."""

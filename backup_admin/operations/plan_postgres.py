@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import BackupAdminError, RestoreRefused, SourceError, UsageError
-from backup_admin.operations.issues import Issue, Level
+from backup_admin.core.telling import telling
+from backup_admin.operations.issues import NOT_THERE, Issue, Level
 from backup_admin.operations.plans import DatabasePart, TableEffect
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ _HOW = {
     IN_PLACE: "The role may make no databases, so everything in {place} is dropped and loaded in one "
     "transaction: whoever uses the database waits until that is done.",
 }
+_MADE = "A new database is made and read back, then takes the name {place}."
 _STAYS = (
     "All that is in the database has to be dropped, and {1} may not drop {0}. Let whoever it belongs to do "
     "that, and make it again afterwards; or let {1} make databases (CREATEDB): then nothing is dropped."
@@ -50,10 +52,8 @@ def plan_postgres(entry: DatabaseEntry, source: PostgresSource) -> DatabasePart:
         )
     from backup_admin.sources.postgres.survey import read_tables, survey  # noqa: PLC0415 - needs psycopg
 
-    try:
+    with telling("Nothing was touched."):
         found = survey(source)
-    except SourceError as error:
-        raise type(error)(f"{error} Nothing was touched.") from error
     now, is_readable = {}, found.found
     try:
         now = {table.name: table for table in read_tables(source)} if found.found else {}
@@ -99,7 +99,8 @@ def look_at_server(part: DatabasePart, targets: SourceSet) -> Iterator[Issue]:
     except BackupAdminError as error:
         yield Issue(Level.BLOCK, topic, str(error))
         return
-    yield Issue(Level.OK if part.way == RENAME else Level.WARN, topic, _HOW[part.way].format(place=part.path))
+    how = _HOW[part.way] if found.found or part.way == IN_PLACE else _MADE
+    yield Issue(Level.OK if part.way == RENAME else Level.WARN, topic, how.format(place=part.path))
     yield from _look_at(part, found, source, topic)
 
 
@@ -140,7 +141,7 @@ def look_for_one_of_two_names(parts: Sequence[DatabasePart], targets: SourceSet)
 def _look_at(part: DatabasePart, found: Survey, source: PostgresSource, topic: str) -> Iterator[Issue]:
     yield from _look_at_role(part, found, source, topic)
     if not found.found:
-        yield Issue(Level.WARN, topic, f"{part.path} is not there now; it will be made anew.")
+        yield Issue(Level.WARN, topic, NOT_THERE.format(place=part.path))
     elif not part.live_found:
         yield Issue(Level.WARN, topic, _UNREADABLE)
     if found.staying:

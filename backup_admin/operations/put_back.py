@@ -198,6 +198,12 @@ def journal_parts(journal: Journal, servers: Sequence[PostgresSource] = ()) -> l
         raise NeedsAttention(f"{journal.path} names a part this version does not know.") from error
 
 
+def was_absent(journal: Journal, part: parts.Part) -> bool:
+    """Say whether there was nothing in the place of a part before the restore."""
+    absent = (journal.find(Step.SAFETY_BACKUP) or {}).get("absent", ())
+    return [parts.kind_of(part), part.name] in absent
+
+
 def _parts_by_name(journal: Journal, servers: Sequence[PostgresSource]) -> dict[tuple[str, str], parts.Part]:
     return {(part["kind"], part["name"]): parts.part_from_json(part, servers) for part in _raw_parts(journal)}
 

@@ -190,7 +190,15 @@ class _Restore:
         )
         self.safety_snapshot = safety.snapshot
         self.notices += safety.notices
-        self._journal.write(Step.SAFETY_BACKUP, snapshot=safety.snapshot, usable=safety.usable)
+        folders, databases = safety.absent.files, safety.absent.database_names()
+        absent = [part.to_json() for part in self._trees if part.name in {one.name for one in folders}]
+        absent += [part.to_json() for part in self._databases if part.name in databases]
+        self._journal.write(
+            Step.SAFETY_BACKUP,
+            snapshot=safety.snapshot,
+            usable=safety.usable,
+            absent=[[part["kind"], part["name"]] for part in absent],
+        )
 
     def _swap(self) -> None:
         self._reporter.check_cancelled()

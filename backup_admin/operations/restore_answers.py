@@ -128,9 +128,13 @@ def undo_lines(choice: Undoable) -> Iterator[str]:
             yield f"  {show_text(table)}"
         yield "If somebody changed one of those rows since, they are named and nothing is touched."
         return
-    yield "What was live before it comes back to:"
-    for place in choice.places:
-        yield f"  {show_text(place)}"
+    back = [place for place in choice.places if place not in choice.new_places]
+    if back:
+        yield "What was live before it comes back to:"
+    yield from (f"  {show_text(place)}" for place in back)
+    if choice.new_places:
+        yield "What it made is taken away, because nothing was there before:"
+    yield from (f"  {show_text(place)}" for place in choice.new_places)
     yield "What was written since then is not merged; databases as they are now are kept beside."
 
 
@@ -141,9 +145,11 @@ def _finding(line: CheckLine) -> str:
 def _database_lines(database: DatabasePart) -> Iterator[str]:
     state = "" if database.live_found else "  (there is no usable database now)"
     yield f"  Database {database.name} -> {show_text(database.path)}, {show_size(database.size)}{state}"
-    if database.way == RENAME:
+    if database.way == RENAME and database.live_found:
         yield "    A new database is made and read back beside it, then takes its name: connections end for a"
         yield "    moment, and what is live now stays for an undo."
+    elif database.way == RENAME:
+        yield "    A new database is made and read back, then takes its name."
     changed = [table for table in database.tables if not table.same]
     same = len(database.tables) - len(changed)
     rows = [(f"    {show_text(table.table)}", _rows(table)) for table in changed[:_TABLES_SHOWN]]

@@ -13,8 +13,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from backup_admin.core.errors import BackupAdminError, RestoreRefused, UsageError, VerificationFailed
+from backup_admin.core.errors import (
+    BackupAdminError,
+    RestoreRefused,
+    SourceMissing,
+    UsageError,
+    VerificationFailed,
+)
 from backup_admin.core.shown import count_of, show_moment
+from backup_admin.core.telling import telling
 from backup_admin.operations.base_backups import refuse_cluster
 from backup_admin.operations.captured import iterate_bytes, write_content
 from backup_admin.operations.databases import compare_database
@@ -76,13 +83,16 @@ def plan_rows(
 ) -> RowsPlan:
     """Do all of it and take it back; say what it was. Nothing live is changed.
 
-    Raises `UsageError` or `RestoreRefused` for what cannot be meant, `Busy` when others keep the tables
+    Raises `UsageError` or `RestoreRefused` for what cannot be meant, `SourceError` for a database that is not
+    there or does not let us in, `Busy` when others keep the tables
     locked, and what the database or the repository refuses.
     """
     manifest = repository.manifest(snapshot_id)
     run = _Rows(repository, manifest, targets, selection, state)
     reporter.stage("plan")
-    report, linked = run.merge(dry=True)
+    with telling("Nothing was touched."):
+        _need_place(run.target)
+        report, linked = run.merge(dry=True)
     return RowsPlan(
         snapshot_id=snapshot_id,
         manifest_digest=repository.manifest_digest(snapshot_id),
@@ -337,6 +347,15 @@ def _target_of(targets: SourceSet, name: str, entry: DatabaseEntry) -> SqliteSou
         f"The database {name!r} of the snapshot is {entry.engine}: say where the live one is with {option}. "
         "Nothing was touched."
     )
+
+
+def _need_place(target: SqliteSource | PostgresSource) -> None:
+    """Refuse a file that is not there, before anything is read from the backup."""
+    if isinstance(target, SqliteSource) and not os.path.lexists(target.path):
+        raise SourceMissing(
+            f"{target.path} is not there. Nothing was touched. Tables and rows go only into a database that "
+            "is there: check the path, or restore the whole database first."
+        )
 
 
 def _sources(target: SqliteSource | PostgresSource) -> SourceSet:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from backup_admin.core.errors import Busy, SourceError
@@ -32,12 +33,14 @@ _WAIT_STEP = 1.0
 class Safety:
     """The safety snapshot, empty when there was nothing to keep, and what it lacks.
 
-    `usable` tells of each database whether its live state could be kept beside it as well.
+    `usable` tells of each database whether its live state could be kept beside it as well. `absent` are the
+    folders and databases that were not there: nothing of them was to be kept.
     """
 
     snapshot: str
     notices: tuple[str, ...]
     usable: dict[str, bool]
+    absent: SourceSet = field(default_factory=SourceSet)
 
 
 def keep_safe(
@@ -72,14 +75,16 @@ def keep_what_can_be(
 ) -> Safety:
     """Make a safety backup of all targets that can be read, and keep each database beside its live place.
 
-    What is live may be the very thing that is broken: that is left out and told of.
+    What is live may be the very thing that is broken: that is left out and told of. So is what is not there,
+    of which there is nothing to tell.
     """
     notices: list[str] = []
     usable = {part.name: part.keep_old() for part in databases}
+    absent = _absent(targets, usable)
     found = SourceSet(
-        _readable("folder", targets.files, _check_root, notices),
-        _readable("database", targets.databases, SqliteSource.check, notices),
-        _readable("database", targets.postgres, PostgresSource.check, notices),
+        _readable("folder", _without(targets.files, absent.files), _check_root, notices),
+        _readable("database", _without(targets.databases, absent.databases), SqliteSource.check, notices),
+        _readable("database", _without(targets.postgres, absent.postgres), PostgresSource.check, notices),
     )
     # Only a whole copy tells of damage in a SQLite database.
     lost = [one.name for one in found.databases if not usable[one.name]]
@@ -93,7 +98,7 @@ def keep_what_can_be(
         notices.append(f"The safety backup lacks {', '.join(one.name for one in found.postgres)}: {error}")
         rest = replace(found, postgres=())
         safety = keep_safe(repository, rest, restore_id=restore_id, actor=actor, tools=tools)
-    return replace(safety, notices=(*notices, *safety.notices), usable=usable)
+    return replace(safety, notices=(*notices, *safety.notices), usable=usable, absent=absent)
 
 
 @contextmanager
@@ -112,6 +117,19 @@ def no_backups(tools: RestoreTools) -> Iterator[None]:
                 raise
             tools.reporter.check_cancelled()
             tools.clock.sleep(_WAIT_STEP)
+
+
+def _absent(targets: SourceSet, usable: dict[str, bool]) -> SourceSet:
+    """Return the targets that are not there; of a database on a server `usable` tells that."""
+    return SourceSet(
+        tuple(source for source in targets.files if not os.path.lexists(source.root)),
+        tuple(source for source in targets.databases if not os.path.lexists(source.path)),
+        tuple(source for source in targets.postgres if not usable[source.name]),
+    )
+
+
+def _without(sources: Sequence[_Source], left_out: Sequence[_Source]) -> tuple[_Source, ...]:
+    return tuple(source for source in sources if source not in left_out)
 
 
 def _readable(

@@ -7,8 +7,15 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from backup_admin.core.clock import Clock, parse_time
-from backup_admin.core.errors import BackupAdminError, NeedsAttention, RestoreRefused, UsageError
+from backup_admin.core.errors import (
+    BackupAdminError,
+    NeedsAttention,
+    RestoreRefused,
+    SourceMissing,
+    UsageError,
+)
 from backup_admin.core.shown import show_moment, show_time
+from backup_admin.core.telling import telling
 from backup_admin.operations import restore_parts as parts
 from backup_admin.operations.attempts import newest_attempt
 from backup_admin.operations.journal import (
@@ -28,6 +35,7 @@ from backup_admin.operations.put_back import (
     kept_until,
     tell_kept,
     unswap_all,
+    was_absent,
     what_next,
 )
 from backup_admin.operations.restore_report import RestoreHooks, RestoreReport
@@ -49,6 +57,7 @@ if TYPE_CHECKING:
     from backup_admin.core.state import StateFolder
     from backup_admin.sources.postgres.source import PostgresSource
 
+_STANDS = "Nothing was undone; the restore stands as it was. Mend that, then undo again."
 _WHY_NOT = {
     Step.ROLLED_BACK: "failed and left everything as it was",
     Step.UNDONE: "was taken back already",
@@ -65,6 +74,8 @@ class Undoable:
     places: tuple[str, ...]
     tables: tuple[str, ...] | None = None
     """What a restore of tables or rows did to each; None for one of whole databases and folders."""
+    new_places: tuple[str, ...] = ()
+    """Those of the places in which there was nothing before the restore: an undo takes away what it made."""
 
 
 def undoable(state: StateFolder, clock: Clock) -> tuple[Undoable, ...]:
@@ -79,10 +90,13 @@ def undoable(state: StateFolder, clock: Clock) -> tuple[Undoable, ...]:
             if _until(journal) > clock.now() and not is_beneath_another(journal, journals):
                 found.append(_undoable_rows(journal))
             continue
-        places = tuple(part.live for part in journal_parts(journal))
+        whole = journal_parts(journal)
+        places = tuple(part.live for part in whole)
         until = _until(journal)
         if until > clock.now() and taken.isdisjoint(places):
-            found.append(Undoable(journal.restore_id, journal.lines[-1].time, until, places))
+            made = tuple(part.live for part in whole if was_absent(journal, part))
+            time = journal.lines[-1].time
+            found.append(Undoable(journal.restore_id, time, until, places, new_places=made))
         taken.update(places)
     return tuple(found)
 
@@ -156,10 +170,12 @@ def undo_restore(
         journal = _choose(state, restore_id, clock)
         if is_rows_journal(journal):
             reporter.stage("swap")
-            return undo_rows(journal, state, hooks.servers)
-        for part in journal_parts(journal, hooks.servers):
-            if not isinstance(part, parts.TreePart):
-                part.check()
+            with telling(_STANDS, (SourceMissing,)):
+                return undo_rows(journal, state, hooks.servers)
+        with telling(_STANDS):
+            for part in journal_parts(journal, hooks.servers):
+                if not isinstance(part, parts.TreePart):
+                    part.check()
         reporter.stage("maintenance")
         journal.write(Step.UNDOING, kept_at=_until(journal).isoformat())
         return finish_undo(journal, state, hooks=hooks, reporter=reporter, clock=clock)
@@ -195,14 +211,22 @@ def finish_undo(
     reopen(state, hooks.maintenance)
     back = f"Everything is as it was before the restore of {show_moment(journal.lines[0].time)}."
     told = tell_kept("now", [place for place in kept if place], _until(journal))
+    made = [part for part in found if was_absent(journal, part)]
     unchecked = [
-        f"{'folder' if isinstance(part, parts.TreePart) else 'database'} {part.name}"
+        part
         for part in found
-        if not any(line.topic.startswith(f"{part.name}: ") for line in checks)
+        if part not in made and not any(line.topic.startswith(f"{part.name}: ") for line in checks)
     ]
-    trusted = f"Put back as it stood aside, without comparing it: {', '.join(unchecked)}."
-    text = " ".join(filter(None, (back, told, trusted if unchecked else "")))
+    gone = _name("Taken away, because it was not there before the restore", made)
+    trusted = _name("Put back as it stood aside, without comparing it", unchecked)
+    text = " ".join(filter(None, (back, told, gone, trusted)))
     return RestoreReport(journal.restore_id, "undone", text, checks)
+
+
+def _name(what: str, found: Sequence[parts.Part]) -> str:
+    """Say what became of some parts; nothing without any."""
+    names = (f"{'folder' if isinstance(part, parts.TreePart) else 'database'} {part.name}" for part in found)
+    return f"{what}: {', '.join(names)}." if found else ""
 
 
 def remove_expired(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from backup_admin.core.errors import BackupAdminError, UsageError
 from backup_admin.operations.captured import iterate_bytes, iterate_refs
-from backup_admin.operations.issues import Issue, Level
+from backup_admin.operations.issues import NOT_THERE, Issue, Level
 from backup_admin.operations.journal import refuse_earlier
 from backup_admin.operations.layout import check_layout
 from backup_admin.operations.plan_postgres import (
@@ -133,8 +133,10 @@ def _look_at_place(topic: str, path: Path, *, found: bool) -> Iterator[Issue]:
         yield Issue(Level.BLOCK, topic, f"{parent} is not there; is a disk not mounted?")
     elif not os.access(parent, os.W_OK) and not (path.is_dir() and os.access(path, os.W_OK)):
         yield Issue(Level.BLOCK, topic, f"{parent} cannot be written to by this process.")
+    elif not os.path.lexists(path):
+        yield Issue(Level.WARN, topic, NOT_THERE.format(place=path))
     elif not found:
-        yield Issue(Level.WARN, topic, f"{path} is missing or damaged now; it will be made anew.")
+        yield Issue(Level.WARN, topic, f"{path} is damaged now; it will be made anew.")
     else:
         yield Issue(Level.OK, topic, f"{path} is there and can be exchanged.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -184,7 +185,6 @@ class Repository:
         """Return the snapshot with this id or unique beginning of one, or the `latest`.
 
         The safety backup that a restore makes is never the latest while there is another.
-
         Raises `SnapshotMissing` or `UsageError` when several begin so.
         """
         ids = self.snapshot_ids()
@@ -199,11 +199,16 @@ class Repository:
             return self._latest(ids).id
         found = [snapshot_id for snapshot_id in ids if snapshot_id.startswith(text.lower())] if text else []
         if not found:
-            known = f"it has {len(ids)}, the newest is {ids[-1]}" if ids else "it has none yet"
-            raise SnapshotMissing(f"{self.label} has no snapshot {text!r}; {known}.")
+            raise SnapshotMissing(f"{self.label} has no snapshot {text!r}; {self._known(ids)}.")
         if len(found) > 1:
             raise UsageError(f"{len(found)} snapshots begin with {text!r}; give more of the id.")
         return found[0]
+
+    def _known(self, ids: Sequence[SnapshotId]) -> str:
+        """Say what snapshots there are, and which of them is the latest where that can be read."""
+        with suppress(Damaged):
+            return f"it has {len(ids)}, the latest is {self._latest(ids).id}" if ids else "it has none yet"
+        return f"it has {len(ids)}"
 
     def _latest(self, ids: Sequence[SnapshotId]) -> Snapshot:
         """Return the newest snapshot that is not what a restore replaced."""

@@ -139,9 +139,9 @@ def _key_conditions(bench: Workbench, work: Work, key: str) -> list[str]:
     values = [_without_quotes(key)] if len(names) == 1 else _split_key(key)
     if len(values) != len(names):
         raise UsageError(
-            f"The key of {work.table.name} has {count_of(len(names), 'column')} ({', '.join(names)}), and "
-            f"{key!r} has {count_of(len(values), 'value')}. Write them with commas between; "
-            "a value with a comma in double quotes."
+            f"The key of {work.table.name} has {len(names)} columns, and {key!r} has "
+            f"{count_of(len(values), 'value')}. Nothing was touched. Write a value of each, in this order "
+            f"and with commas between: {','.join(names)}; a value with a comma in double quotes."
         )
     conditions = []
     for name, value in zip(names, values, strict=True):
@@ -161,4 +161,7 @@ def _split_key(key: str) -> list[str]:
     try:
         return next(csv.reader([key], strict=True))
     except (csv.Error, StopIteration) as error:
-        raise UsageError(f"The key {key!r} cannot be read: {error}.") from error
+        raise UsageError(
+            f"The key {key!r} cannot be read: {error}. Nothing was touched. Write its values with commas "
+            "between, a value with a comma in double quotes."
+        ) from error

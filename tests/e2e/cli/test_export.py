@@ -141,10 +141,16 @@ def test_refusals_are_listed_and_end_with_a_status_of_their_own(world: World) ->
             database.execute("CREATE TABLE a (x UNIQUE)")
     assert world.run("export", "--sqlite", "a.db", "--format", "json", "--to", "out").status == 0
 
+    lost = world.run("import", "out", "--sqlite", "lost.db", "--json")
     refused = world.run("import", "out", "--sqlite", "strict.db", "--json")
     tried = world.run("import", "out", "--sqlite", "partial.db", "--partial", "--dry-run")
     partial = world.run("import", "out", "--sqlite", "partial.db", "--partial")
 
+    assert lost.status == 1
+    assert lost.error["message"] == (
+        f"{world.root / 'lost.db'} is not there. Nothing was imported. Name a database in which the app's "
+        "migrations made the tables."
+    )
     assert (refused.status, refused.document["error"]) == (1, None)
     assert (refused.result["imported"], refused.result["refused_rows"]) == (False, 1)
     assert refused.result["refused"] == [{"table": "a", "row": 2, "reason": "UNIQUE constraint failed: a.x"}]
@@ -152,6 +158,28 @@ def test_refusals_are_listed_and_end_with_a_status_of_their_own(world: World) ->
     assert "would be imported" in tried.out
     assert "refused: a row 2: UNIQUE constraint failed" in partial.out
     assert "Imported 2 rows" in partial.out
+
+
+def test_only_what_an_import_brought_is_counted(world: World) -> None:
+    with closing(sqlite3.connect(world.root / "a.db")) as database, database:
+        database.execute("CREATE TABLE a (x)")
+        database.execute("CREATE TABLE b (x)")
+        database.execute("INSERT INTO a VALUES (1), (2), (3)")
+        database.execute("INSERT INTO b VALUES (1), (2)")
+    assert world.run("export", "--sqlite", "a.db", "--format", "json", "--to", "out").status == 0
+
+    again = world.run("import", "out", "--sqlite", "a.db")
+    tried = world.run("import", "out", "--sqlite", "a.db", "--dry-run")
+    change(world.root / "a.db", "DELETE FROM b")
+    some = world.run("import", "out", "--sqlite", "a.db")
+
+    assert (again.status, tried.status, some.status) == (0, 0, 0)
+    for done in (again, tried):
+        where = world.root / "a.db"
+        assert f"Nothing was imported into {where}: it holds all 5 rows already." in done.out
+        assert "Imported" not in done.out
+    assert "  a: 3 rows, there already\n" in some.out
+    assert "Imported 2 rows into" in some.out
 
 
 @pytest.mark.integration

@@ -262,6 +262,32 @@ def test_lost_database_and_folder_come_back(repository: World) -> None:
     assert state_of(repository) == before
 
 
+def test_what_was_not_there_is_made_and_taken_away_again_and_said_so(repository: World) -> None:
+    folder, database = repository.root / "new folder", repository.root / "new.db"
+    given = ["--key-file", repository.key, "--in-place", "--files", f"files={folder}", "--yes"]
+    given += ["--sqlite", f"app={database}"]
+
+    done = repository.run("restore", "latest", repository.storage, *given)
+    assert folder.is_dir()
+    assert database.exists()
+    undone = repository.run("undo", "--yes")
+
+    assert (done.status, undone.status) == (0, 0), done.err + undone.err
+    for place in (folder, database):
+        assert f"{place} is not there now: it is made, and an undo takes it away again." in done.err
+    assert "could not be kept" not in done.out + done.err
+    assert (
+        f"What it made is taken away, because nothing was there before:\n  {folder}\n  {database}\n"
+    ) in undone.err
+    assert "live before it comes back" not in undone.err
+    assert (
+        "Taken away, because it was not there before the restore: folder files, database app." in undone.out
+    )
+    assert "Put back" not in undone.out
+    assert not folder.exists()
+    assert not database.exists()
+
+
 def test_restore_onto_the_storage_is_refused(repository: World) -> None:
     before = describe_tree(repository.storage)
 

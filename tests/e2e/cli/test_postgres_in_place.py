@@ -123,7 +123,17 @@ def test_a_database_that_is_gone_is_made_anew(site: InPlace) -> None:
     assert dump_text(site.server, site.name) == before
     assert [row[:4] + row[6:] for row in site.belongings()] == [row[:4] + row[6:] for row in belongings]
     assert done.result["safety_snapshot"] is None
-    assert site.good("undo", "--yes").result["outcome"] == "undone"
+    assert done.result["notices"] == []
+    assert "not there now: it is made" in "".join(issue["message"] for issue in done.result["issues"])
+    assert "what is live now" not in done.err + "".join(issue["message"] for issue in done.result["issues"])
+    undone = site.good("undo", "--yes")
+    assert undone.result["outcome"] == "undone"
+    assert (
+        "Taken away, because it was not there before the restore: database app." in undone.result["message"]
+    )
+    assert "Put back" not in undone.result["message"]
+    assert "What it made is taken away, because nothing was there before:" in undone.err
+    assert "What was live before" not in undone.err
     assert site.name not in site.databases()
 
 

@@ -81,6 +81,58 @@ def test_a_wrong_password(newest: InPlace, parts: Path) -> None:
         assert done.error["message"].count("Nothing was backed up") == 1
 
 
+@pytest.mark.parametrize("wrong", ["password", "server", "database"])
+def test_rows_exports_and_imports_say_what_was_not_done(newest: InPlace, parts: Path, wrong: str) -> None:
+    exported = parts.parent / "exported"
+    newest.good("export", "--postgres", newest.address(newest.name), "--format", "json", "--to", exported)
+    harmed = dump_text(newest.server, newest.name)
+    address, code, advice = {
+        "password": (
+            newest.server.address(newest.name, password="not-the-password"),
+            "source_denied",
+            "The server knows no such user, or another password.",
+        ),
+        "server": ("postgresql://app@127.0.0.1:1/x", "source_missing", "and that the server runs."),
+        "database": (newest.address("not_made"), "source_missing", "Check the names in the address."),
+    }[wrong]
+    rows = ("--table", "app.events", "--yes", "--postgres", f"app={address}")
+    target = parts.parent / "never"
+
+    restored = newest.call("restore", "latest", newest.world.storage, *rows)
+    out = newest.call("export", "--postgres", address, "--format", "json", "--to", target)
+    back = newest.call("import", exported, "--postgres", address)
+
+    for done, left in ((restored, "touched"), (out, "exported"), (back, "imported")):
+        assert (done.status, done.error["code"]) == (1, code)
+        assert done.error["message"].endswith(f"{advice} Nothing was {left}.")
+        assert "not-the-password" not in done.out + done.err
+    assert not target.exists()
+    assert dump_text(newest.server, newest.name) == harmed
+
+
+@pytest.mark.parametrize("what", ["rows", "whole"])
+def test_an_undo_that_is_not_let_in_leaves_the_restore_as_it_stands(
+    newest: InPlace, parts: Path, what: str
+) -> None:
+    del parts
+    more = ("--table", "app.events") if what == "rows" else ("--in-place",)
+    place = f"app={newest.address(newest.name)}"
+    newest.server.run("DROP TABLE newer CASCADE", newest.name)
+    newest.good("restore", "latest", newest.world.storage, *more, "--yes", "--postgres", place)
+    restored = dump_text(newest.server, newest.name)
+    wrong = newest.server.address(newest.name, password="not-the-password")
+
+    refused = newest.call("undo", "--yes", "--postgres", f"app={wrong}")
+
+    assert (refused.status, refused.error["code"]) == (1, "source_denied")
+    assert refused.error["message"].endswith(
+        "Nothing was undone; the restore stands as it was. Mend that, then undo again. "
+        "A password is given with --postgres NAME=ADDRESS."
+    )
+    assert dump_text(newest.server, newest.name) == restored
+    newest.good("undo", "--yes")
+
+
 def test_a_database_the_user_may_not_enter(newest: InPlace, parts: Path) -> None:
     other = newest.server.new_database(owner="postgres")
     newest.server.run(f"REVOKE CONNECT ON DATABASE {other} FROM PUBLIC")

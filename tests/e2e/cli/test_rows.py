@@ -227,6 +227,21 @@ def test_wrong_use_says_what_is_wrong(site: Site) -> None:
     assert site.database.dump() == before
 
 
+def test_a_file_that_is_not_there_takes_no_rows_and_is_not_made(world: World, tmp_path: Path) -> None:
+    site = Site(world, SqliteDatabase(tmp_path / "app.db"))
+    lost = tmp_path / "lost.db"
+
+    rows = ("--rows", "app.events:2", "--yes", "--sqlite", f"app={lost}")
+    done = site.call("restore", "latest", site.world.storage, *rows)
+
+    assert (done.status, done.error["code"]) == (1, "source_missing")
+    assert done.error["message"] == (
+        f"{lost} is not there. Nothing was touched. Tables and rows go only into a database that is there: "
+        "check the path, or restore the whole database first."
+    )
+    assert not lost.exists()
+
+
 def test_killed_in_the_middle_it_leaves_the_live_database_as_it_was(site: Site) -> None:
     site.database.run("DELETE FROM events WHERE id = 2")
     slow_down(site.database)

@@ -44,8 +44,11 @@ def test_composite_keys_with_commas_and_quotes_in_their_values(database: Databas
     assert found == {"kid": TableMerge("kid", insert=1), 'od"d': TableMerge('od"d', insert=1)}
     assert database.rows('SELECT v FROM "od""d"') == [(1,)]
     assert database.rows("SELECT id FROM kid") == [(1,)]
-    with pytest.raises(UsageError, match=r"has 2 columns .* has 1 value\."):
+    wanted = r"2 columns, and '1' has 1 value. Nothing was touched. Write a value of each.*: a,b,;;"
+    with pytest.raises(UsageError, match=wanted):
         database.merge(MergeRequest(rows=(('od"d', "1"),)))
+    with pytest.raises(UsageError, match=r"cannot be read: .* Nothing was touched. Write its values"):
+        database.merge(MergeRequest(rows=(('od"d', '"1'),)))
 
 
 def test_a_key_of_one_column_may_be_in_double_quotes(database: Database) -> None:

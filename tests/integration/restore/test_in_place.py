@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from backup_admin.core.errors import Busy, Cancelled, RestoreRefused
+from backup_admin.core.errors import Busy, Cancelled, RestoreRefused, SnapshotMissing
 from backup_admin.core.ids import RestoreId, new_ulid
 from backup_admin.core.progress import QuietReporter
 from backup_admin.core.settings import STREAMS_ROOT
@@ -131,6 +131,8 @@ def test_the_latest_is_never_what_a_restore_replaced(scene: Scene) -> None:
 
     assert scene.open().find_snapshot("latest").id == good
     assert scene.open().snapshot_ids()[-1] == report.safety_snapshot
+    with pytest.raises(SnapshotMissing, match=f"has no snapshot '01zzz'; it has 2, the latest is {good}."):
+        scene.open().find_snapshot("01zzz")
 
 
 def test_everything_lost_comes_back(scene: Scene) -> None:
@@ -141,8 +143,11 @@ def test_everything_lost_comes_back(scene: Scene) -> None:
     report = scene.restore(scene.plan())
 
     assert report.outcome == "restored", report.message
+    assert report.notices == ()
     assert scene.live()["database"] == good["database"]
     assert scene.live()["tree"] == good["tree"]
+    (choice,) = undoable(scene.state, CLOCK)
+    assert choice.new_places == choice.places
 
 
 def test_a_destroyed_database_is_replaced_and_kept(scene: Scene) -> None:
