@@ -125,10 +125,11 @@ def _what_happens(table: TableEffect) -> tuple[str, str]:
 def _table_losses(part: DatabasePart) -> list[str]:
     losses = []
     for table in part.tables:
-        if table.same or table.rows_now <= 0:
+        is_new = table.rows_then < 0
+        if table.same or table.rows_now < 0 or (table.rows_now == 0 and not is_new):
             continue
         fewer = table.rows_now - table.rows_then
-        if table.rows_then < 0:
+        if is_new:
             losses.append(f"{part.name}: the table {table.table} with {count(table.rows_now, 'row')}")
         elif fewer > 0:
             losses.append(f"{part.name}: {count(fewer, 'row')} more in {table.table} than in the backup")

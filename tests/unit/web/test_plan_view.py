@@ -55,6 +55,12 @@ def test_what_will_be_lost_is_said_in_rows_and_files() -> None:
     )
 
 
+def test_an_empty_table_made_since_is_lost_and_one_emptied_since_is_not() -> None:
+    losses = plan(TableEffect("new", 0, -1, False), TableEffect("emptied", 0, 5, False)).losses
+
+    assert losses == ("gallery: the table new with 0 rows",)
+
+
 def test_when_nothing_differs_nothing_is_lost() -> None:
     assert plan(TableEffect("orders", 5, 5, True)).losses == ()
 
