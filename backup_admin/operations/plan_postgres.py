@@ -29,6 +29,10 @@ _HOW = {
     "transaction: whoever uses the database waits until that is done.",
 }
 _MADE = "A new database is made and read back, then takes the name {place}."
+_CANNOT_BE_MADE = (
+    "{0} is not there, and {1} may make no databases. Let somebody make it for {1}, empty; or let {1} make "
+    "databases (CREATEDB)."
+)
 _STAYS = (
     "All that is in the database has to be dropped, and {1} may not drop {0}. Let whoever it belongs to do "
     "that, and make it again afterwards; or let {1} make databases (CREATEDB): then nothing is dropped."
@@ -99,7 +103,10 @@ def look_at_server(part: DatabasePart, targets: SourceSet) -> Iterator[Issue]:
     except BackupAdminError as error:
         yield Issue(Level.BLOCK, topic, str(error))
         return
-    how = _HOW[part.way] if found.found or part.way == IN_PLACE else _MADE
+    if part.way == IN_PLACE and not found.found:
+        yield Issue(Level.BLOCK, topic, _CANNOT_BE_MADE.format(part.path, found.role))
+        return
+    how = _HOW[part.way] if found.found else _MADE
     yield Issue(Level.OK if part.way == RENAME else Level.WARN, topic, how.format(place=part.path))
     yield from _look_at(part, found, source, topic)
 

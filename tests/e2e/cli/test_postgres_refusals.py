@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.e2e.cli.test_postgres_in_place import InPlace
-from tests.services.postgres import DEBIAN, PASSWORD, hand_over, start_postgres, stop
+from tests.services.postgres import DEBIAN, OWNER, PASSWORD, hand_over, start_postgres, stop
 from tests.services.postgres_oracle import dump_text
 
 if TYPE_CHECKING:
@@ -131,6 +131,25 @@ def test_an_undo_that_is_not_let_in_leaves_the_restore_as_it_stands(
     )
     assert dump_text(newest.server, newest.name) == restored
     newest.good("undo", "--yes")
+
+
+def test_a_database_that_is_not_there_and_a_user_who_may_make_none(newest: InPlace, parts: Path) -> None:
+    del parts
+    harmed = dump_text(newest.server, newest.name)
+    place = f"app={newest.address('not_made')}"
+    newest.server.run(f"ALTER ROLE {OWNER} NOCREATEDB")
+    try:
+        done = newest.call(
+            "restore", "latest", newest.world.storage, "--in-place", "--yes", "--postgres", place
+        )
+    finally:
+        newest.server.run(f"ALTER ROLE {OWNER} CREATEDB")
+
+    assert done.error["code"] == "restore_refused"
+    assert f"is not there, and {OWNER} may make no databases. Let somebody" in done.error["message"]
+    assert "belongs to" not in done.out
+    assert dump_text(newest.server, newest.name) == harmed
+    assert newest.databases() == {newest.name}
 
 
 def test_a_database_the_user_may_not_enter(newest: InPlace, parts: Path) -> None:
