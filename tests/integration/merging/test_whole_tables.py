@@ -179,7 +179,7 @@ def test_rows_without_a_key_that_stay_or_go_are_told_apart_where_keys_lead(datab
     kinds = database.merge(MergeRequest(tables=("kind",), on_conflict=OnConflict.REPLACE))
     both = database.merge(MergeRequest(tables=("kind", "item"), on_conflict=OnConflict.REPLACE))
 
-    assert kinds.refusals == ("1 live rows of item refer (kind) to rows of kind that would go.",)
+    assert kinds.refusals == ("1 live row of item refers (kind) to rows of kind that would go.",)
     assert both.tables == (
         TableMerge("item", equal=3, delete=2),
         TableMerge("kind", equal=2, delete=1),

@@ -392,7 +392,7 @@ def test_what_a_lost_index_object_named_is_stored_anew(
     other = tmp_path / "other state"
     result = run_backup(open_test_repository(storage, other), file_sources(tree), other)
 
-    assert "1 index objects" in result.notices[0]
+    assert "1 index object " in result.notices[0]
     assert [report.problems for report in verify_all(storage, tmp_path / "fresh").values()] == [(), ()]
 
 
